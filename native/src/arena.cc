@@ -1,0 +1,86 @@
+#include "arena.h"
+
+#include <string.h>
+
+#include <algorithm>
+#include <iterator>
+#include <utility>
+
+namespace inro {
+namespace {
+
+// Not memset: a compiler may drop a memset of memory that nobody reads again.
+void zero(std::span<std::byte> bytes) { explicit_bzero(bytes.data(), bytes.size()); }
+
+}  // namespace
+
+Arena::Arena(LockedMapping mapping) : mapping_(std::move(mapping)) { free_.emplace(0, mapping_.bytes().size()); }
+
+Arena::~Arena() { wipe(); }
+
+std::optional<Arena::Piece> Arena::alloc(std::size_t bytes) {
+  // The size is checked before it is rounded up, which could overflow.
+  if (bytes == 0 || bytes > mapping_.bytes().size()) return std::nullopt;
+  const std::size_t length = (bytes + granuleBytes - 1) / granuleBytes * granuleBytes;
+
+  const auto fit = std::ranges::find_if(free_, [length](const auto& span) { return span.second >= length; });
+  if (fit == free_.end()) return std::nullopt;
+  const auto [offset, available] = *fit;
+  free_.erase(fit);
+  if (available > length) free_.emplace(offset + length, available - length);
+
+  const PieceId id{offset, nextSerial_++};
+  occupied_.emplace(offset, Occupied{length, id.serial});
+  usedBytes_ += length;
+  // Zero already, but for a late write through a stale pointer: a read(2) that was under way when the piece was freed.
+  zero(mapping_.bytes().subspan(offset, std::min(length, touchedBytes_ - std::min(offset, touchedBytes_))));
+  touchedBytes_ = std::max(touchedBytes_, offset + length);
+  return Piece{id, mapping_.bytes().subspan(offset, bytes)};
+}
+
+std::optional<Arena::PieceId> Arena::find(const void* start) const {
+  const auto address = reinterpret_cast<std::uintptr_t>(start);
+  const auto base = reinterpret_cast<std::uintptr_t>(mapping_.bytes().data());
+  if (address < base) return std::nullopt;
+  const auto piece = occupied_.find(address - base);
+  if (piece == occupied_.end()) return std::nullopt;
+  return PieceId{piece->first, piece->second.serial};
+}
+
+bool Arena::release(PieceId id) {
+  const auto piece = occupied_.find(id.offset);
+  if (piece == occupied_.end() || piece->second.serial != id.serial) return false;
+  const std::size_t length = piece->second.length;
+  zero(mapping_.bytes().subspan(id.offset, length));
+  occupied_.erase(piece);
+  usedBytes_ -= length;
+  giveBack(id.offset, length);
+  return true;
+}
+
+void Arena::giveBack(std::size_t offset, std::size_t length) {
+  auto next = free_.lower_bound(offset);
+  if (next != free_.end() && offset + length == next->first) {
+    length += next->second;
+    next = free_.erase(next);
+  }
+  if (next != free_.begin()) {
+    const auto previous = std::prev(next);
+    if (previous->first + previous->second == offset) {
+      previous->second += length;
+      return;
+    }
+  }
+  free_.emplace_hint(next, offset, length);
+}
+
+void Arena::wipe() { zero(mapping_.bytes().first(touchedBytes_)); }
+
+ArenaUse Arena::use() const {
+  const std::size_t size = mapping_.bytes().size();
+  std::size_t largest = 0;
+  for (const auto& [offset, length] : free_) largest = std::max(largest, length);
+  return {size, usedBytes_, size - usedBytes_, largest, occupied_.size()};
+}
+
+}  // namespace inro

@@ -1,0 +1,74 @@
+// A bounded region of locked memory that hands out pieces of itself. Knows nothing of Node.
+//
+// What holds between any two calls: every byte outside a piece that is out is zero, unless somebody wrote through a stale
+// pointer (then alloc zeroes it before anyone else sees it). The books are kept outside the region, so that nothing written
+// into a piece can corrupt them. One thread at a time.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <span>
+
+#include "locked_mapping.h"
+
+namespace inro {
+
+struct ArenaUse {
+  std::size_t sizeBytes;
+  std::size_t usedBytes;  // in whole granules, as pieces occupy them
+  std::size_t freeBytes;
+  std::size_t largestBytes;  // what alloc would give now
+  std::size_t pieces;
+};
+
+class Arena {
+ public:
+  static constexpr std::size_t granuleBytes = 64;  // a cache line: no two pieces share one
+  static constexpr std::size_t maxBytes = std::size_t{1} << 30;
+
+  // The serial is never used twice, so an old id cannot name a newer piece at the same place.
+  struct PieceId {
+    std::size_t offset;
+    std::uint64_t serial;
+  };
+  struct Piece {
+    PieceId id;
+    std::span<std::byte> bytes;
+  };
+
+  explicit Arena(LockedMapping mapping);
+  Arena(const Arena&) = delete;
+  Arena& operator=(const Arena&) = delete;
+  ~Arena();
+
+  // First fit. Zeroed; starts at a granule. Nothing for 0 bytes, or when no free stretch is as large.
+  std::optional<Piece> alloc(std::size_t bytes);
+  // The piece that starts at `start`, if one does.
+  std::optional<PieceId> find(const void* start) const;
+  // Zeroes the piece and takes it back. False when it is not out (any more).
+  bool release(PieceId id);
+  // Zeroes all that was ever handed out; pieces stay out.
+  void wipe();
+
+  ArenaUse use() const;
+  const LockedMapping& mapping() const { return mapping_; }
+
+ private:
+  struct Occupied {
+    std::size_t length;  // whole granules
+    std::uint64_t serial;
+  };
+
+  void giveBack(std::size_t offset, std::size_t length);
+
+  LockedMapping mapping_;
+  std::map<std::size_t, std::size_t> free_;   // offset -> length; neighbours are always merged
+  std::map<std::size_t, Occupied> occupied_;  // offset -> piece
+  std::size_t usedBytes_ = 0;
+  std::size_t touchedBytes_ = 0;  // nothing beyond was ever handed out, so it is zero and costs no page
+  std::uint64_t nextSerial_ = 1;
+};
+
+}  // namespace inro

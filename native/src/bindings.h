@@ -1,0 +1,11 @@
+// What each binding adds to the addon's exports. The shape is the interface in src/system/addon.ts.
+#pragma once
+
+#include <napi.h>
+
+namespace inro {
+
+void exportArena(Napi::Env env, Napi::Object exports);
+void exportSyscalls(Napi::Env env, Napi::Object exports);
+
+}  // namespace inro

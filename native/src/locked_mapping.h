@@ -1,0 +1,46 @@
+// One stretch of the best memory for secrets that the kernel gives; unmapped by its destructor. Zeroing is its owner's work.
+#pragma once
+
+#include <cstddef>
+#include <optional>
+#include <span>
+#include <string>
+
+namespace inro {
+
+// memfdSecret: outside the kernel's direct map, so /proc/PID/mem, ptrace and core files cannot read it (memfd_secret(2)).
+// mlock: private anonymous memory, locked as it is touched, not dumped, not inherited by a fork.
+enum class MappingKind { memfdSecret, mlock };
+
+class LockedMapping {
+ public:
+  // Whole pages, all zero, at least `bytes` of them. `allowSecret` false goes straight to mlock (tests of the fallback).
+  // Memory that cannot be locked is given all the same, with locked() false. Nothing is given only when the kernel has no
+  // memory at all; then `error` says so.
+  static std::optional<LockedMapping> map(std::size_t bytes, bool allowSecret, std::string& error);
+
+  LockedMapping(LockedMapping&& other) noexcept;
+  LockedMapping(const LockedMapping&) = delete;
+  LockedMapping& operator=(const LockedMapping&) = delete;
+  LockedMapping& operator=(LockedMapping&&) = delete;
+  ~LockedMapping();
+
+  std::span<std::byte> bytes() const { return bytes_; }
+  MappingKind kind() const { return kind_; }
+  bool locked() const { return locked_; }
+  // Why the better kind, or the lock, is not in force; empty when it is.
+  const std::string& note() const { return note_; }
+
+ private:
+  LockedMapping(std::span<std::byte> bytes, MappingKind kind) : bytes_(bytes), kind_(kind) {}
+
+  static std::optional<LockedMapping> mapSecret(std::size_t bytes, std::string& error);
+  static std::optional<LockedMapping> mapAnonymous(std::size_t bytes, std::string& error);
+
+  std::span<std::byte> bytes_;
+  MappingKind kind_;
+  bool locked_ = true;
+  std::string note_;
+};
+
+}  // namespace inro

@@ -1,0 +1,130 @@
+// The small system calls that Node lacks. They return what the kernel says; words are for src/system.
+#include <fcntl.h>
+#include <grp.h>
+#include <malloc.h>
+#include <pwd.h>
+#include <sys/file.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstddef>
+#include <string>
+#include <system_error>
+#include <vector>
+
+#include "arguments.h"
+#include "bindings.h"
+
+namespace inro {
+namespace {
+
+constexpr std::size_t firstNameBytes = 1024;
+constexpr std::size_t maxNameBytes = std::size_t{1} << 20;  // a group with some 50,000 members
+constexpr int heapPattern = 0xA5;
+
+Napi::Value unmount(const Napi::CallbackInfo& info) {
+  const auto path = textArgument(info, {"unmount", "path", 0});
+  if (!path) return info.Env().Undefined();
+  const int error = umount2(path->c_str(), MNT_DETACH | UMOUNT_NOFOLLOW) == 0 ? 0 : errno;
+  return Napi::Number::New(info.Env(), error);
+}
+
+int openAndLock(const char* path) {
+  int fd;
+  do {
+    fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, S_IRUSR | S_IWUSR);
+  } while (fd < 0 && errno == EINTR);
+  if (fd < 0) return -errno;
+  int locked;
+  do {
+    locked = flock(fd, LOCK_EX | LOCK_NB);
+  } while (locked != 0 && errno == EINTR);
+  if (locked == 0) return fd;  // open for the life of the process: closing it would give the lock away
+  const int error = errno;
+  close(fd);
+  return -error;
+}
+
+Napi::Value lockFile(const Napi::CallbackInfo& info) {
+  const auto path = textArgument(info, {"lockFile", "path", 0});
+  if (!path) return info.Env().Undefined();
+  return Napi::Number::New(info.Env(), openAndLock(path->c_str()));
+}
+
+// getpwnam(3) lists these beside 0 as ways in which a C library says "no such name".
+bool meansUnknown(int error) {
+  return error == 0 || error == ENOENT || error == ESRCH || error == EBADF || error == EPERM;
+}
+
+// Asks `lookup` (getpwnam_r or getgrnam_r) with a buffer that doubles until the entry fits.
+template <typename Entry, typename Lookup, typename Id>
+Napi::Value idByName(const Napi::CallbackInfo& info, const char* function, Lookup lookup, Id idOf) {
+  const auto name = textArgument(info, {function, "name", 0});
+  if (!name) return info.Env().Undefined();
+  int error = ERANGE;
+  for (std::size_t size = firstNameBytes; error == ERANGE && size <= maxNameBytes; size *= 2) {
+    std::vector<char> text(size);
+    Entry entry{};
+    Entry* found = nullptr;
+    do {
+      error = lookup(name->c_str(), &entry, text.data(), text.size(), &found);
+    } while (error == EINTR);
+    if (found != nullptr) return Napi::Number::New(info.Env(), static_cast<double>(idOf(*found)));
+  }
+  if (meansUnknown(error)) return Napi::Number::New(info.Env(), -1);
+  // Not "-1": the host may well know the name, it only cannot say now (no descriptor left, a directory service is down).
+  Napi::Error::New(info.Env(), std::string(function) + " " + *name + ": " + std::generic_category().message(error))
+      .ThrowAsJavaScriptException();
+  return info.Env().Undefined();
+}
+
+Napi::Value userId(const Napi::CallbackInfo& info) {
+  return idByName<passwd>(info, "userId", getpwnam_r, [](const passwd& entry) { return entry.pw_uid; });
+}
+
+Napi::Value groupId(const Napi::CallbackInfo& info) {
+  return idByName<group>(info, "groupId", getgrnam_r, [](const group& entry) { return entry.gr_gid; });
+}
+
+Napi::Value boottimeMs(const Napi::CallbackInfo& info) {
+  timespec now{};
+  clock_gettime(CLOCK_BOOTTIME, &now);  // fails only for a bad clock or address
+  return Napi::Number::New(info.Env(), static_cast<double>(now.tv_sec) * 1e3 + static_cast<double>(now.tv_nsec) / 1e6);
+}
+
+Napi::Value forbidDumps(const Napi::CallbackInfo& info) {
+  const rlimit none{0, 0};
+  int error = 0;
+  // Both are tried even when one is refused.
+  if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0) error = errno;
+  if (setrlimit(RLIMIT_CORE, &none) != 0) error = errno;
+  return Napi::Number::New(info.Env(), error);
+}
+
+Napi::Value overwriteFreedHeap(const Napi::CallbackInfo& info) {
+#ifdef M_PERTURB
+  return Napi::Boolean::New(info.Env(), mallopt(M_PERTURB, heapPattern) == 1);
+#else
+  (void)heapPattern;
+  return Napi::Boolean::New(info.Env(), false);
+#endif
+}
+
+}  // namespace
+
+void exportSyscalls(Napi::Env env, Napi::Object exports) {
+  exports.Set("unmount", Napi::Function::New<unmount>(env, "unmount"));
+  exports.Set("lockFile", Napi::Function::New<lockFile>(env, "lockFile"));
+  exports.Set("userId", Napi::Function::New<userId>(env, "userId"));
+  exports.Set("groupId", Napi::Function::New<groupId>(env, "groupId"));
+  exports.Set("boottimeMs", Napi::Function::New<boottimeMs>(env, "boottimeMs"));
+  exports.Set("forbidDumps", Napi::Function::New<forbidDumps>(env, "forbidDumps"));
+  exports.Set("overwriteFreedHeap", Napi::Function::New<overwriteFreedHeap>(env, "overwriteFreedHeap"));
+}
+
+}  // namespace inro

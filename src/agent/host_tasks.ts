@@ -1,0 +1,206 @@
+/**
+ * This node's tasks and their files. Takes whole assignments and applies them in one order: removals and
+ * wipes first (always, even when nothing else fits), then new values, then each task's new generation.
+ */
+import type { Logger } from 'pino';
+import type { Plaintext } from '../crypto/plaintext.js';
+import type { Clock } from '../model/clock.js';
+import { asInroError, InroError } from '../model/error.js';
+import { checkReference } from '../model/reference.js';
+import { hasEnded, type TaskState } from '../model/task.js';
+import type {
+  AssignedReference,
+  AssignedTask,
+  DeliveredVersion,
+} from '../proto/gen/inro/v1/dispatcher_pb.js';
+import { agentLimits } from './limits.js';
+import type { MountDriver, PublishedFile } from './mount/driver.js';
+import { ownerIds } from './owner.js';
+import { heldKey, type Vault } from './vault.js';
+
+export interface HostTask {
+  assigned: AssignedTask;
+  state: TaskState;
+  error: string;
+  generation: number;
+  /** What the current generation shows, to see whether a new one is needed; empty when nothing is published. */
+  shown: string;
+}
+
+export interface TaskReport {
+  taskId: string;
+  state: TaskState;
+  error: string;
+  atMs: number;
+}
+
+export interface HostTasksParts {
+  vault: Vault;
+  driver: MountDriver;
+  clock: Clock;
+  log: Logger;
+  clusterId: string;
+}
+
+export class HostTasks {
+  readonly #parts: HostTasksParts;
+  readonly #tasks = new Map<string, HostTask>();
+
+  constructor(parts: HostTasksParts) {
+    this.#parts = parts;
+  }
+
+  list(): HostTask[] {
+    return [...this.#tasks.values()];
+  }
+
+  /**
+   * Brings the host to exactly these tasks.
+   * @param delivered new versions by `heldKey`.
+   * @returns each task whose state the manager should hear.
+   */
+  apply(
+    wanted: ReadonlyMap<string, AssignedTask>,
+    delivered: ReadonlyMap<string, DeliveredVersion>,
+    sessionKey: Plaintext,
+  ): TaskReport[] {
+    const reports = this.#removeGone(wanted);
+    this.#wipeUnneeded(wanted);
+    const failures = this.#takeIn(wanted, delivered, sessionKey);
+    for (const task of wanted.values()) reports.push(this.#bring(task, failures));
+    this.#wipeUnneeded(this.#liveTasks()); // what only failed tasks wanted
+    return reports;
+  }
+
+  /** Withdraws and wipes everything; tasks that have not ended come back with the next complete assignment. */
+  wipeAll(reason: 'lease' | 'stopped' | 'removed'): void {
+    for (const task of this.#tasks.values()) {
+      this.#parts.driver.withdraw(task.assigned.id);
+      task.shown = '';
+    }
+    this.#parts.vault.wipeAll(reason);
+  }
+
+  #removeGone(wanted: ReadonlyMap<string, AssignedTask>): TaskReport[] {
+    const reports: TaskReport[] = [];
+    for (const [id, task] of this.#tasks) {
+      if (wanted.has(id)) continue;
+      this.#parts.driver.withdraw(id);
+      this.#tasks.delete(id);
+      if (hasEnded(task.state)) continue;
+      this.#parts.log.info({ task: id, service: task.assigned.serviceName }, 'task has ended');
+      reports.push({ taskId: id, state: 'SHUTDOWN', error: '', atMs: this.#parts.clock.now() });
+    }
+    return reports;
+  }
+
+  /** A version that another version of the same reference replaces has the grace; everything else goes now. */
+  #wipeUnneeded(tasks: ReadonlyMap<string, AssignedTask>): void {
+    const { vault } = this.#parts;
+    const references = [...tasks.values()].flatMap((task) => task.references);
+    const needed = new Set(references.map(keyOf));
+    const secrets = new Set(references.map((r) => r.reference?.secretId));
+    for (const key of vault.keys()) {
+      if (needed.has(key)) vault.keep(key);
+      else if (secrets.has(vault.get(key)?.secretId)) vault.retire(key, agentLimits.graceMs);
+      else vault.wipe(key, 'removed');
+    }
+  }
+
+  /** @returns why a version could not be taken in, by `heldKey`. */
+  #takeIn(
+    wanted: ReadonlyMap<string, AssignedTask>,
+    delivered: ReadonlyMap<string, DeliveredVersion>,
+    sessionKey: Plaintext,
+  ): Map<string, InroError> {
+    const { vault, clusterId, log } = this.#parts;
+    const failures = new Map<string, InroError>();
+    for (const key of new Set([...wanted.values()].flatMap((task) => task.references).map(keyOf))) {
+      if (vault.get(key) !== undefined) continue;
+      const delivery = delivered.get(key);
+      try {
+        if (delivery === undefined || delivery.ciphertext.length === 0) {
+          throw new InroError('protocol', `the manager did not deliver ${key}`);
+        }
+        vault.put(delivery, clusterId, sessionKey);
+      } catch (error) {
+        log.error({ err: error, secret: key }, 'a value was not taken in');
+        failures.set(key, asInroError(error));
+      }
+    }
+    return failures;
+  }
+
+  #bring(assigned: AssignedTask, failures: ReadonlyMap<string, InroError>): TaskReport {
+    const { driver, clock, log } = this.#parts;
+    const task = this.#tasks.get(assigned.id) ?? {
+      assigned,
+      state: 'ASSIGNED' as TaskState,
+      error: '',
+      generation: 0,
+      shown: '',
+    };
+    task.assigned = assigned;
+    this.#tasks.set(assigned.id, task);
+    const report = (): TaskReport => ({
+      taskId: assigned.id,
+      state: task.state,
+      error: task.error,
+      atMs: clock.now(),
+    });
+    if (hasEnded(task.state)) return report();
+    try {
+      for (const reference of assigned.references) {
+        const failure = failures.get(keyOf(reference));
+        if (failure !== undefined) throw failure;
+      }
+      const shown = JSON.stringify([assigned.serviceName, assigned.references.map(fingerprint)]);
+      if (shown !== task.shown) {
+        const files = assigned.references.map((reference) => this.#fileOf(reference));
+        const { id: taskId, serviceId, serviceName } = assigned;
+        driver.openService(serviceId, serviceName);
+        driver.publish({ taskId, serviceId, serviceName, number: task.generation + 1, files });
+        task.generation += 1;
+        task.shown = shown;
+        log.info(
+          { task: taskId, service: serviceName, generation: task.generation, files: files.length },
+          'generation published',
+        );
+      }
+      task.state = 'RUNNING';
+    } catch (error) {
+      task.error = asInroError(error).message;
+      task.state = task.state === 'RUNNING' ? 'FAILED' : 'REJECTED';
+      task.shown = '';
+      driver.withdraw(assigned.id);
+      log.error({ task: assigned.id, service: assigned.serviceName, err: error }, 'task failed');
+    }
+    return report();
+  }
+
+  /** @throws not_found for an unknown owner, bad_input for what no manager should send. */
+  #fileOf(assigned: AssignedReference): PublishedFile {
+    const { reference } = assigned;
+    const held = this.#parts.vault.get(keyOf(assigned));
+    if (reference === undefined || held === undefined)
+      throw new InroError('protocol', 'a reference without its secret');
+    const { target, mode } = checkReference(reference);
+    return { target, mode, ...ownerIds(reference), modifiedMs: held.createdMs, value: held.value };
+  }
+
+  #liveTasks(): Map<string, AssignedTask> {
+    return new Map(
+      this.list()
+        .filter((task) => !hasEnded(task.state))
+        .map(({ assigned }) => [assigned.id, assigned]),
+    );
+  }
+}
+
+function keyOf({ reference, version }: AssignedReference): string {
+  return heldKey(reference?.secretId ?? '', version);
+}
+
+function fingerprint({ reference, version }: AssignedReference): unknown[] {
+  return [reference?.secretId, version, reference?.target, reference?.uid, reference?.gid, reference?.mode];
+}

@@ -1,0 +1,23 @@
+/** The agent's bounds and periods. */
+export const agentLimits = {
+  arenaBytes: 32 * 1024 * 1024,
+  /** What one assignment may hold back until its commit: one arena, as ciphertext, and what stands around it. */
+  maxPendingBytes: 40 * 1024 * 1024,
+  maxTasks: 10_000,
+  maxManagers: 16,
+  /** How long a manager may take from the connection to its Welcome. */
+  welcomeMs: 20_000,
+  /** After a rotation, descriptors that were open read on for so long. */
+  graceMs: 10_000,
+  /** Swarm's back-off: base + 2 x previous, up to the maximum; the delay is drawn from [0, back-off). */
+  backoffBaseMs: 100,
+  backoffMaxMs: 8_000,
+  /** Each beat is drawn from +- this part of the period. */
+  heartbeatJitter: 0.1,
+  /** Periods without an answer after which the stream is given up. */
+  missedAnswers: 3,
+  maxQueuedReceipts: 10_000,
+  leaseCheckMs: 1_000,
+  describeMs: 5_000,
+  stopGraceMs: 1_000,
+} as const;

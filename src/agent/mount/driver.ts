@@ -1,0 +1,60 @@
+/**
+ * What a mount driver is: it shows published generations read-only under one mount point. The agent pushes
+ * what is to be seen; readers are the driver's own business, so that a native driver can answer them without
+ * JavaScript. Layout (docs/layout.md):
+ *
+ *   <service>/<target>          the newest published task of that service here
+ *   <service>/..data            symlink to the current generation's directory `..<generation>`
+ *   .task/<task>/<target>       one task's own files
+ */
+import type { Plaintext } from '../../crypto/plaintext.js';
+
+/** One file of a generation. Its bytes stay where they are: the driver reads them at each request. */
+export interface PublishedFile {
+  target: string;
+  uid: number;
+  gid: number;
+  /** Permission bits; the driver adds the file type. Nothing is ever writable. */
+  mode: number;
+  /** When the shown version was made, ms since 1970: mtime and ctime. */
+  modifiedMs: number;
+  /** Once it is wiped, reads of a descriptor that is open on it fail with ESTALE. */
+  value: Plaintext;
+}
+
+/** A task's whole set of files at one moment. */
+export interface Generation {
+  taskId: string;
+  serviceId: string;
+  serviceName: string;
+  /** Grows with each generation of this task; part of the directory name that `..data` points to. */
+  number: number;
+  files: readonly PublishedFile[];
+}
+
+/** What a driver can promise on this host, as `inro agent status` shows it. */
+export interface DriverFacts {
+  name: 'fuse-native' | 'kernel';
+  /** Each read asks the driver: no plaintext of read(2) stays in the page cache. */
+  directIo: boolean;
+  /** mmap, splice and sendfile cannot fill the page cache. */
+  strict: boolean;
+  callerIdentity: boolean;
+  handover: boolean;
+  /** What an operator should know, one short sentence each. */
+  notes: readonly string[];
+}
+
+export interface MountDriver {
+  facts(): DriverFacts;
+  /** @param mayServe asked at each open and read: false once the lease is over (then both fail with ESTALE). */
+  mount(options: { path: string; mayServe: () => boolean }): Promise<void>;
+  /** Makes the service's directory appear, empty until a task of it is published. Idempotent. */
+  openService(serviceId: string, serviceName: string): void;
+  /** Replaces all files of the task in one step: no reader sees a mixture. */
+  publish(generation: Generation): void;
+  /** Takes the task's files away; the service's directory then shows the newest other task of it, or is empty. */
+  withdraw(taskId: string): void;
+  /** Unmounts; open descriptors fail from then on. */
+  unmount(): Promise<void>;
+}

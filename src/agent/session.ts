@@ -1,0 +1,100 @@
+/** Keeps a stream to some manager alive: connects, backs off with jitter, comes back, and says how it stands. */
+import type { Logger } from 'pino';
+import type { Clock, Random } from '../model/clock.js';
+import { asInroError, type InroError } from '../model/error.js';
+import { agentLimits } from './limits.js';
+import type { AgentChannel } from './stream.js';
+
+export interface SessionState {
+  state: 'connecting' | 'connected' | 'waiting' | 'stopped';
+  manager: string;
+  sinceMs: number;
+  lastError: InroError | undefined;
+  revision: number;
+}
+
+export interface SessionParts {
+  managers: () => readonly string[];
+  /** Opens a stream; how is not this actor's business. */
+  open: (manager: string) => AgentChannel;
+  /** Runs one stream to its end; calls back once the manager has welcomed us. */
+  attach: (channel: AgentChannel, onWelcome: () => void) => Promise<void>;
+  /** The manager says that this node is no longer one of its cluster. */
+  onExpelled: () => void;
+  clock: Clock;
+  random: Random;
+  log: Logger;
+}
+
+export class Session {
+  readonly #parts: SessionParts;
+  #status: SessionState;
+
+  constructor(parts: SessionParts) {
+    this.#parts = parts;
+    this.#status = {
+      state: 'connecting',
+      manager: '',
+      sinceMs: parts.clock.now(),
+      lastError: undefined,
+      revision: 0,
+    };
+  }
+
+  get status(): SessionState {
+    return this.#status;
+  }
+
+  applied(revision: number): void {
+    this.#status = { ...this.#status, revision };
+  }
+
+  /** Runs until the signal aborts. Never throws: each failure is logged, shown in the status, and tried again. */
+  async run(signal: AbortSignal): Promise<void> {
+    const { clock, random, log, managers, onExpelled } = this.#parts;
+    let backoffMs = 0;
+    for (let attempt = 0; !signal.aborted; attempt++) {
+      const known = managers();
+      const manager = known[attempt % known.length] as string;
+      try {
+        await this.#once(manager, signal, () => (backoffMs = 0));
+        log.info({ manager }, 'the manager ended the stream');
+      } catch (thrown) {
+        const error = asInroError(thrown);
+        if (signal.aborted) break;
+        if (error.code === 'not_permitted') onExpelled();
+        const same = this.#status.lastError?.message === error.message;
+        log[same ? 'debug' : 'warn'](
+          { err: error, manager, remedy: error.remedy },
+          'no session with the manager; trying again',
+        );
+        this.#set('waiting', manager, error);
+      }
+      backoffMs = Math.min(agentLimits.backoffBaseMs + 2 * backoffMs, agentLimits.backoffMaxMs);
+      const drawn = Buffer.from(random(4)).readUInt32BE() / 2 ** 32;
+      await clock.sleep(backoffMs * drawn, signal);
+    }
+    this.#set('stopped', '', this.#status.lastError);
+  }
+
+  async #once(manager: string, signal: AbortSignal, onWelcome: () => void): Promise<void> {
+    if (this.#status.state !== 'waiting') this.#set('connecting', manager, this.#status.lastError);
+    const channel = this.#parts.open(manager);
+    const close = (): void => channel.close();
+    signal.addEventListener('abort', close, { once: true });
+    try {
+      await this.#parts.attach(channel, () => {
+        this.#set('connected', manager, undefined);
+        this.#parts.log.info({ manager }, 'session with the manager');
+        onWelcome();
+      });
+    } finally {
+      signal.removeEventListener('abort', close);
+      channel.close();
+    }
+  }
+
+  #set(state: SessionState['state'], manager: string, lastError: InroError | undefined): void {
+    this.#status = { ...this.#status, state, manager, lastError, sinceMs: this.#parts.clock.now() };
+  }
+}

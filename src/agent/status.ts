@@ -1,0 +1,123 @@
+/** What `inro agent status` shows: identity, session, tasks, and which protections are in force and which are not. */
+import type { MessageInitShape } from '@bufbuild/protobuf';
+import type { Arena } from '../crypto/arena.js';
+import type { Clock } from '../model/clock.js';
+import { Agent, type AgentStatusSchema, type ProtectionSchema } from '../proto/gen/inro/v1/agent_pb.js';
+import { wireState } from '../proto/task_state.js';
+import { serve, type Registration } from '../rpc/server.js';
+import { version } from '../system/version.js';
+import type { HostTask, HostTasks } from './host_tasks.js';
+import type { Identity } from './identity.js';
+import type { Lease } from './lease.js';
+import type { DriverFacts, MountDriver } from './mount/driver.js';
+import type { Session } from './session.js';
+import { heldKey, type Vault } from './vault.js';
+
+export interface StatusParts {
+  identity: Identity;
+  session: Session;
+  lease: Lease;
+  arena: Arena;
+  vault: Vault;
+  tasks: HostTasks;
+  driver: MountDriver;
+  mountPath: string;
+  clock: Clock;
+  startedMs: number;
+  dumpsForbidden: boolean;
+  swapBytes: () => number;
+}
+
+export function statusService(parts: StatusParts): Registration {
+  return serve(Agent, 'local', { getStatus: async () => agentStatus(parts) });
+}
+
+export function agentStatus(parts: StatusParts): MessageInitShape<typeof AgentStatusSchema> {
+  const { identity, session, lease, arena, vault, tasks, driver, mountPath, startedMs } = parts;
+  const { state, manager, sinceMs, lastError, revision } = session.status;
+  const memory = arena.facts();
+  const facts = driver.facts();
+  return {
+    version,
+    nodeId: identity.nodeId,
+    clusterId: identity.clusterId,
+    certificateExpiresMs: BigInt(identity.certificate.notAfterMs),
+    session: {
+      state,
+      managerAddress: manager,
+      sinceMs: BigInt(sinceMs),
+      lastError: lastError?.message ?? '',
+      leaseLeftMs: BigInt(Math.round(lease.leftMs())),
+      revision: BigInt(revision),
+    },
+    mount: { path: mountPath, driver: facts.name, notes: [...facts.notes] },
+    arena: {
+      kind: memory.kind,
+      sizeBytes: BigInt(memory.sizeBytes),
+      usedBytes: BigInt(memory.usedBytes),
+      freeBytes: BigInt(memory.freeBytes),
+      largestBytes: BigInt(memory.largestBytes),
+      values: vault.size,
+    },
+    tasks: tasks.list().map((task) => shownTask(task, vault)),
+    protections: protections(parts, facts),
+    startedMs: BigInt(startedMs),
+    pid: process.pid,
+  };
+}
+
+function shownTask({ assigned, state, error, generation, shown }: HostTask, vault: Vault) {
+  const { id, serviceId, serviceName, references } = assigned;
+  const files = shown === '' ? [] : references;
+  return {
+    id,
+    serviceId,
+    serviceName,
+    state: wireState(state),
+    error,
+    generation: BigInt(generation),
+    files: files.map(({ reference, version: number }) => ({
+      target: reference?.target ?? '',
+      secretName: reference?.secretName ?? '',
+      version: number,
+      sizeBytes: vault.get(heldKey(reference?.secretId ?? '', number))?.value.size ?? 0,
+    })),
+  };
+}
+
+function protections(
+  { arena, dumpsForbidden, swapBytes }: StatusParts,
+  driver: DriverFacts,
+): MessageInitShape<typeof ProtectionSchema>[] {
+  const { kind, locked, note } = arena.facts();
+  const swap = swapBytes();
+  const noSwap =
+    swap === 0 ? 'the host has no swap' : `the host has ${Math.round(swap / 2 ** 20)} MiB of swap`;
+  return [
+    { name: 'locked arena', inForce: locked, detail: locked ? `${kind}; ${noSwap}` : note },
+    {
+      name: 'arena outside of readable memory',
+      inForce: kind === 'memfd_secret',
+      detail: kind === 'memfd_secret' ? 'memfd_secret: not in /proc/PID/mem, core files or swap' : note,
+    },
+    {
+      name: 'no core files',
+      inForce: dumpsForbidden,
+      detail: dumpsForbidden
+        ? 'PR_SET_DUMPABLE is 0, RLIMIT_CORE is 0'
+        : 'the kernel refused PR_SET_DUMPABLE',
+    },
+    {
+      name: 'direct I/O',
+      inForce: driver.directIo,
+      detail: driver.directIo ? 'read(2) fills no page cache' : `driver ${driver.name}`,
+    },
+    notYet('no mmap or splice into the page cache', driver.strict, driver.name),
+    notYet('readers identified', driver.callerIdentity, driver.name),
+    notYet('mount survives the agent', driver.handover, driver.name),
+  ];
+}
+
+function notYet(name: string, inForce: boolean, driver: string): MessageInitShape<typeof ProtectionSchema> {
+  return { name, inForce, detail: inForce ? '' : `driver ${driver} cannot` };
+}

@@ -1,0 +1,133 @@
+/**
+ * The values this node holds, one copy of each version however many tasks use it. Bookkeeping only: the
+ * bytes are in the arena, and each way out of here wipes them and leaves a record of it.
+ */
+import type { Arena } from '../crypto/arena.js';
+import { digestOf, openValue, unwrap } from '../crypto/envelope.js';
+import type { Plaintext } from '../crypto/plaintext.js';
+import { constantTimeEqual } from '../crypto/signing.js';
+import type { Clock } from '../model/clock.js';
+import { InroError } from '../model/error.js';
+import type { DeliveredVersion } from '../proto/gen/inro/v1/dispatcher_pb.js';
+
+export interface HeldVersion {
+  secretId: string;
+  version: number;
+  ciphertextDigest: Uint8Array;
+  createdMs: number;
+  value: Plaintext;
+}
+
+export type WipeReason = 'removed' | 'superseded' | 'lease' | 'stopped';
+
+export interface Wiped {
+  secretId: string;
+  version: number;
+  reason: WipeReason;
+  wipedMs: number;
+  durationUs: number;
+}
+
+export function heldKey(secretId: string, version: number): string {
+  return `${secretId}@${version}`;
+}
+
+export class Vault {
+  readonly #arena: Arena;
+  readonly #clock: Clock;
+  readonly #onWiped: (wiped: Wiped) => void;
+  readonly #held = new Map<string, HeldVersion>();
+  readonly #retiring = new Map<string, { cancel(): void }>();
+
+  constructor(arena: Arena, clock: Clock, onWiped: (wiped: Wiped) => void) {
+    this.#arena = arena;
+    this.#clock = clock;
+    this.#onWiped = onWiped;
+  }
+
+  /** Everything that could be served again, for the Hello; what is on its way out is not. */
+  holdings(): HeldVersion[] {
+    return [...this.#held].filter(([key]) => !this.#retiring.has(key)).map(([, held]) => held);
+  }
+
+  keys(): string[] {
+    return [...this.#held.keys()];
+  }
+
+  get size(): number {
+    return this.#held.size;
+  }
+
+  get(key: string): HeldVersion | undefined {
+    return this.#held.get(key);
+  }
+
+  isRetiring(key: string): boolean {
+    return this.#retiring.has(key);
+  }
+
+  /** A version that was on its way out is wanted again. */
+  keep(key: string): void {
+    this.#retiring.get(key)?.cancel();
+    this.#retiring.delete(key);
+  }
+
+  /**
+   * Decrypts a delivery straight into the arena.
+   * @throws envelope when key or ciphertext belong to something else or were altered; arena_full.
+   */
+  put(delivered: DeliveredVersion, clusterId: string, sessionKey: Plaintext): void {
+    const { secretId, version, ciphertext, sealedKey, createdMs } = delivered;
+    const ciphertextDigest = digestOf(ciphertext);
+    if (!constantTimeEqual(ciphertextDigest, delivered.ciphertextDigest)) {
+      throw new InroError(
+        'envelope',
+        `the ciphertext of ${heldKey(secretId, version)} is not the one that was announced`,
+      );
+    }
+    const binding = { clusterId, secretId, version, ciphertextDigest };
+    const contentKey = unwrap('delivered', sealedKey, binding, sessionKey, this.#arena);
+    try {
+      const value = openValue(ciphertext, contentKey, this.#arena);
+      this.#held.set(heldKey(secretId, version), {
+        secretId,
+        version,
+        ciphertextDigest,
+        createdMs: Number(createdMs),
+        value,
+      });
+    } finally {
+      contentKey.wipe();
+    }
+  }
+
+  /** Wipes after the grace; until then descriptors that are open read on. */
+  retire(key: string, graceMs: number): void {
+    if (!this.#held.has(key) || this.#retiring.has(key)) return;
+    this.#retiring.set(
+      key,
+      this.#clock.timer(graceMs, () => this.wipe(key, 'superseded')),
+    );
+  }
+
+  wipe(key: string, reason: WipeReason): void {
+    this.keep(key);
+    const held = this.#held.get(key);
+    if (held === undefined) return;
+    const beganMs = this.#clock.boottimeMs();
+    held.value.wipe();
+    const durationUs = Math.max(0, Math.round((this.#clock.boottimeMs() - beganMs) * 1000));
+    this.#held.delete(key);
+    this.#onWiped({
+      secretId: held.secretId,
+      version: held.version,
+      reason,
+      wipedMs: this.#clock.now(),
+      durationUs,
+    });
+  }
+
+  wipeAll(reason: WipeReason): void {
+    for (const key of this.keys()) this.wipe(key, reason);
+  }
+}

@@ -1,0 +1,115 @@
+/** inro agent status; `join` and `run` are in files of their own, because they need much more. */
+import { InroError } from '../../model/error.js';
+import { Agent, type AgentStatus } from '../../proto/gen/inro/v1/agent_pb.js';
+import { stateOf } from '../../proto/task_state.js';
+import { call, connectUnix } from '../../rpc/client.js';
+import { paths } from '../paths.js';
+import { ago, iso, printFacts, printJson, printLine, printTable } from '../print.js';
+
+export async function agentStatus({ socket, json }: { socket?: string; json?: boolean }): Promise<void> {
+  const status = await fetchStatus(socket ?? paths.agentSocket);
+  if (json === true) return printJson(statusJson(status));
+  const { session, mount, arena } = status;
+  const lease = Number(session?.leaseLeftMs ?? 0n);
+  printFacts([
+    ['Node', status.nodeId],
+    ['Cluster', status.clusterId],
+    ['Certificate', `expires ${iso(status.certificateExpiresMs)} (${ago(status.certificateExpiresMs)})`],
+    [
+      'Session',
+      `${session?.state ?? '-'} ${session?.managerAddress ?? ''} since ${ago(session?.sinceMs ?? 0n)}`,
+    ],
+    ...(session?.lastError ? [['Last error', session.lastError] as const] : []),
+    ['Lease', lease > 0 ? `serves without a manager for ${duration(lease)}` : 'over: nothing is served'],
+    ['Mount', `${mount?.path ?? '-'} (driver ${mount?.driver ?? '-'})`],
+    [
+      'Arena',
+      `${arena?.kind ?? '-'}, ${arena?.values ?? 0} values, ${arena?.usedBytes ?? 0n} of ${arena?.sizeBytes ?? 0n} bytes used`,
+    ],
+    ['Agent', `inro ${status.version}, process ${status.pid}, up since ${ago(status.startedMs)}`],
+  ]);
+  printLine('\nTasks');
+  printTable(
+    ['ID', 'SERVICE', 'STATE', 'GENERATION', 'FILES'],
+    status.tasks.map((task) => [
+      task.id,
+      task.serviceName,
+      stateOf(task.state),
+      String(task.generation),
+      task.error || task.files.map((f) => `${f.target} (v${f.version}, ${f.sizeBytes} B)`).join(', ') || '-',
+    ]),
+  );
+  printLine('\nProtections');
+  printTable(
+    ['IN FORCE', 'WHAT', 'HOW, OR WHY NOT'],
+    status.protections.map((p) => [p.inForce ? 'yes' : 'NO', p.name, p.detail || '-']),
+  );
+  for (const note of mount?.notes ?? []) printLine(`  note: ${note}`);
+}
+
+async function fetchStatus(socket: string): Promise<AgentStatus> {
+  const connection = connectUnix(socket, 'the agent');
+  try {
+    return await call(connection, Agent, 'getStatus', {});
+  } catch (error) {
+    if (!(error instanceof InroError) || error.code !== 'unreachable') throw error;
+    const reason = /EACCES/.test(error.message) ? 'this user may not open it' : 'nothing answers there';
+    throw new InroError('unreachable', `no agent at unix:${socket}: ${reason}`, {
+      remedy:
+        "start one with 'inro dev' or 'inro agent run', run this as the user it runs as, or say where it is: --socket PATH",
+      cause: error,
+    });
+  } finally {
+    connection.close();
+  }
+}
+
+function duration(ms: number): string {
+  const minutes = Math.floor(ms / 60_000);
+  if (minutes < 1) return `${Math.round(ms / 1000)} s`;
+  return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+}
+
+function statusJson(status: AgentStatus) {
+  const { session, mount, arena } = status;
+  return {
+    version: status.version,
+    pid: status.pid,
+    startedAt: iso(status.startedMs),
+    nodeId: status.nodeId,
+    clusterId: status.clusterId,
+    certificateExpiresAt: iso(status.certificateExpiresMs),
+    session: {
+      state: session?.state ?? '',
+      manager: session?.managerAddress ?? '',
+      since: iso(session?.sinceMs ?? 0n),
+      lastError: session?.lastError ?? '',
+      leaseLeftMs: Number(session?.leaseLeftMs ?? 0n),
+      revision: Number(session?.revision ?? 0n),
+    },
+    mount: { path: mount?.path ?? '', driver: mount?.driver ?? '', notes: mount?.notes ?? [] },
+    arena: {
+      kind: arena?.kind ?? '',
+      sizeBytes: Number(arena?.sizeBytes ?? 0n),
+      usedBytes: Number(arena?.usedBytes ?? 0n),
+      freeBytes: Number(arena?.freeBytes ?? 0n),
+      largestBytes: Number(arena?.largestBytes ?? 0n),
+      values: arena?.values ?? 0,
+    },
+    tasks: status.tasks.map((task) => ({
+      id: task.id,
+      service: task.serviceName,
+      serviceId: task.serviceId,
+      state: stateOf(task.state),
+      error: task.error,
+      generation: Number(task.generation),
+      files: task.files.map(({ target, secretName, version, sizeBytes }) => ({
+        target,
+        secret: secretName,
+        version,
+        sizeBytes,
+      })),
+    })),
+    protections: status.protections.map(({ name, inForce, detail }) => ({ name, inForce, detail })),
+  };
+}

@@ -1,0 +1,30 @@
+/** inro agent run */
+import { startAgent } from '../../agent/agent.js';
+import { systemClock, systemRandom } from '../../system/clock.js';
+import { createLogger } from '../log.js';
+import { paths } from '../paths.js';
+import { checkMayMount } from '../privilege.js';
+import { untilStopped } from '../shutdown.js';
+
+export interface AgentRunOptions {
+  state?: string;
+  mount?: string;
+  socket?: string;
+}
+
+export async function agentRun({ state, mount, socket }: AgentRunOptions): Promise<void> {
+  checkMayMount('inro agent run');
+  const stopped = untilStopped();
+  const log = await createLogger('agent', 'info');
+  const agent = await startAgent({
+    stateFolder: state ?? paths.agentState,
+    mountPath: mount ?? paths.mount,
+    socketPath: socket ?? paths.agentSocket,
+    clock: systemClock,
+    random: systemRandom,
+    log,
+  });
+  log.info({ signal: await stopped }, 'stopping');
+  await agent.stop();
+  log.info('stopped: wiped and unmounted');
+}

@@ -1,0 +1,76 @@
+/** inro dev: manager and agent on this host, in one process, until Ctrl-C. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { startAgent } from '../../agent/agent.js';
+import { hasIdentity } from '../../agent/identity.js';
+import { joinCluster } from '../../agent/join.js';
+import { startManager } from '../../manager/manager.js';
+import { parseJoinToken } from '../../pki/join_token.js';
+import { checkAddress } from '../../rpc/address.js';
+import { systemClock as clock, systemRandom as random } from '../../system/clock.js';
+import { createLogger } from '../log.js';
+import { paths } from '../paths.js';
+import { printLine } from '../print.js';
+import { checkMayMount } from '../privilege.js';
+import { untilStopped } from '../shutdown.js';
+
+export interface DevOptions {
+  state?: string;
+  mount?: string;
+  listen?: string;
+}
+
+export async function dev({ state, mount = paths.mount, listen = '127.0.0.1:0' }: DevOptions): Promise<void> {
+  checkMayMount('inro dev');
+  checkAddress(listen);
+  const stopped = untilStopped();
+  const log = await createLogger('inro dev', 'warn');
+  const folder = state ?? mkdtempSync(join(tmpdir(), 'inro-dev-'));
+  const undo: (() => Promise<void> | void)[] = [];
+  if (state === undefined) undo.push(() => rmSync(folder, { recursive: true, force: true }));
+  try {
+    const manager = await startManager({
+      stateFolder: join(folder, 'manager'),
+      listen,
+      socketPath: paths.managerSocket,
+      clock,
+      random,
+      log: log.child({ part: 'manager' }),
+    });
+    undo.push(() => manager.stop());
+    const agentFolder = join(folder, 'agent');
+    if (!hasIdentity(agentFolder)) {
+      const token = parseJoinToken(await manager.joinToken());
+      await joinCluster({ token, manager: manager.address, stateFolder: agentFolder, clock });
+    }
+    const agent = await startAgent({
+      stateFolder: agentFolder,
+      mountPath: mount,
+      socketPath: paths.agentSocket,
+      managers: [manager.address],
+      clock,
+      random,
+      log: log.child({ part: 'agent' }),
+    });
+    undo.push(() => agent.stop());
+    await Promise.race([agent.connected, stopped]);
+    sayReady(mount, manager.address, state);
+    await stopped;
+  } finally {
+    for (const step of undo.reverse()) await step();
+  }
+  printLine('inro dev: stopped, wiped, unmounted');
+}
+
+function sayReady(mount: string, address: string, state: string | undefined): void {
+  printLine(`inro dev: ready
+  mount     ${mount}
+  manager   unix:${paths.managerSocket}, ${address}
+  state     ${state ?? 'temporary: gone when this ends (keep it with --state DIR)'}
+  try       echo -n 'This is a secret' | npx inro secret create my_secret_data -
+            npx inro service create --name redis --secret my_secret_data
+            cat ${mount}/redis/my_secret_data
+            npx inro agent status
+  stop      Ctrl-C`);
+}

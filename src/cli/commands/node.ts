@@ -1,0 +1,72 @@
+/** inro node ls|inspect */
+import { Control, type Node } from '../../proto/gen/inro/v1/control_pb.js';
+import { call } from '../../rpc/client.js';
+import { withManager, type ManagerOption } from '../operator.js';
+import { ago, iso, isoOrNull, printFacts, printJson, printLine, printTable } from '../print.js';
+
+interface Common extends ManagerOption {
+  json?: boolean;
+}
+
+export async function nodeLs(options: Common & { filter: string[]; quiet?: boolean }): Promise<void> {
+  const { nodes } = await withManager(options, (manager) =>
+    call(manager, Control, 'listNodes', { filters: options.filter }),
+  );
+  if (options.json === true) return printJson(nodes.map(nodeJson));
+  if (options.quiet === true) return nodes.forEach(({ id }) => printLine(id));
+  const rows = nodes.map((n) => [
+    n.id,
+    n.description?.hostname || '-',
+    n.status,
+    String(n.tasks),
+    n.description?.agentVersion || '-',
+    ago(n.lastSeenMs),
+  ]);
+  printTable(['ID', 'HOSTNAME', 'STATUS', 'TASKS', 'VERSION', 'SEEN'], rows);
+}
+
+export async function nodeInspect(names: string[], options: Common): Promise<void> {
+  const nodes = await withManager(options, (manager) =>
+    Promise.all(names.map((name) => call(manager, Control, 'getNode', { name }))),
+  );
+  if (options.json === true) return printJson(nodes.map(nodeJson));
+  for (const node of nodes) {
+    const d = node.description;
+    printFacts([
+      ['ID', node.id],
+      ['Hostname', d?.hostname || '-'],
+      ['Role', node.role],
+      ['Status', node.status],
+      ['Address', node.address || '-'],
+      ['Tasks', String(node.tasks)],
+      ['System', `${d?.distribution ?? ''} ${d?.kernel ?? ''} ${d?.architecture ?? ''}`.trim() || '-'],
+      ['Size', `${d?.cpus ?? 0} CPUs, ${Math.round(Number(d?.memoryBytes ?? 0n) / 2 ** 20)} MiB`],
+      ['Agent', d?.agentVersion || '-'],
+      ['Joined', `${iso(node.createdMs)} (${ago(node.createdMs)})`],
+      ['Seen', ago(node.lastSeenMs)],
+      ['Certificate', `expires ${iso(node.certificateExpiresMs)} (${ago(node.certificateExpiresMs)})`],
+    ]);
+  }
+}
+
+function nodeJson(node: Node) {
+  const d = node.description;
+  return {
+    id: node.id,
+    hostname: d?.hostname ?? '',
+    role: node.role,
+    status: node.status,
+    address: node.address,
+    tasks: node.tasks,
+    platform: d?.platform ?? '',
+    architecture: d?.architecture ?? '',
+    distribution: d?.distribution ?? '',
+    kernel: d?.kernel ?? '',
+    cpus: d?.cpus ?? 0,
+    memoryBytes: Number(d?.memoryBytes ?? 0n),
+    agentVersion: d?.agentVersion ?? '',
+    joinedAt: iso(node.createdMs),
+    lastSeenAt: isoOrNull(node.lastSeenMs),
+    certificateExpiresAt: iso(node.certificateExpiresMs),
+  };
+}

@@ -1,0 +1,129 @@
+/** inro secret create|update|ls|inspect|rm */
+import { newId } from '../../model/id.js';
+import { checkLabels, checkName, type Labels } from '../../model/name.js';
+import { Control, type Secret } from '../../proto/gen/inro/v1/control_pb.js';
+import { call } from '../../rpc/client.js';
+import { systemRandom } from '../../system/clock.js';
+import { settle, withManager, type ManagerOption } from '../operator.js';
+import { ago, iso, labelText, printFacts, printJson, printLine, printTable } from '../print.js';
+
+interface Common extends ManagerOption {
+  json?: boolean;
+  detach?: boolean;
+}
+
+export async function secretCreate(
+  name: string,
+  file: string,
+  options: Common & { label: Labels },
+): Promise<void> {
+  checkName('secret', name);
+  checkLabels(options.label);
+  const { sealFrom } = await import('../seal.js');
+  await withManager(options, async (manager) => {
+    const id = newId(systemRandom);
+    const sealed = await sealFrom(file, manager, { secretId: id, version: 1 });
+    const { version } = await call(manager, Control, 'createSecret', {
+      id,
+      name,
+      labels: options.label,
+      ...sealed,
+    });
+    if (options.json === true) printJson({ id, name, version });
+    else printLine(id);
+  });
+}
+
+export async function secretUpdate(
+  name: string,
+  file: string | undefined,
+  options: Common & { labelAdd: Labels; labelRm: string[] },
+): Promise<void> {
+  const { labelAdd: labelsAdd, labelRm: labelsRemove } = options;
+  const labelsOnly = file === undefined && (Object.keys(labelsAdd).length > 0 || labelsRemove.length > 0);
+  await withManager(options, async (manager) => {
+    const { id, version: current } = await call(manager, Control, 'getSecret', { name });
+    const version = current + 1;
+    const sealed = labelsOnly
+      ? {}
+      : await (await import('../seal.js')).sealFrom(file ?? '-', manager, { secretId: id, version });
+    const changed = await call(manager, Control, 'updateSecret', {
+      id,
+      version,
+      ...sealed,
+      labelsAdd,
+      labelsRemove,
+    });
+    await settle(manager, changed, options);
+    if (options.json === true) printJson({ id, name, version: changed.version });
+    else printLine(id);
+  });
+}
+
+export async function secretLs(options: Common & { filter: string[]; quiet?: boolean }): Promise<void> {
+  const { secrets } = await withManager(options, (manager) =>
+    call(manager, Control, 'listSecrets', { filters: options.filter }),
+  );
+  if (options.json === true) return printJson(secrets.map(secretJson));
+  if (options.quiet === true) return secrets.forEach(({ id }) => printLine(id));
+  const rows = secrets.map((s) => [
+    s.id,
+    s.name,
+    String(s.version),
+    labelText(s.labels),
+    ago(s.createdMs),
+    ago(s.updatedMs),
+  ]);
+  printTable(['ID', 'NAME', 'VERSION', 'LABELS', 'CREATED', 'UPDATED'], rows);
+}
+
+export async function secretInspect(names: string[], options: Common): Promise<void> {
+  const secrets = await withManager(options, (manager) =>
+    Promise.all(names.map((name) => call(manager, Control, 'getSecret', { name }))),
+  );
+  if (options.json === true) return printJson(secrets.map(secretJson));
+  for (const secret of secrets) {
+    printFacts([
+      ['ID', secret.id],
+      ['Name', secret.name],
+      ['Labels', labelText(secret.labels)],
+      ['Version', `${secret.version} (${secret.sizeBytes} bytes)`],
+      ['Created', `${iso(secret.createdMs)} (${ago(secret.createdMs)})`],
+      ['Updated', `${iso(secret.updatedMs)} (${ago(secret.updatedMs)})`],
+      ['Used by', secret.serviceNames.join(', ') || '-'],
+    ]);
+    const rows = secret.versions.map((v) => [String(v.version), `${v.sizeBytes}`, ago(v.createdMs)]);
+    printTable(['VERSION', 'BYTES', 'CREATED'], rows);
+  }
+}
+
+export async function secretRm(names: string[], options: Common): Promise<void> {
+  await withManager(options, async (manager) => {
+    const removed: string[] = [];
+    for (const name of names) {
+      const { id } = await call(manager, Control, 'removeSecret', { name });
+      removed.push(id);
+      if (options.json !== true) printLine(name);
+    }
+    if (options.json === true) printJson(removed.map((id) => ({ id })));
+  });
+}
+
+function secretJson(secret: Secret) {
+  return {
+    id: secret.id,
+    name: secret.name,
+    labels: secret.labels,
+    version: secret.version,
+    sizeBytes: secret.sizeBytes,
+    createdAt: iso(secret.createdMs),
+    updatedAt: iso(secret.updatedMs),
+    services: secret.serviceNames,
+    versions: secret.versions.map(({ version, sizeBytes, createdMs, ciphertextDigest }) => ({
+      version,
+      sizeBytes,
+      createdAt: iso(createdMs),
+      ciphertextSha256: Buffer.from(ciphertextDigest).toString('hex'),
+    })),
+  };
+}

@@ -1,0 +1,197 @@
+/** inro service create|update|ls|ps|inspect|rm */
+import { parseConstraint } from '../../model/constraint.js';
+import { InroError } from '../../model/error.js';
+import { checkLabels, checkName, type Labels } from '../../model/name.js';
+import { checkTargetsDiffer, parseReference } from '../../model/reference.js';
+import { Control, type Service, type Task } from '../../proto/gen/inro/v1/control_pb.js';
+import type { Reference } from '../../proto/gen/inro/v1/common_pb.js';
+import { stateOf } from '../../proto/task_state.js';
+import { call } from '../../rpc/client.js';
+import { settle, withManager, type ManagerOption } from '../operator.js';
+import { ago, iso, labelText, octal, printFacts, printJson, printLine, printTable } from '../print.js';
+
+interface Common extends ManagerOption {
+  json?: boolean;
+  detach?: boolean;
+}
+
+interface CreateOptions extends Common {
+  name: string;
+  secret: string[];
+  label: Labels;
+  constraint: string[];
+  replicas: number;
+}
+
+interface UpdateOptions extends Common {
+  secretAdd: string[];
+  secretRm: string[];
+  labelAdd: Labels;
+  labelRm: string[];
+  constraintAdd: string[];
+  constraintRm: string[];
+  replicas?: number;
+}
+
+export async function serviceCreate(image: string | undefined, options: CreateOptions): Promise<void> {
+  if (image !== undefined) {
+    throw new InroError(
+      'not_supported',
+      `cannot run image ${JSON.stringify(image)}: this version does not start containers yet`,
+      {
+        remedy:
+          'leave the image out and bind-mount the folder of the service into a container that you start',
+      },
+    );
+  }
+  checkName('service', options.name);
+  checkLabels(options.label);
+  options.constraint.forEach(parseConstraint);
+  const references = referencesOf(options.secret);
+  await withManager(options, async (manager) => {
+    const { name, label: labels, replicas, constraint: constraints } = options;
+    const changed = await call(manager, Control, 'createService', {
+      name,
+      labels,
+      references,
+      replicas,
+      constraints,
+    });
+    await settle(manager, changed, options);
+    if (options.json === true) printJson({ id: changed.id, name });
+    else printLine(changed.id);
+  });
+}
+
+export async function serviceUpdate(name: string, options: UpdateOptions): Promise<void> {
+  options.constraintAdd.forEach(parseConstraint);
+  const change = {
+    referencesAdd: referencesOf(options.secretAdd),
+    referencesRemove: options.secretRm,
+    labelsAdd: checkLabels(options.labelAdd),
+    labelsRemove: options.labelRm,
+    constraintsAdd: options.constraintAdd,
+    constraintsRemove: options.constraintRm,
+    ...(options.replicas === undefined ? {} : { replicas: options.replicas }),
+  };
+  await withManager(options, async (manager) => {
+    const changed = await call(manager, Control, 'updateService', { name, ...change });
+    await settle(manager, changed, options);
+    if (options.json === true) printJson({ id: changed.id, name });
+    else printLine(name);
+  });
+}
+
+export async function serviceLs(options: Common & { filter: string[]; quiet?: boolean }): Promise<void> {
+  const { services } = await withManager(options, (manager) =>
+    call(manager, Control, 'listServices', { filters: options.filter }),
+  );
+  if (options.json === true) return printJson(services.map(serviceJson));
+  if (options.quiet === true) return services.forEach(({ id }) => printLine(id));
+  const rows = services.map((s) => [
+    s.id,
+    s.name,
+    `${s.running}/${s.replicas}`,
+    s.references.map((r) => r.secretName).join(',') || '-',
+    ago(s.updatedMs),
+  ]);
+  printTable(['ID', 'NAME', 'REPLICAS', 'SECRETS', 'UPDATED'], rows);
+}
+
+export async function servicePs(names: string[], options: Common & { quiet?: boolean }): Promise<void> {
+  const lists = await withManager(options, (manager) =>
+    Promise.all(names.map((name) => call(manager, Control, 'listTasks', { name }))),
+  );
+  const tasks = lists.flatMap((list) => list.tasks);
+  if (options.json === true) return printJson(tasks.map(taskJson));
+  if (options.quiet === true) return tasks.forEach(({ id }) => printLine(id));
+  const rows = tasks.map((t) => [
+    t.id,
+    `${t.serviceName}.${t.slot}`,
+    t.nodeHostname || t.nodeId || '-',
+    stateOf(t.desiredState),
+    stateOf(t.state),
+    ago(t.updatedMs),
+    t.error || '-',
+  ]);
+  printTable(['ID', 'NAME', 'NODE', 'DESIRED', 'STATE', 'SINCE', 'ERROR'], rows);
+}
+
+export async function serviceInspect(names: string[], options: Common): Promise<void> {
+  const services = await withManager(options, (manager) =>
+    Promise.all(names.map((name) => call(manager, Control, 'getService', { name }))),
+  );
+  if (options.json === true) return printJson(services.map(serviceJson));
+  for (const service of services) {
+    printFacts([
+      ['ID', service.id],
+      ['Name', service.name],
+      ['Labels', labelText(service.labels)],
+      ['Replicas', `${service.replicas} (${service.running} running)`],
+      ['Constraints', service.constraints.join(', ') || '-'],
+      ['Created', `${iso(service.createdMs)} (${ago(service.createdMs)})`],
+      ['Updated', `${iso(service.updatedMs)} (${ago(service.updatedMs)})`],
+    ]);
+    const rows = service.references.map((r) => [r.secretName, r.target, r.uid, r.gid, octal(r.mode)]);
+    printTable(['SECRET', 'TARGET', 'UID', 'GID', 'MODE'], rows);
+  }
+}
+
+export async function serviceRm(names: string[], options: Common): Promise<void> {
+  await withManager(options, async (manager) => {
+    const removed: string[] = [];
+    for (const name of names) {
+      const changed = await call(manager, Control, 'removeService', { name });
+      await settle(manager, changed, options);
+      removed.push(changed.id);
+      if (options.json !== true) printLine(name);
+    }
+    if (options.json === true) printJson(removed.map((id) => ({ id })));
+  });
+}
+
+function referencesOf(texts: readonly string[]) {
+  const references = texts.map(parseReference);
+  checkTargetsDiffer(references);
+  return references.map(({ source, target, uid, gid, mode }) => ({
+    secretName: source,
+    target,
+    uid,
+    gid,
+    mode,
+  }));
+}
+
+function serviceJson(service: Service) {
+  return {
+    id: service.id,
+    name: service.name,
+    labels: service.labels,
+    replicas: service.replicas,
+    running: service.running,
+    constraints: service.constraints,
+    secrets: service.references.map(referenceJson),
+    createdAt: iso(service.createdMs),
+    updatedAt: iso(service.updatedMs),
+  };
+}
+
+function referenceJson({ secretId, secretName, target, uid, gid, mode }: Reference) {
+  return { secretId, source: secretName, target, uid, gid, mode: octal(mode) };
+}
+
+function taskJson(task: Task) {
+  return {
+    id: task.id,
+    service: task.serviceName,
+    serviceId: task.serviceId,
+    slot: task.slot,
+    node: task.nodeHostname,
+    nodeId: task.nodeId,
+    state: stateOf(task.state),
+    desiredState: stateOf(task.desiredState),
+    error: task.error,
+    createdAt: iso(task.createdMs),
+    updatedAt: iso(task.updatedMs),
+  };
+}

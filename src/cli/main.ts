@@ -1,0 +1,189 @@
+#!/usr/bin/env node
+/** The command line: what there is, and which file does it. Each command's code is loaded when it is called. */
+import { Command, CommanderError, InvalidArgumentError } from 'commander';
+import { asInroError, InroError } from '../model/error.js';
+import { version } from '../system/version.js';
+
+const collect = (value: string, previous: string[]): string[] => [...previous, value];
+
+function collectLabel(text: string, previous: Record<string, string>): Record<string, string> {
+  const at = text.indexOf('=');
+  if (at === 0) throw new InvalidArgumentError('write it as KEY=VALUE.');
+  return at < 0 ? { ...previous, [text]: '' } : { ...previous, [text.slice(0, at)]: text.slice(at + 1) };
+}
+
+function wholeNumber(text: string): number {
+  if (!/^[0-9]{1,6}$/.test(text)) throw new InvalidArgumentError('write a whole number, 0 or more.');
+  return Number(text);
+}
+
+const program = new Command('inro')
+  .description(
+    'Secrets for the hosts that need them: delivered to locked memory, read through a mount, wiped when the task goes.',
+  )
+  .version(version, '-V, --version')
+  .showHelpAfterError("(try 'inro --help', or --help after a command)");
+
+/** A command that talks to a manager. */
+function operator(parent: Command, usage: string, description: string): Command {
+  return parent
+    .command(usage)
+    .description(description)
+    .option('--manager <unix:PATH>', "the manager's socket (or INRO_MANAGER)")
+    .option('--json', 'print JSON (docs/json.md)');
+}
+
+const detach = ['-d, --detach', 'return when the change is stored, do not wait for the nodes'] as const;
+const quiet = ['-q, --quiet', 'print ids only'] as const;
+const filter = [
+  '-f, --filter <KEY=VALUE>',
+  'only what matches: name=, id=, label=K[=V] (repeatable)',
+  collect,
+  [] as string[],
+] as const;
+
+program
+  .command('dev')
+  .description('run a manager and an agent on this host, until Ctrl-C')
+  .option('--state <DIR>', 'keep the state there (otherwise it is temporary)')
+  .option('--mount <DIR>', 'mount the secrets there')
+  .option('--listen <HOST:PORT>', "the manager's address (a free port of 127.0.0.1 if not given)")
+  .action(async (options) => (await import('./commands/dev.js')).dev(options));
+
+const manager = program.command('manager').description('run a manager');
+manager
+  .command('run')
+  .description('run a manager in the foreground')
+  .requiredOption('--state <DIR>', 'where it keeps its state')
+  .requiredOption('--listen <HOST:PORT>', 'where agents reach it')
+  .option('--socket <PATH>', 'where operators reach it')
+  .action(async (options) => (await import('./commands/manager_run.js')).managerRun(options));
+
+const agent = program.command('agent').description('the agent of this host');
+agent
+  .command('join')
+  .description('make this host a node of a cluster')
+  .requiredOption('--token <T|->', "the join token; '-' reads it from standard input")
+  .requiredOption('--manager <HOST:PORT>', 'a manager of the cluster')
+  .option('--state <DIR>', 'where the identity is kept')
+  .option('--json', 'print JSON (docs/json.md)')
+  .action(async (options) => (await import('./commands/agent_join.js')).agentJoin(options));
+agent
+  .command('run')
+  .description('run the agent in the foreground')
+  .option('--state <DIR>', 'where the identity is kept')
+  .option('--mount <DIR>', 'mount the secrets there')
+  .option('--socket <PATH>', 'where operators reach it')
+  .action(async (options) => (await import('./commands/agent_run.js')).agentRun(options));
+agent
+  .command('status')
+  .description('show identity, session, tasks, and the protections in force and not')
+  .option('--socket <PATH>', "the agent's socket")
+  .option('--json', 'print JSON (docs/json.md)')
+  .action(async (options) => (await import('./commands/agent.js')).agentStatus(options));
+
+const token = program.command('token').description('join tokens');
+operator(token, 'show <ROLE>', 'print the join token for a role (worker)').action(async (role, options) =>
+  (await import('./commands/token.js')).tokenShow(role, options),
+);
+operator(token, 'rotate <ROLE>', 'make a new join token; the old one ends at once').action(
+  async (role, options) => (await import('./commands/token.js')).tokenRotate(role, options),
+);
+
+const node = program.command('node').description('the nodes of the cluster');
+operator(node, 'ls', 'list nodes')
+  .option(...filter)
+  .option(...quiet)
+  .action(async (options) => (await import('./commands/node.js')).nodeLs(options));
+operator(node, 'inspect <NODE...>', 'show nodes').action(async (names, options) =>
+  (await import('./commands/node.js')).nodeInspect(names, options),
+);
+
+const secret = program.command('secret').description('secrets: values go in, and never come back out');
+operator(secret, 'create <NAME> [FILE]', "create a secret from a file or standard input ('-')")
+  .option('-l, --label <KEY=VALUE>', 'a label (repeatable)', collectLabel, {})
+  .action(async (name, file, options) =>
+    (await import('./commands/secret.js')).secretCreate(name, file ?? '-', options),
+  );
+operator(
+  secret,
+  'update <SECRET> [FILE]',
+  'give a secret a new version; running tasks get it without a restart',
+)
+  .option('--label-add <KEY=VALUE>', 'add or change a label (repeatable)', collectLabel, {})
+  .option('--label-rm <KEY>', 'remove a label (repeatable)', collect, [])
+  .option(...detach)
+  .action(async (name, file, options) =>
+    (await import('./commands/secret.js')).secretUpdate(name, file, options),
+  );
+operator(secret, 'ls', 'list secrets')
+  .option(...filter)
+  .option(...quiet)
+  .action(async (options) => (await import('./commands/secret.js')).secretLs(options));
+operator(secret, 'inspect <SECRET...>', 'show secrets, never their values').action(async (names, options) =>
+  (await import('./commands/secret.js')).secretInspect(names, options),
+);
+operator(secret, 'rm <SECRET...>', 'remove secrets that no service uses').action(async (names, options) =>
+  (await import('./commands/secret.js')).secretRm(names, options),
+);
+
+const service = program.command('service').description('services: who gets which secrets');
+const secretSyntax = 'NAME or source=NAME,target=FILE,uid=U,gid=G,mode=OCTAL (repeatable)';
+operator(service, 'create [IMAGE]', 'create a service; its tasks get its secrets')
+  .requiredOption('--name <NAME>', 'its name')
+  .option('--secret <SECRET>', `a secret: ${secretSyntax}`, collect, [])
+  .option('--replicas <N>', 'how many tasks', wholeNumber, 1)
+  .option('--constraint <EXPR>', 'where tasks may run: node.id==ID, node.id!=ID (repeatable)', collect, [])
+  .option('-l, --label <KEY=VALUE>', 'a label (repeatable)', collectLabel, {})
+  .option(...detach)
+  .action(async (image, options) => (await import('./commands/service.js')).serviceCreate(image, options));
+operator(service, 'update <SERVICE>', 'change a service; nothing is restarted')
+  .option('--secret-add <SECRET>', `add a secret: ${secretSyntax}`, collect, [])
+  .option(
+    '--secret-rm <NAME>',
+    'take a secret away: its files vanish and are wiped (repeatable)',
+    collect,
+    [],
+  )
+  .option('--replicas <N>', 'how many tasks', wholeNumber)
+  .option('--constraint-add <EXPR>', 'for tasks that are placed from now on (repeatable)', collect, [])
+  .option('--constraint-rm <EXPR>', 'take a constraint away (repeatable)', collect, [])
+  .option('--label-add <KEY=VALUE>', 'add or change a label (repeatable)', collectLabel, {})
+  .option('--label-rm <KEY>', 'remove a label (repeatable)', collect, [])
+  .option(...detach)
+  .action(async (name, options) => (await import('./commands/service.js')).serviceUpdate(name, options));
+operator(service, 'ls', 'list services')
+  .option(...filter)
+  .option(...quiet)
+  .action(async (options) => (await import('./commands/service.js')).serviceLs(options));
+operator(service, 'ps <SERVICE...>', 'list the tasks of services')
+  .option(...quiet)
+  .action(async (names, options) => (await import('./commands/service.js')).servicePs(names, options));
+operator(service, 'inspect <SERVICE...>', 'show services').action(async (names, options) =>
+  (await import('./commands/service.js')).serviceInspect(names, options),
+);
+operator(service, 'rm <SERVICE...>', 'remove services; the values of their tasks are wiped')
+  .option(...detach)
+  .action(async (names, options) => (await import('./commands/service.js')).serviceRm(names, options));
+
+/** 0 done, 1 failed, 2 wrong usage. */
+async function run(): Promise<number> {
+  for (const command of [program, ...program.commands, ...program.commands.flatMap((c) => c.commands)])
+    command.exitOverride();
+  try {
+    await program.parseAsync();
+    return 0;
+  } catch (thrown) {
+    if (thrown instanceof CommanderError) return thrown.exitCode === 0 ? 0 : 2;
+    const error = asInroError(thrown);
+    process.stderr.write(
+      `inro: ${error.message}\n${error.remedy === undefined ? '' : `      ${error.remedy}\n`}`,
+    );
+    if (error.code === 'internal') process.stderr.write(`${(thrown as Error).stack ?? ''}\n`);
+    return error instanceof InroError && error.code === 'bad_input' ? 2 : 1;
+  }
+}
+
+const code = await run();
+// A mount that was served keeps handles of its own open: what had to be ended is ended by now.
+process.exit(code);

@@ -1,0 +1,78 @@
+/** What commands print: JSON as documented in docs/json.md, or tables for people. Results go to stdout alone. */
+import dayjs from 'dayjs';
+import relativeTime from 'dayjs/plugin/relativeTime.js';
+import Table from 'cli-table3';
+
+dayjs.extend(relativeTime);
+
+export function printJson(value: unknown): void {
+  process.stdout.write(`${JSON.stringify(value, undefined, 2)}\n`);
+}
+
+export function printLine(text: string): void {
+  process.stdout.write(`${text}\n`);
+}
+
+/** Columns without lines, as Docker's users know them. */
+export function printTable(head: readonly string[], rows: readonly (readonly string[])[]): void {
+  process.stdout.write(formatTable([head, ...rows]));
+}
+
+export function formatTable(rows: readonly (readonly string[])[]): string {
+  const table = new Table({
+    chars: noLines,
+    style: { head: [], border: [], 'padding-left': 0, 'padding-right': 3 },
+  });
+  table.push(...rows.map((row) => row.map(String)));
+  return `${table
+    .toString()
+    .split('\n')
+    .map((line) => line.trimEnd())
+    .join('\n')}\n`;
+}
+
+/** `key: value` lines, one block a thing. */
+export function printFacts(facts: readonly (readonly [string, string])[]): void {
+  process.stdout.write(formatTable(facts.map(([name, value]) => [`${name}:`, value])));
+}
+
+export function ago(ms: bigint | number): string {
+  return Number(ms) === 0 ? '-' : dayjs(Number(ms)).fromNow();
+}
+
+export function iso(ms: bigint | number): string {
+  return new Date(Number(ms)).toISOString();
+}
+
+/** A time in JSON: ISO 8601, or null when it never happened. */
+export function isoOrNull(ms: bigint | number): string | null {
+  return Number(ms) === 0 ? null : iso(ms);
+}
+
+export function labelText(labels: Record<string, string>): string {
+  const entries = Object.entries(labels);
+  return entries.length === 0 ? '-' : entries.map(([key, value]) => `${key}=${value}`).join(',');
+}
+
+export function octal(mode: number): string {
+  return mode.toString(8).padStart(4, '0');
+}
+
+// Every border of cli-table3, as nothing.
+const noLines = {
+  top: '',
+  'top-mid': '',
+  'top-left': '',
+  'top-right': '',
+  bottom: '',
+  'bottom-mid': '',
+  'bottom-left': '',
+  'bottom-right': '',
+  left: '',
+  'left-mid': '',
+  mid: '',
+  'mid-mid': '',
+  right: '',
+  'right-mid': '',
+  middle: '',
+};

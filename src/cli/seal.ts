@@ -1,0 +1,44 @@
+/** Sealing a value on the terminal's side: what leaves this process is ciphertext and a wrapped content key. */
+import { openArena } from '../crypto/arena.js';
+import { digestOf, sealValue, submitContentKey } from '../crypto/envelope.js';
+import { sealingKeyStatement } from '../crypto/statement.js';
+import { InroError } from '../model/error.js';
+import { isSignedByAuthority } from '../pki/root.js';
+import { Control } from '../proto/gen/inro/v1/control_pb.js';
+import { call, type Connection } from '../rpc/client.js';
+import { addon } from '../system/addon.js';
+import { readValue } from './value_input.js';
+
+/** Room for the value twice (as read, as kept) and for keys. */
+const arenaBytes = 3 * 1024 * 1024;
+
+/** @param file a path or `-`. @throws bad_input, too_large, unauthenticated when the sealing key is not vouched for. */
+export async function sealFrom(
+  file: string,
+  connection: Connection,
+  { secretId, version }: { secretId: string; version: number },
+): Promise<{ ciphertext: Uint8Array; sealedKey: Uint8Array }> {
+  addon().forbidDumps();
+  const { id: clusterId, rootPem, sealingKey } = await call(connection, Control, 'getCluster', {});
+  if (
+    sealingKey === undefined ||
+    !isSignedByAuthority(rootPem, sealingKeyStatement(clusterId, sealingKey.publicKey), sealingKey.signature)
+  ) {
+    throw new InroError('unauthenticated', "the manager's sealing key is not signed by its cluster's CA", {
+      remedy: 'this is not a sound manager: check which socket you talk to',
+    });
+  }
+  const arena = openArena(arenaBytes);
+  const value = readValue(file, arena);
+  try {
+    const { ciphertext, contentKey } = sealValue(value, arena);
+    try {
+      const binding = { clusterId, secretId, version, ciphertextDigest: digestOf(ciphertext) };
+      return { ciphertext, sealedKey: submitContentKey(contentKey, binding, sealingKey.publicKey, arena) };
+    } finally {
+      contentKey.wipe();
+    }
+  } finally {
+    value.wipe();
+  }
+}

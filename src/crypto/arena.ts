@@ -1,0 +1,33 @@
+/** The arena: the locked memory that holds plaintext and keys; nothing else does. */
+import { InroError } from '../model/error.js';
+import { addon, type ArenaFacts } from '../system/addon.js';
+import { Plaintext } from './plaintext.js';
+
+/** secretbox wants this many zero bytes before the message (tweetnacl: crypto_secretbox_ZEROBYTES). */
+export const paddingBytes = 32;
+
+export interface Arena {
+  /** @throws arena_full when no piece that large is free. */
+  take(payloadBytes: number): Plaintext;
+  facts(): ArenaFacts;
+}
+
+/** An arena of the native addon. `bytes` is all it will ever hold, padding included. */
+export function openArena(bytes: number, kind: 'auto' | 'mlock' = 'auto'): Arena {
+  const native = addon().createArena(bytes, kind);
+  return {
+    take(payloadBytes) {
+      const piece = native.alloc(payloadBytes + paddingBytes);
+      if (piece === null) {
+        const { largestBytes, freeBytes } = native.facts();
+        throw new InroError(
+          'arena_full',
+          `the arena has no room for ${payloadBytes} bytes (free ${freeBytes}, largest piece ${largestBytes})`,
+          { remedy: 'remove references this node does not need, or give the agent a larger arena' },
+        );
+      }
+      return new Plaintext(piece, paddingBytes, (buffer) => native.free(buffer));
+    },
+    facts: () => native.facts(),
+  };
+}

@@ -1,0 +1,58 @@
+/** Symmetric and exchange keys on disk: one format byte, then 32 bytes. Format 1 is in clear, mode 0600. */
+import { closeSync, fsyncSync, openSync, readSync, renameSync, writeSync } from 'node:fs';
+import { InroError } from '../model/error.js';
+import type { Arena } from './arena.js';
+import { keyBytes } from './exchange.js';
+import type { Plaintext } from './plaintext.js';
+
+const formatClear = 1;
+
+/** Replaces the file in one step and durably. */
+export function writeKeyFile(path: string, key: Plaintext, arena: Arena): void {
+  const content = arena.take(1 + keyBytes);
+  try {
+    content.expose()[0] = formatClear;
+    content.expose().set(key.expose(), 1);
+    const temporary = `${path}.new`;
+    const descriptor = openSync(temporary, 'w', 0o600);
+    try {
+      writeSync(descriptor, content.expose());
+      fsyncSync(descriptor);
+    } finally {
+      closeSync(descriptor);
+    }
+    renameSync(temporary, path);
+  } finally {
+    content.wipe();
+  }
+}
+
+/** Reads straight into the arena. @throws state_unusable when the file is missing, cut, or of a later format. */
+export function readKeyFile(path: string, arena: Arena): Plaintext {
+  const content = arena.take(1 + keyBytes + 1);
+  try {
+    const descriptor = openSync(path, 'r');
+    let length: number;
+    try {
+      length = readSync(descriptor, content.expose());
+    } finally {
+      closeSync(descriptor);
+    }
+    if (length !== 1 + keyBytes || content.expose()[0] !== formatClear) {
+      throw new InroError('state_unusable', `${path} is not a key file that this version understands`, {
+        remedy: 'restore it from a backup, or upgrade inro if a later version wrote it',
+      });
+    }
+    const key = arena.take(keyBytes);
+    key.expose().set(content.expose().subarray(1, 1 + keyBytes));
+    return key;
+  } catch (error) {
+    if (error instanceof InroError) throw error;
+    throw new InroError('state_unusable', `the key ${path} cannot be read: ${(error as Error).message}`, {
+      remedy: 'restore it from a backup',
+      cause: error,
+    });
+  } finally {
+    content.wipe();
+  }
+}

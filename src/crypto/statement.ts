@@ -1,0 +1,66 @@
+/**
+ * The byte strings that get hashed or signed. Each begins with its own domain, so that a signature for one
+ * purpose never passes for another, and each field is preceded by its length, so that no two lists of
+ * fields have one encoding. For ever: these are stored and signed.
+ */
+type Field = string | Uint8Array | number;
+
+function encode(domain: string, fields: readonly Field[]): Uint8Array {
+  const parts: Uint8Array[] = [Buffer.from(`inro ${domain} 1\0`)];
+  for (const field of fields) {
+    const bytes =
+      typeof field === 'number' ? unsigned64(field) : typeof field === 'string' ? Buffer.from(field) : field;
+    const length = Buffer.alloc(4);
+    length.writeUInt32BE(bytes.length);
+    parts.push(length, bytes);
+  }
+  return Buffer.concat(parts);
+}
+
+function unsigned64(value: number): Buffer {
+  const bytes = Buffer.alloc(8);
+  bytes.writeBigUInt64BE(BigInt(value));
+  return bytes;
+}
+
+/** What the CA signs to vouch for a manager's sealing key. */
+export function sealingKeyStatement(clusterId: string, publicKey: Uint8Array): Uint8Array {
+  return encode('sealing key', [clusterId, publicKey]);
+}
+
+/** What a node signs to prove that a session key is its own, for this stream and this boot. */
+export function sessionKeyStatement(s: {
+  nonce: Uint8Array;
+  clusterId: string;
+  nodeId: string;
+  bootId: string;
+  sessionKey: Uint8Array;
+}): Uint8Array {
+  return encode('session key', [s.nonce, s.clusterId, s.nodeId, s.bootId, s.sessionKey]);
+}
+
+/** What a node signs when it says that a wipe is done. */
+export function receiptStatement(r: {
+  clusterId: string;
+  nodeId: string;
+  secretId: string;
+  version: number;
+  reason: string;
+  wipedMs: number;
+  durationUs: number;
+}): Uint8Array {
+  return encode('receipt', [r.clusterId, r.nodeId, r.secretId, r.version, r.reason, r.wipedMs, r.durationUs]);
+}
+
+/** What a content key belongs to; hashed beside it wherever it is wrapped. */
+export interface Binding {
+  clusterId: string;
+  secretId: string;
+  version: number;
+  /** SHA-256 of the value's box. */
+  ciphertextDigest: Uint8Array;
+}
+
+export function bindingStatement(purpose: string, b: Binding): Uint8Array {
+  return encode(`content key ${purpose}`, [b.clusterId, b.secretId, b.version, b.ciphertextDigest]);
+}

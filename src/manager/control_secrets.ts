@@ -1,0 +1,204 @@
+/** What operators do with secrets. Ciphertext goes in; no call gives a value, or anything that opens one, back. */
+import { create } from '@bufbuild/protobuf';
+import type { Logger } from 'pino';
+import { digestOf, valueBytesOf } from '../crypto/envelope.js';
+import type { Clock } from '../model/clock.js';
+import { InroError } from '../model/error.js';
+import { isId } from '../model/id.js';
+import { checkLabels, checkName, quoted } from '../model/name.js';
+import type { Control } from '../proto/gen/inro/v1/control_pb.js';
+import {
+  SecretRecordSchema,
+  VersionRecordSchema,
+  type SecretRecord,
+} from '../proto/gen/inro/v1/records_pb.js';
+import type { Handlers } from '../rpc/server.js';
+import type { Store } from '../store/store.js';
+import { ciphertextPrefix, secretNamePrefix, tables, versionKey } from '../store/tables.js';
+import { transact, type Transaction } from '../store/transaction.js';
+import { find, matches } from './find.js';
+import type { Keyring } from './keyring.js';
+import type { ClusterView } from './view.js';
+
+type ControlHandlers = Handlers<typeof Control, 'local'>;
+type SecretCalls = 'createSecret' | 'updateSecret' | 'removeSecret' | 'getSecret' | 'listSecrets';
+
+export interface ControlParts {
+  clusterId: string;
+  store: Store;
+  view: ClusterView;
+  keyring: Keyring;
+  clock: Clock;
+  log: Logger;
+}
+
+export function secretHandlers({
+  clusterId,
+  store,
+  view,
+  keyring,
+  clock,
+  log,
+}: ControlParts): Pick<ControlHandlers, SecretCalls> {
+  const keepVersion = (
+    tx: Transaction,
+    secretId: string,
+    version: number,
+    ciphertext: Uint8Array,
+    sealedKey: Uint8Array,
+  ): void => {
+    const sizeBytes = valueBytesOf(ciphertext);
+    const ciphertextDigest = digestOf(ciphertext);
+    const kept = keyring.keep(sealedKey, { clusterId, secretId, version, ciphertextDigest });
+    const record = create(VersionRecordSchema, {
+      secretId,
+      version,
+      createdMs: BigInt(clock.now()),
+      sizeBytes,
+      ciphertextDigest,
+      sealedKey: kept,
+    });
+    tx.put(tables.versions, versionKey(secretId, version), record);
+    tx.putBytes(ciphertextPrefix + versionKey(secretId, version), ciphertext);
+  };
+
+  return {
+    createSecret: async ({ id, name, labels, ciphertext, sealedKey }) => {
+      checkName('secret', name);
+      checkLabels(labels);
+      if (!isId(id)) throw new InroError('bad_input', `${quoted(id)} is not an id`);
+      const { revision } = await transact(store, async (tx) => {
+        if ((await tx.getBytes(secretNamePrefix + name)) !== undefined) {
+          throw new InroError('already_exists', `secret ${quoted(name)} exists already`, {
+            remedy: `give it a new value with 'inro secret update ${name} -', or choose another name`,
+          });
+        }
+        if ((await tx.get(tables.secrets, id)) !== undefined)
+          throw new InroError('already_exists', `secret id ${id} exists already`);
+        keepVersion(tx, id, 1, ciphertext, sealedKey);
+        const now = BigInt(clock.now());
+        tx.put(
+          tables.secrets,
+          id,
+          create(SecretRecordSchema, { id, name, labels, createdMs: now, updatedMs: now, currentVersion: 1 }),
+        );
+        tx.putBytes(secretNamePrefix + name, Buffer.from(id));
+      });
+      log.info({ secret: id, name }, 'secret created');
+      return { id, revision: BigInt(revision), version: 1 };
+    },
+
+    updateSecret: async ({ id, version, ciphertext, sealedKey, labelsAdd, labelsRemove }) => {
+      const hasValue = ciphertext.length > 0;
+      const { result, revision } = await transact(store, async (tx) => {
+        const secret = await tx.get(tables.secrets, id);
+        if (secret === undefined)
+          throw new InroError('not_found', `no secret with id ${id}`, {
+            remedy: "'inro secret ls' lists them",
+          });
+        secret.labels = changedLabels(secret.labels, labelsAdd, labelsRemove);
+        secret.updatedMs = BigInt(clock.now());
+        if (hasValue) {
+          if (version !== secret.currentVersion + 1) {
+            throw new InroError(
+              'conflict',
+              `secret ${quoted(secret.name)} was updated by somebody else: it has version ${secret.currentVersion} now`,
+              {
+                remedy: `look at it with 'inro secret inspect ${secret.name}', then give your value again if it is still the right one`,
+              },
+            );
+          }
+          keepVersion(tx, id, version, ciphertext, sealedKey);
+          secret.currentVersion = version;
+        }
+        tx.put(tables.secrets, id, secret);
+        return secret;
+      });
+      log.info(
+        { secret: id, name: result.name, version: result.currentVersion },
+        hasValue ? 'secret has a new version' : 'secret has new labels',
+      );
+      return {
+        id,
+        revision: BigInt(revision),
+        version: result.currentVersion,
+        nodeIds: hasValue ? [...view.nodesOfServices(result.serviceIds)] : [],
+        serviceIds: hasValue ? result.serviceIds : [],
+      };
+    },
+
+    removeSecret: async ({ name }) => {
+      const { id } = find('secret', view.secrets, name, (secret) => secret.name);
+      const { result, revision } = await transact(store, async (tx) => {
+        const secret = await tx.get(tables.secrets, id);
+        if (secret === undefined) throw new InroError('not_found', `no secret ${quoted(name)}`);
+        if (secret.serviceIds.length > 0) throw inUse(secret, view);
+        for (const { version } of await tx.list(tables.versions, `${id}/`)) {
+          tx.delete(tables.versions, versionKey(id, version));
+          tx.deleteBytes(ciphertextPrefix + versionKey(id, version));
+        }
+        tx.delete(tables.secrets, id);
+        tx.deleteBytes(secretNamePrefix + secret.name);
+        return secret;
+      });
+      log.info({ secret: id, name: result.name }, 'secret removed');
+      return { id, revision: BigInt(revision) };
+    },
+
+    getSecret: async ({ name }) =>
+      shownSecret(
+        find('secret', view.secrets, name, (secret) => secret.name),
+        view,
+      ),
+
+    listSecrets: async ({ filters }) => ({
+      secrets: [...view.secrets.values()]
+        .filter((secret) => matches(secret, filters))
+        .sort((a, b) => (a.name < b.name ? -1 : 1))
+        .map((secret) => shownSecret(secret, view)),
+    }),
+  };
+}
+
+/** @throws bad_input when the result breaks the rules for labels. */
+export function changedLabels(
+  labels: Record<string, string>,
+  add: Record<string, string>,
+  remove: readonly string[],
+): Record<string, string> {
+  const kept = Object.entries(labels).filter(([key]) => !remove.includes(key));
+  return checkLabels({ ...Object.fromEntries(kept), ...add });
+}
+
+function inUse(secret: SecretRecord, view: ClusterView): InroError {
+  const names = secret.serviceIds.map((id) => view.services.get(id)?.name ?? id);
+  return new InroError(
+    'in_use',
+    `secret ${quoted(secret.name)} is in use by ${names.length === 1 ? 'service' : 'services'} ${names.join(', ')}`,
+    {
+      remedy: `take it away first: inro service update --secret-rm ${secret.name} ${names[0] ?? 'SERVICE'}`,
+    },
+  );
+}
+
+function shownSecret(secret: SecretRecord, view: ClusterView) {
+  const versions = view
+    .versionsOf(secret.id)
+    .map(({ version, createdMs, sizeBytes, ciphertextDigest }) => ({
+      version,
+      createdMs,
+      sizeBytes,
+      ciphertextDigest,
+    }));
+  return {
+    id: secret.id,
+    name: secret.name,
+    labels: secret.labels,
+    createdMs: secret.createdMs,
+    updatedMs: secret.updatedMs,
+    version: secret.currentVersion,
+    sizeBytes: versions.find(({ version }) => version === secret.currentVersion)?.sizeBytes ?? 0,
+    versions,
+    serviceNames: secret.serviceIds.map((id) => view.services.get(id)?.name ?? id),
+  };
+}

@@ -1,0 +1,220 @@
+/** What operators do with services and their tasks. */
+import { create, type MessageInitShape } from '@bufbuild/protobuf';
+import type { Random } from '../model/clock.js';
+import { parseConstraint } from '../model/constraint.js';
+import { InroError } from '../model/error.js';
+import { newId } from '../model/id.js';
+import { limits } from '../model/limits.js';
+import { checkLabels, checkName, quoted } from '../model/name.js';
+import { checkReference, checkTargetsDiffer } from '../model/reference.js';
+import { hasEnded } from '../model/task.js';
+import { TaskState, type Reference } from '../proto/gen/inro/v1/common_pb.js';
+import type { Control, TaskSchema } from '../proto/gen/inro/v1/control_pb.js';
+import { ServiceRecordSchema, type ServiceRecord, type TaskRecord } from '../proto/gen/inro/v1/records_pb.js';
+import { stateOf } from '../proto/task_state.js';
+import type { Handlers } from '../rpc/server.js';
+import { secretNamePrefix, serviceNamePrefix, tables } from '../store/tables.js';
+import { transact, type Transaction } from '../store/transaction.js';
+import { changedLabels, type ControlParts } from './control_secrets.js';
+import { find, matches } from './find.js';
+import type { ClusterView } from './view.js';
+
+type ControlHandlers = Handlers<typeof Control, 'local'>;
+type ServiceCalls =
+  'createService' | 'updateService' | 'removeService' | 'getService' | 'listServices' | 'listTasks';
+
+export function serviceHandlers(
+  parts: ControlParts & { random: Random },
+): Pick<ControlHandlers, ServiceCalls> {
+  const { store, view, clock, random, log } = parts;
+  const findService = (typed: string): ServiceRecord =>
+    find('service', view.services, typed, (service) => service.name);
+
+  return {
+    createService: async ({ name, labels, references, replicas, constraints }) => {
+      checkName('service', name);
+      checkLabels(labels);
+      checkShape({ references, replicas, constraints });
+      const id = newId(random);
+      const { revision } = await transact(store, async (tx) => {
+        if ((await tx.getBytes(serviceNamePrefix + name)) !== undefined) {
+          throw new InroError('already_exists', `service ${quoted(name)} exists already`, {
+            remedy: `change it with 'inro service update', or remove it with 'inro service rm ${name}'`,
+          });
+        }
+        const now = BigInt(clock.now());
+        const service = create(ServiceRecordSchema, {
+          id,
+          name,
+          labels,
+          replicas,
+          constraints,
+          createdMs: now,
+          updatedMs: now,
+        });
+        service.references = await resolve(tx, id, references);
+        tx.put(tables.services, id, service);
+        tx.putBytes(serviceNamePrefix + name, Buffer.from(id));
+      });
+      log.info({ service: id, name }, 'service created');
+      return { id, revision: BigInt(revision), serviceIds: [id] };
+    },
+
+    updateService: async (request) => {
+      const { id } = findService(request.name);
+      const { result, revision } = await transact(store, async (tx) => {
+        const service = await tx.get(tables.services, id);
+        if (service === undefined) throw new InroError('not_found', `no service ${quoted(request.name)}`);
+        for (const name of request.referencesRemove) await release(tx, service, name);
+        const added = await resolve(tx, id, request.referencesAdd);
+        service.references = [...service.references, ...added];
+        service.labels = changedLabels(service.labels, request.labelsAdd, request.labelsRemove);
+        if (request.replicas !== undefined) service.replicas = request.replicas;
+        service.constraints = changedConstraints(service, request.constraintsAdd, request.constraintsRemove);
+        checkShape(service);
+        service.updatedMs = BigInt(clock.now());
+        tx.put(tables.services, id, service);
+        return service;
+      });
+      log.info({ service: id, name: result.name }, 'service updated');
+      return { id, revision: BigInt(revision), nodeIds: [...view.nodesOfServices([id])], serviceIds: [id] };
+    },
+
+    removeService: async ({ name }) => {
+      const { id } = findService(name);
+      const nodeIds = [...view.nodesOfServices([id])];
+      const { result, revision } = await transact(store, async (tx) => {
+        const service = await tx.get(tables.services, id);
+        if (service === undefined) throw new InroError('not_found', `no service ${quoted(name)}`);
+        for (const secretName of new Set(service.references.map((r) => r.secretName)))
+          await release(tx, service, secretName);
+        for (const task of view.tasksOfService(id)) tx.delete(tables.tasks, task.id);
+        tx.delete(tables.services, id);
+        tx.deleteBytes(serviceNamePrefix + service.name);
+        return service;
+      });
+      log.info({ service: id, name: result.name }, 'service removed');
+      return { id, revision: BigInt(revision), nodeIds };
+    },
+
+    getService: async ({ name }) => shownService(findService(name), view),
+
+    listServices: async ({ filters }) => ({
+      services: [...view.services.values()]
+        .filter((service) => matches(service, filters))
+        .sort((a, b) => (a.name < b.name ? -1 : 1))
+        .map((service) => shownService(service, view)),
+    }),
+
+    listTasks: async ({ name }) => ({
+      tasks: view
+        .tasksOfService(findService(name).id)
+        .sort((a, b) => a.slot - b.slot || Number(b.createdMs - a.createdMs))
+        .map((task) => shownTask(task, view)),
+    }),
+  };
+}
+
+/** @throws bad_input for too much of anything, a file name, owner or mode that no node can show, one target twice. */
+function checkShape({
+  references,
+  replicas,
+  constraints,
+}: Pick<ServiceRecord, 'references' | 'replicas' | 'constraints'>): void {
+  if (references.length > limits.maxReferencesPerService) {
+    throw new InroError(
+      'bad_input',
+      `${references.length} references are more than ${limits.maxReferencesPerService}`,
+    );
+  }
+  if (replicas > limits.maxReplicas) {
+    throw new InroError('bad_input', `${replicas} replicas are more than ${limits.maxReplicas}`);
+  }
+  if (constraints.length > limits.maxConstraints) {
+    throw new InroError(
+      'bad_input',
+      `${constraints.length} constraints are more than ${limits.maxConstraints}`,
+    );
+  }
+  for (const constraint of constraints) parseConstraint(constraint);
+  for (const reference of references) checkReference(reference);
+  checkTargetsDiffer(references.map(({ target, secretName }) => ({ target, source: secretName })));
+}
+
+/** Names become ids, and each secret learns who uses it: so it cannot be removed in between. */
+async function resolve(
+  tx: Transaction,
+  serviceId: string,
+  references: readonly Reference[],
+): Promise<Reference[]> {
+  const resolved: Reference[] = [];
+  for (const reference of references) {
+    checkName('secret', reference.secretName);
+    const id = await tx.getBytes(secretNamePrefix + reference.secretName);
+    const secret = id === undefined ? undefined : await tx.get(tables.secrets, Buffer.from(id).toString());
+    if (secret === undefined) {
+      throw new InroError('not_found', `no secret ${quoted(reference.secretName)}`, {
+        remedy: `create it first: inro secret create ${reference.secretName} -`,
+      });
+    }
+    if (!secret.serviceIds.includes(serviceId)) secret.serviceIds.push(serviceId);
+    tx.put(tables.secrets, secret.id, secret);
+    resolved.push({ ...reference, secretId: secret.id });
+  }
+  return resolved;
+}
+
+/** Takes every reference of the service to this secret away. @throws not_found when it has none. */
+async function release(tx: Transaction, service: ServiceRecord, secretName: string): Promise<void> {
+  const gone = service.references.filter((reference) => reference.secretName === secretName);
+  const [first] = gone;
+  if (first === undefined) {
+    throw new InroError(
+      'not_found',
+      `service ${quoted(service.name)} does not use secret ${quoted(secretName)}`,
+      {
+        remedy: `'inro service inspect ${service.name}' shows what it uses`,
+      },
+    );
+  }
+  service.references = service.references.filter((reference) => !gone.includes(reference));
+  const secret = await tx.get(tables.secrets, first.secretId);
+  if (secret === undefined) return;
+  secret.serviceIds = secret.serviceIds.filter((id) => id !== service.id);
+  tx.put(tables.secrets, secret.id, secret);
+}
+
+function changedConstraints(
+  { constraints }: ServiceRecord,
+  add: readonly string[],
+  remove: readonly string[],
+): string[] {
+  const kept = constraints.filter((constraint) => !remove.includes(constraint));
+  return [...kept, ...add.filter((constraint) => !kept.includes(constraint))];
+}
+
+function shownService(service: ServiceRecord, view: ClusterView) {
+  const tasks = view.tasksOfService(service.id);
+  const { id, name, labels, references, replicas, constraints, createdMs, updatedMs } = service;
+  const running = tasks.filter(
+    (task) => task.state === TaskState.RUNNING && task.desiredState === TaskState.RUNNING,
+  ).length;
+  return { id, name, labels, references, replicas, constraints, createdMs, updatedMs, running };
+}
+
+function shownTask(task: TaskRecord, view: ClusterView): MessageInitShape<typeof TaskSchema> {
+  const { id, serviceId, slot, nodeId, state, error, createdMs, updatedMs } = task;
+  return {
+    id,
+    serviceId,
+    serviceName: view.services.get(serviceId)?.name ?? task.serviceName,
+    slot,
+    nodeId,
+    nodeHostname: view.nodes.get(nodeId)?.description?.hostname ?? '',
+    state,
+    desiredState: hasEnded(stateOf(state)) ? TaskState.SHUTDOWN : task.desiredState,
+    error,
+    createdMs,
+    updatedMs,
+  };
+}

@@ -1,0 +1,177 @@
+/** All agents' streams: who is here, who needs to hear of a change, and what the nodes report. */
+import type { Logger } from 'pino';
+import { InroError } from '../model/error.js';
+import { isForward } from '../model/task.js';
+import { TaskState } from '../proto/gen/inro/v1/common_pb.js';
+import {
+  Dispatcher as DispatcherService,
+  type Applied,
+  type Hello,
+  type TaskStatus,
+} from '../proto/gen/inro/v1/dispatcher_pb.js';
+import { stateOf } from '../proto/task_state.js';
+import { serve, type Registration } from '../rpc/server.js';
+import { tables } from '../store/tables.js';
+import { transact } from '../store/transaction.js';
+import { managerLimits } from './limits.js';
+import { NodeSession, type NodeSessionParts } from './node_session.js';
+
+export type NodeStatus = 'ready' | 'down' | 'unknown';
+
+export interface DispatcherParts extends Omit<NodeSessionParts, 'onHello' | 'onApplied'> {
+  log: Logger;
+}
+
+export class Dispatcher {
+  readonly #parts: DispatcherParts;
+  readonly #sessions = new Map<string, NodeSession>();
+  /** Boot-time ms at which a node whose stream is over was heard last. */
+  readonly #heardAtMs = new Map<string, number>();
+  readonly #startedAtMs: number;
+  readonly #progress = new Set<() => void>();
+  /** Set by the manager: the scheduler wants to know. */
+  onNodeReady: (() => void) | undefined;
+
+  constructor(parts: DispatcherParts) {
+    this.#parts = parts;
+    this.#startedAtMs = parts.clock.boottimeMs();
+    parts.view.onChange(({ nodeIds }) => {
+      // Each session follows the revision, so that a wait for it ends; most have nothing to send.
+      for (const [id, session] of this.#sessions)
+        if (nodeIds.has(id) || this.#progress.size > 0) session.nudge();
+      for (const report of this.#progress) report();
+    });
+  }
+
+  registration(): Registration {
+    return serve(DispatcherService, 'worker', {
+      attach: async (channel, { peer }) => {
+        const { clusterId, view } = this.#parts;
+        if (peer.clusterId !== clusterId) {
+          throw new InroError(
+            'foreign_cluster',
+            `this certificate is of cluster ${peer.clusterId}, and this is cluster ${clusterId}`,
+          );
+        }
+        if (!view.nodes.has(peer.nodeId)) {
+          throw new InroError('not_permitted', `node ${peer.nodeId} is not one of this cluster any more`, {
+            remedy: 'join it again with a fresh token: inro agent join --token T --manager HOST:PORT',
+          });
+        }
+        const session = new NodeSession(
+          {
+            ...this.#parts,
+            onHello: (s, hello) => this.#hello(s, hello),
+            onApplied: (s, applied) => this.#applied(s, applied),
+          },
+          peer,
+          channel,
+        );
+        session.onProgress = () => this.#report();
+        try {
+          await session.run();
+        } finally {
+          this.#gone(session);
+        }
+      },
+    });
+  }
+
+  /** Nodes with a live stream. */
+  readyNodes(): string[] {
+    return [...this.#sessions.keys()];
+  }
+
+  session(nodeId: string): NodeSession | undefined {
+    return this.#sessions.get(nodeId);
+  }
+
+  statusOf(nodeId: string): NodeStatus {
+    const now = this.#parts.clock.boottimeMs();
+    const period = managerLimits.heartbeatPeriodMs;
+    const heardAtMs = this.#sessions.get(nodeId)?.heardAtMs ?? this.#heardAtMs.get(nodeId);
+    if (heardAtMs === undefined)
+      return now - this.#startedAtMs < period * managerLimits.missedBeatsAfterStart ? 'unknown' : 'down';
+    return now - heardAtMs <= period * managerLimits.missedBeats ? 'ready' : 'down';
+  }
+
+  /** Calls back whenever a node may have come further. Returns how to stop. */
+  onProgress(report: () => void): () => void {
+    this.#progress.add(report);
+    for (const session of this.#sessions.values()) session.nudge();
+    return () => this.#progress.delete(report);
+  }
+
+  stop(): void {
+    for (const session of this.#sessions.values()) session.close();
+  }
+
+  #report(): void {
+    for (const report of this.#progress) report();
+  }
+
+  async #hello(session: NodeSession, hello: Hello): Promise<void> {
+    const { store, clock, log } = this.#parts;
+    await transact(store, async (tx) => {
+      const node = await tx.get(tables.nodes, session.nodeId);
+      if (node === undefined) throw new InroError('not_permitted', `node ${session.nodeId} was removed`);
+      if (hello.description !== undefined) node.description = hello.description;
+      node.lastSeenMs = BigInt(clock.now());
+      node.address = session.address;
+      tx.put(tables.nodes, node.id, node);
+    });
+    const older = this.#sessions.get(session.nodeId);
+    if (older !== undefined) {
+      log.warn(
+        { node: session.nodeId, was: older.address, now: session.address },
+        'a newer stream of this node replaces the older one',
+      );
+      older.close();
+    }
+    this.#sessions.set(session.nodeId, session);
+    log.info(
+      { node: session.nodeId, address: session.address, hostname: hello.description?.hostname },
+      'node is ready',
+    );
+    this.onNodeReady?.();
+  }
+
+  #gone(session: NodeSession): void {
+    this.#heardAtMs.set(session.nodeId, session.heardAtMs);
+    if (this.#sessions.get(session.nodeId) !== session) return;
+    this.#sessions.delete(session.nodeId);
+    this.#parts.log.info({ node: session.nodeId }, 'the stream of this node is over');
+    this.#report();
+  }
+
+  /** A node speaks for its own tasks only; states go forward only. */
+  async #applied(session: NodeSession, { tasks }: Applied): Promise<void> {
+    if (tasks.length === 0) return;
+    await transact(this.#parts.store, async (tx) => {
+      for (const status of tasks) {
+        const task = await tx.get(tables.tasks, status.taskId);
+        if (task === undefined) continue; // removed meanwhile, with its service
+        if (task.nodeId !== session.nodeId) {
+          this.#parts.log.warn(
+            { node: session.nodeId, task: status.taskId },
+            'a node reports on a task of another node; ignored',
+          );
+          continue;
+        }
+        if (!isNews(task, status)) continue;
+        task.state = status.state;
+        task.error = status.error.slice(0, managerLimits.maxErrorChars);
+        task.updatedMs = BigInt(this.#parts.clock.now());
+        tx.put(tables.tasks, task.id, task);
+      }
+    });
+  }
+}
+
+function isNews(task: { state: TaskState; error: string }, status: TaskStatus): boolean {
+  if (status.state === TaskState.UNSPECIFIED || !(status.state in TaskState)) return false;
+  return (
+    isForward(stateOf(task.state), stateOf(status.state)) &&
+    (task.state !== status.state || task.error !== status.error)
+  );
+}

@@ -1,0 +1,25 @@
+/** The manager's bounds and periods. */
+const dayMs = 24 * 60 * 60 * 1000;
+
+export const managerLimits = {
+  arenaBytes: 4 * 1024 * 1024,
+  /** Swarm's period; an agent draws each beat from +-10 % of it. */
+  heartbeatPeriodMs: 5_000,
+  /** Periods without a beat after which a node is down. */
+  missedBeats: 3,
+  /** A node that has not come back after a manager's start is down after so many periods. */
+  missedBeatsAfterStart: 6,
+  leaseMs: dayMs,
+  /** How long a stream may take to say Hello. */
+  helloMs: 10_000,
+  maxHoldings: 100_000,
+  maxStatusesPerMessage: 10_000,
+  maxErrorChars: 1_000,
+  certificateLifetimeMs: 90 * dayMs,
+  /** Swarm's restart delay: a failed task is replaced after it. */
+  restartDelayMs: 5_000,
+  /** Ended tasks that are kept for each slot, for `service ps`. */
+  endedTasksPerSlot: 4,
+  maxWaitMs: 10 * 60 * 1000,
+  stopGraceMs: 2_000,
+} as const;

@@ -1,0 +1,110 @@
+/** The manager: opens its state, puts its parts together, serves. */
+import type { Logger } from 'pino';
+import { openArena } from '../crypto/arena.js';
+import { sealingKeyStatement } from '../crypto/statement.js';
+import type { Clock, Random } from '../model/clock.js';
+import { InroError } from '../model/error.js';
+import { parseJoinToken, type JoinToken } from '../pki/join_token.js';
+import { listenTls, listenUnix } from '../rpc/server.js';
+import { tables } from '../store/tables.js';
+import { transact } from '../store/transaction.js';
+import { addon } from '../system/addon.js';
+import { control } from './control.js';
+import { Dispatcher } from './dispatcher.js';
+import { enrollment } from './enrollment.js';
+import { managerLimits } from './limits.js';
+import { Scheduler } from './scheduler.js';
+import { openManagerState } from './state_folder.js';
+import { ClusterView } from './view.js';
+
+export interface ManagerOptions {
+  stateFolder: string;
+  /** HOST:PORT; port 0 takes a free one. */
+  listen: string;
+  socketPath: string;
+  clock: Clock;
+  random: Random;
+  log: Logger;
+}
+
+export interface RunningManager {
+  clusterId: string;
+  /** HOST:PORT as bound. */
+  address: string;
+  joinToken(): Promise<string>;
+  stop(): Promise<void>;
+}
+
+/** @throws port_taken, socket_taken, state_unusable, store_corrupt, already_running, bad_input. */
+export async function startManager({
+  stateFolder,
+  listen,
+  socketPath,
+  clock,
+  random,
+  log,
+}: ManagerOptions): Promise<RunningManager> {
+  addon().forbidDumps();
+  const arena = openArena(managerLimits.arenaBytes);
+  const { cluster, authority, keyring, store, certificatePem, keyPem, isNew } = await openManagerState(
+    stateFolder,
+    { arena, clock, random },
+  );
+  const undo: (() => Promise<void>)[] = [
+    async () => {
+      keyring.wipe();
+      await store.close();
+    },
+  ];
+  const stop = async (): Promise<void> => {
+    for (const step of undo.splice(0).reverse()) await step();
+  };
+  try {
+    const view = await ClusterView.follow(store);
+    const clusterId = cluster.id;
+    const sealingSignature = authority.sign(sealingKeyStatement(clusterId, keyring.sealingPublicKey));
+    const workerToken = async (): Promise<JoinToken> => {
+      const { result } = await transact(store, (tx) => tx.get(tables.cluster, 'self'));
+      if (result === undefined) throw new InroError('store_corrupt', 'the cluster record is missing');
+      return parseJoinToken(keyring.readText(result.sealedWorkerToken));
+    };
+    let address = '';
+    const shared = { clusterId, store, view, keyring, clock, random, log, sealingSignature };
+    const dispatcher = new Dispatcher({ ...shared, managerAddresses: () => [address] });
+    const scheduler = new Scheduler({
+      store,
+      view,
+      clock,
+      random,
+      log,
+      readyNodes: () => dispatcher.readyNodes(),
+    });
+    undo.push(() => scheduler.stop());
+    dispatcher.onNodeReady = () => scheduler.nodeReady();
+    const operators = await listenUnix(socketPath, [
+      control({
+        ...shared,
+        dispatcher,
+        root: authority.root,
+        createdMs: Number(cluster.createdMs),
+        workerToken,
+      }),
+    ]);
+    undo.push(() => operators.stop(managerLimits.stopGraceMs));
+    const nodes = await listenTls(listen, { rootPem: authority.root.pem, certificatePem, keyPem }, [
+      enrollment({ authority, store, clock, random, log, workerToken }),
+      dispatcher.registration(),
+    ]);
+    undo.push(async () => {
+      dispatcher.stop();
+      await nodes.stop(managerLimits.stopGraceMs);
+    });
+    address = `${listen.slice(0, listen.lastIndexOf(':'))}:${nodes.port}`;
+    scheduler.reconcile(view.services.keys());
+    log.info({ cluster: clusterId, address, socket: socketPath, new: isNew }, 'manager is ready');
+    return { clusterId, address, joinToken: async () => (await workerToken()).reveal(), stop };
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}

@@ -1,0 +1,181 @@
+/**
+ * Decides which tasks a service has and where they run. A task never moves: when it has ended, a new one
+ * takes its slot. Works through services one at a time, each in one store transaction.
+ */
+import { create } from '@bufbuild/protobuf';
+import type { Logger } from 'pino';
+import type { Clock, Random } from '../model/clock.js';
+import { parseConstraint, satisfies } from '../model/constraint.js';
+import { newId } from '../model/id.js';
+import { hasEnded } from '../model/task.js';
+import { TaskState } from '../proto/gen/inro/v1/common_pb.js';
+import { TaskRecordSchema, type ServiceRecord, type TaskRecord } from '../proto/gen/inro/v1/records_pb.js';
+import { stateOf } from '../proto/task_state.js';
+import type { Store } from '../store/store.js';
+import { tables } from '../store/tables.js';
+import { transact, type Transaction } from '../store/transaction.js';
+import { managerLimits } from './limits.js';
+import type { ClusterView } from './view.js';
+
+export interface SchedulerParts {
+  store: Store;
+  view: ClusterView;
+  clock: Clock;
+  random: Random;
+  log: Logger;
+  /** Nodes that can take a task now. */
+  readyNodes: () => Iterable<string>;
+}
+
+export class Scheduler {
+  readonly #parts: SchedulerParts;
+  readonly #waiting = new Set<string>();
+  readonly #timers = new Map<string, { cancel(): void }>();
+  #running: Promise<void> | undefined;
+  #stopped = false;
+
+  constructor(parts: SchedulerParts) {
+    this.#parts = parts;
+    parts.view.onChange(({ serviceIds }) => this.reconcile(serviceIds));
+  }
+
+  /** Looks at every service that lacks a node for a task: to be called when a node becomes ready. */
+  nodeReady(): void {
+    const waiting = [...this.#parts.view.tasks.values()].filter((task) => task.state === TaskState.NEW);
+    this.reconcile(waiting.map((task) => task.serviceId));
+  }
+
+  reconcile(serviceIds: Iterable<string>): void {
+    for (const id of serviceIds) this.#waiting.add(id);
+    if (this.#waiting.size > 0 && !this.#stopped) this.#running ??= this.#work();
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    for (const timer of this.#timers.values()) timer.cancel();
+    await this.#running;
+  }
+
+  async #work(): Promise<void> {
+    await Promise.resolve(); // what was committed together is looked at once
+    for (const id of this.#waiting) {
+      this.#waiting.delete(id);
+      if (this.#stopped) break;
+      try {
+        await transact(this.#parts.store, (tx) => this.#reconcileService(tx, id));
+      } catch (error) {
+        this.#parts.log.error({ err: error, service: id }, 'scheduling failed; trying again');
+        this.#later(id);
+      }
+    }
+    this.#running = undefined;
+    this.reconcile([]);
+  }
+
+  async #reconcileService(tx: Transaction, serviceId: string): Promise<void> {
+    const service = await tx.get(tables.services, serviceId);
+    if (service === undefined) return; // its tasks went in the transaction that removed it
+    const tasks: TaskRecord[] = [];
+    for (const { id } of this.#parts.view.tasksOfService(serviceId)) {
+      const task = await tx.get(tables.tasks, id);
+      if (task !== undefined) tasks.push(task);
+    }
+    this.#shutDownSurplus(tx, service, tasks);
+    for (let slot = 1; slot <= service.replicas; slot++) this.#fillSlot(tx, service, slot, tasks);
+    this.#pruneEnded(tx, tasks);
+  }
+
+  #shutDownSurplus(tx: Transaction, service: ServiceRecord, tasks: TaskRecord[]): void {
+    for (const task of tasks) {
+      if (task.slot <= service.replicas || isOver(task)) continue;
+      const held = task.nodeId !== '';
+      this.#update(tx, task, {
+        desiredState: TaskState.SHUTDOWN,
+        ...(held ? {} : { state: TaskState.SHUTDOWN }),
+      });
+    }
+  }
+
+  #fillSlot(tx: Transaction, service: ServiceRecord, slot: number, tasks: TaskRecord[]): void {
+    const inSlot = tasks.filter((task) => task.slot === slot);
+    let live = inSlot.find((task) => !isOver(task) && task.desiredState === TaskState.RUNNING);
+    if (live === undefined) {
+      const lastEndMs = Math.max(0, ...inSlot.filter((t) => failed(t)).map((t) => Number(t.updatedMs)));
+      if (lastEndMs + managerLimits.restartDelayMs > this.#parts.clock.now()) return this.#later(service.id);
+      live = this.#newTask(service, slot);
+      tasks.push(live);
+      tx.put(tables.tasks, live.id, live);
+    }
+    if (live.nodeId !== '') return;
+    const nodeId = this.#choose(service, tasks);
+    if (nodeId !== undefined) this.#update(tx, live, { nodeId, state: TaskState.ASSIGNED, error: '' });
+    else if (live.error === '') this.#update(tx, live, { error: this.#whyNoNode(service) });
+  }
+
+  #newTask(service: ServiceRecord, slot: number): TaskRecord {
+    const now = BigInt(this.#parts.clock.now());
+    return create(TaskRecordSchema, {
+      id: newId(this.#parts.random),
+      serviceId: service.id,
+      serviceName: service.name,
+      slot,
+      state: TaskState.NEW,
+      desiredState: TaskState.RUNNING,
+      createdMs: now,
+      updatedMs: now,
+    });
+  }
+
+  /** Spread: the ready node with the fewest live tasks of this service, then with the fewest at all. */
+  #choose(service: ServiceRecord, tasks: readonly TaskRecord[]): string | undefined {
+    const constraints = service.constraints.map(parseConstraint);
+    const candidates = [...this.#parts.readyNodes()].filter((id) => satisfies({ id }, constraints));
+    const ofService = (id: string): number => tasks.filter((t) => t.nodeId === id && !isOver(t)).length;
+    const ofAll = (id: string): number => this.#parts.view.tasksOfNode(id).filter((t) => !isOver(t)).length;
+    return candidates
+      .map((id) => ({ id, mine: ofService(id), all: ofAll(id) }))
+      .sort((a, b) => a.mine - b.mine || a.all - b.all || (a.id < b.id ? -1 : 1))[0]?.id;
+  }
+
+  #whyNoNode(service: ServiceRecord): string {
+    const ready = [...this.#parts.readyNodes()].length;
+    if (ready === 0) return 'no node is ready';
+    return `none of ${ready} ready nodes satisfies ${service.constraints.join(', ')}`;
+  }
+
+  #update(
+    tx: Transaction,
+    task: TaskRecord,
+    change: Partial<Pick<TaskRecord, 'nodeId' | 'state' | 'desiredState' | 'error'>>,
+  ): void {
+    Object.assign(task, change, { updatedMs: BigInt(this.#parts.clock.now()) });
+    tx.put(tables.tasks, task.id, task);
+  }
+
+  #pruneEnded(tx: Transaction, tasks: readonly TaskRecord[]): void {
+    const bySlot = new Map<number, TaskRecord[]>();
+    for (const task of tasks)
+      if (isOver(task)) bySlot.set(task.slot, [...(bySlot.get(task.slot) ?? []), task]);
+    for (const ended of bySlot.values()) {
+      ended.sort((a, b) => Number(b.updatedMs - a.updatedMs));
+      for (const task of ended.slice(managerLimits.endedTasksPerSlot)) tx.delete(tables.tasks, task.id);
+    }
+  }
+
+  #later(serviceId: string): void {
+    if (this.#timers.has(serviceId) || this.#stopped) return;
+    const timer = this.#parts.clock.timer(managerLimits.restartDelayMs, () => {
+      this.#timers.delete(serviceId);
+      this.reconcile([serviceId]);
+    });
+    this.#timers.set(serviceId, timer);
+  }
+}
+
+function isOver(task: TaskRecord): boolean {
+  return hasEnded(stateOf(task.state));
+}
+
+function failed(task: TaskRecord): boolean {
+  return task.state === TaskState.FAILED || task.state === TaskState.REJECTED;
+}

@@ -1,0 +1,162 @@
+/**
+ * The manager's folder:
+ *
+ *   ca.crt, ca.key             the cluster's root and its key (PEM)
+ *   manager.crt, manager.key   this manager's certificate and key (PEM); made anew when half of its life is over
+ *   sealing.key, data.key      key files (src/crypto/key_file.ts)
+ *   store/                     the embedded store
+ *
+ * Everything is 0600 in a 0700 folder. The cluster record in the store is written last: without it the rest
+ * is the remainder of a first start that was cut off, and is made anew.
+ */
+import { create } from '@bufbuild/protobuf';
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Arena } from '../crypto/arena.js';
+import { drawExchangeKey, drawKey, exchangeKeyOf } from '../crypto/exchange.js';
+import { readKeyFile, writeKeyFile } from '../crypto/key_file.js';
+import { generateNodeKey, publicKeyOf, readPrivateKey } from '../crypto/signing.js';
+import type { Clock, Random } from '../model/clock.js';
+import { InroError } from '../model/error.js';
+import { newId } from '../model/id.js';
+import { createAuthority, openAuthority, type Authority } from '../pki/authority.js';
+import { readCertificate } from '../pki/certificate.js';
+import { createCsr } from '../pki/csr.js';
+import { makeJoinToken } from '../pki/join_token.js';
+import { ClusterRecordSchema, type ClusterRecord } from '../proto/gen/inro/v1/records_pb.js';
+import { openLmdbStore } from '../store/lmdb.js';
+import type { Store } from '../store/store.js';
+import { tables } from '../store/tables.js';
+import { transact } from '../store/transaction.js';
+import { claimStateFolder, readFileIfThere, replaceFile } from '../system/files.js';
+import { createKeyring, type Keyring } from './keyring.js';
+import { managerLimits } from './limits.js';
+
+const storeFormat = 1;
+
+export interface ManagerState {
+  cluster: ClusterRecord;
+  authority: Authority;
+  keyring: Keyring;
+  store: Store;
+  /** For TLS. */
+  certificatePem: string;
+  keyPem: string;
+  /** True when this start made the cluster. */
+  isNew: boolean;
+}
+
+export interface StateSurroundings {
+  arena: Arena;
+  clock: Clock;
+  random: Random;
+}
+
+/** @throws state_unusable, store_corrupt, already_running. */
+export async function openManagerState(
+  folder: string,
+  surroundings: StateSurroundings,
+): Promise<ManagerState> {
+  claimStateFolder(folder, 'manager');
+  const storePath = join(folder, 'store');
+  mkdirSync(storePath, { recursive: true, mode: 0o700 });
+  const store = openLmdbStore(storePath);
+  try {
+    const entry = await transact(store, (tx) => tx.get(tables.cluster, 'self'));
+    const isNew = entry.result === undefined;
+    const cluster = entry.result ?? (await makeCluster(folder, store, surroundings));
+    if (cluster.format !== storeFormat) {
+      throw new InroError(
+        'state_unusable',
+        `the store in ${storePath} has format ${cluster.format}, and this version knows ${storeFormat}`,
+        {
+          remedy: 'use the version of inro that wrote it',
+        },
+      );
+    }
+    const { arena } = surroundings;
+    const authority = openAuthority(mustRead(folder, 'ca.crt'), mustRead(folder, 'ca.key'), surroundings);
+    if (authority.clusterId !== cluster.id) {
+      throw new InroError(
+        'state_unusable',
+        `${join(folder, 'ca.crt')} is of cluster ${authority.clusterId}, the store of cluster ${cluster.id}`,
+        {
+          remedy: 'restore the whole folder from one backup',
+        },
+      );
+    }
+    const sealing = exchangeKeyOf(readKeyFile(join(folder, 'sealing.key'), arena));
+    const keyring = createKeyring(arena, sealing, readKeyFile(join(folder, 'data.key'), arena));
+    return { cluster, authority, keyring, store, isNew, ...ownIdentity(folder, authority, surroundings) };
+  } catch (error) {
+    await store.close();
+    throw error;
+  }
+}
+
+async function makeCluster(
+  folder: string,
+  store: Store,
+  { arena, clock, random }: StateSurroundings,
+): Promise<ClusterRecord> {
+  const clusterId = newId(random);
+  const { certPem, keyPem } = createAuthority({ clusterId, clock, random });
+  replaceFile(join(folder, 'ca.key'), keyPem, 0o600);
+  replaceFile(join(folder, 'ca.crt'), certPem, 0o600);
+  const sealing = drawExchangeKey(arena);
+  const dataKey = drawKey(arena);
+  const keyring = createKeyring(arena, sealing, dataKey);
+  try {
+    writeKeyFile(join(folder, 'sealing.key'), sealing.secret, arena);
+    writeKeyFile(join(folder, 'data.key'), dataKey, arena);
+    const token = makeJoinToken(readCertificate(certPem).der, random);
+    const cluster = create(ClusterRecordSchema, {
+      id: clusterId,
+      createdMs: BigInt(clock.now()),
+      sealedWorkerToken: keyring.keepText(token.reveal()),
+      format: storeFormat,
+    });
+    await transact(store, async (tx) => tx.put(tables.cluster, 'self', cluster));
+    return cluster;
+  } finally {
+    keyring.wipe();
+  }
+}
+
+/** The manager's own certificate; a new key with each new one. */
+function ownIdentity(
+  folder: string,
+  authority: Authority,
+  { clock, random }: StateSurroundings,
+): { certificatePem: string; keyPem: string } {
+  const certificatePem = readFileIfThere(join(folder, 'manager.crt'));
+  const keyPem = readFileIfThere(join(folder, 'manager.key'));
+  if (certificatePem !== undefined && keyPem !== undefined) {
+    const { notAfterMs, notBeforeMs, publicKey } = readCertificate(certificatePem);
+    // A stop between the two writes below leaves a key without its certificate.
+    const belong = publicKeyOf(readPrivateKey(keyPem)).equals(publicKey);
+    const now = clock.now();
+    if (belong && now >= notBeforeMs && now < (notBeforeMs + notAfterMs) / 2)
+      return { certificatePem, keyPem };
+  }
+  const nodeId = certificatePem === undefined ? newId(random) : readCertificate(certificatePem).nodeId;
+  const key = generateNodeKey();
+  const csr = createCsr(key.privateKey);
+  const issued = authority.issueNode({
+    csr,
+    nodeId,
+    role: 'manager',
+    lifetimeMs: managerLimits.certificateLifetimeMs,
+  });
+  replaceFile(join(folder, 'manager.key'), key.privatePem, 0o600);
+  replaceFile(join(folder, 'manager.crt'), issued.pem, 0o600);
+  return { certificatePem: issued.pem, keyPem: key.privatePem };
+}
+
+function mustRead(folder: string, name: string): string {
+  const text = readFileIfThere(join(folder, name));
+  if (text !== undefined) return text;
+  throw new InroError('state_unusable', `${join(folder, name)} is missing`, {
+    remedy: 'restore the whole folder from a backup',
+  });
+}

@@ -1,0 +1,159 @@
+/**
+ * The manager's picture of the store in memory: everything but ciphertexts, kept true by the store's own
+ * feed, so that deciding who needs what costs no reads.
+ */
+import type { MessageShape } from '@bufbuild/protobuf';
+import { hasEnded } from '../model/task.js';
+import type { Change, Store } from '../store/store.js';
+import { decodeRecord, tables, versionKey, type Table } from '../store/tables.js';
+import type { DescMessage } from '@bufbuild/protobuf';
+import type {
+  NodeRecord,
+  SecretRecord,
+  ServiceRecord,
+  TaskRecord,
+  VersionRecord,
+} from '../proto/gen/inro/v1/records_pb.js';
+import { stateOf } from '../proto/task_state.js';
+
+export interface ViewChange {
+  revision: number;
+  /** Nodes whose assignment may differ now. */
+  nodeIds: ReadonlySet<string>;
+  /** Services whose tasks may need the scheduler. */
+  serviceIds: ReadonlySet<string>;
+}
+
+export class ClusterView {
+  readonly nodes = new Map<string, NodeRecord>();
+  readonly secrets = new Map<string, SecretRecord>();
+  readonly services = new Map<string, ServiceRecord>();
+  readonly tasks = new Map<string, TaskRecord>();
+  readonly #versions = new Map<string, VersionRecord>();
+  readonly #byNode = new Map<string, Set<string>>();
+  readonly #byService = new Map<string, Set<string>>();
+  readonly #listeners = new Set<(change: ViewChange) => void>();
+  revision = 0;
+
+  /** Reads everything once and follows from there. */
+  static async follow(store: Store): Promise<ClusterView> {
+    const view = new ClusterView();
+    for (const table of followed) {
+      for (const { key, value } of await store.list(table.prefix)) view.#put(key, value);
+    }
+    view.revision = await store.revision();
+    store.watch((change) => view.#apply(change));
+    return view;
+  }
+
+  onChange(listener: (change: ViewChange) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  version(secretId: string, version: number): VersionRecord | undefined {
+    return this.#versions.get(versionKey(secretId, version));
+  }
+
+  versionsOf(secretId: string): VersionRecord[] {
+    return [...this.#versions.values()]
+      .filter((v) => v.secretId === secretId)
+      .sort((a, b) => a.version - b.version);
+  }
+
+  tasksOfNode(nodeId: string): TaskRecord[] {
+    return this.#tasksIn(this.#byNode.get(nodeId));
+  }
+
+  tasksOfService(serviceId: string): TaskRecord[] {
+    return this.#tasksIn(this.#byService.get(serviceId));
+  }
+
+  /** Nodes on which tasks of these services have not ended. */
+  nodesOfServices(serviceIds: Iterable<string>): Set<string> {
+    const nodeIds = new Set<string>();
+    for (const serviceId of serviceIds) {
+      for (const task of this.tasksOfService(serviceId)) {
+        if (task.nodeId !== '' && !hasEnded(stateOf(task.state))) nodeIds.add(task.nodeId);
+      }
+    }
+    return nodeIds;
+  }
+
+  #tasksIn(ids: Iterable<string> | undefined): TaskRecord[] {
+    return [...(ids ?? [])].map((id) => this.tasks.get(id) as TaskRecord);
+  }
+
+  #apply(change: Change): void {
+    const nodeIds = new Set<string>();
+    const serviceIds = new Set<string>();
+    const note = (key: string): void => {
+      if (key.startsWith(tables.tasks.prefix)) {
+        const task = this.tasks.get(key.slice(tables.tasks.prefix.length));
+        if (task === undefined) return;
+        if (task.nodeId !== '') nodeIds.add(task.nodeId);
+        serviceIds.add(task.serviceId);
+      } else if (key.startsWith(tables.services.prefix)) {
+        const serviceId = key.slice(tables.services.prefix.length);
+        serviceIds.add(serviceId);
+        for (const nodeId of this.nodesOfServices([serviceId])) nodeIds.add(nodeId);
+      } else if (key.startsWith(tables.secrets.prefix)) {
+        const secret = this.secrets.get(key.slice(tables.secrets.prefix.length));
+        for (const nodeId of this.nodesOfServices(secret?.serviceIds ?? [])) nodeIds.add(nodeId);
+      }
+    };
+    const keys = [...change.puts.map(({ key }) => key), ...change.deletes];
+    for (const key of keys) note(key); // who was concerned before
+    for (const key of change.deletes) this.#delete(key);
+    for (const { key, value } of change.puts) this.#put(key, value);
+    for (const key of keys) note(key); // and who is now
+    this.revision = change.revision;
+    for (const listener of this.#listeners) listener({ revision: change.revision, nodeIds, serviceIds });
+  }
+
+  #put(key: string, value: Uint8Array): void {
+    const read = <S extends DescMessage>(table: Table<S>): MessageShape<S> => decodeRecord(table, key, value);
+    if (key.startsWith(tables.nodes.prefix))
+      this.nodes.set(key.slice(tables.nodes.prefix.length), read(tables.nodes));
+    else if (key.startsWith(tables.secrets.prefix))
+      this.secrets.set(key.slice(tables.secrets.prefix.length), read(tables.secrets));
+    else if (key.startsWith(tables.versions.prefix))
+      this.#versions.set(key.slice(tables.versions.prefix.length), read(tables.versions));
+    else if (key.startsWith(tables.services.prefix))
+      this.services.set(key.slice(tables.services.prefix.length), read(tables.services));
+    else if (key.startsWith(tables.tasks.prefix)) {
+      const task = read(tables.tasks);
+      this.#forgetTask(task.id);
+      this.tasks.set(task.id, task);
+      if (task.nodeId !== '') index(this.#byNode, task.nodeId).add(task.id);
+      index(this.#byService, task.serviceId).add(task.id);
+    }
+  }
+
+  #delete(key: string): void {
+    if (key.startsWith(tables.nodes.prefix)) this.nodes.delete(key.slice(tables.nodes.prefix.length));
+    else if (key.startsWith(tables.secrets.prefix))
+      this.secrets.delete(key.slice(tables.secrets.prefix.length));
+    else if (key.startsWith(tables.versions.prefix))
+      this.#versions.delete(key.slice(tables.versions.prefix.length));
+    else if (key.startsWith(tables.services.prefix))
+      this.services.delete(key.slice(tables.services.prefix.length));
+    else if (key.startsWith(tables.tasks.prefix)) this.#forgetTask(key.slice(tables.tasks.prefix.length));
+  }
+
+  #forgetTask(id: string): void {
+    const task = this.tasks.get(id);
+    if (task === undefined) return;
+    this.tasks.delete(id);
+    this.#byNode.get(task.nodeId)?.delete(id);
+    this.#byService.get(task.serviceId)?.delete(id);
+  }
+}
+
+const followed = [tables.nodes, tables.secrets, tables.versions, tables.services, tables.tasks];
+
+function index(map: Map<string, Set<string>>, key: string): Set<string> {
+  const found = map.get(key) ?? new Set<string>();
+  map.set(key, found);
+  return found;
+}

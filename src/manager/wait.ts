@@ -1,0 +1,95 @@
+/**
+ * Waiting until the nodes have done a change: each node concerned has said so under the change's revision,
+ * and the services' tasks have come to rest. Ends early when a task has failed for good reason.
+ */
+import type { MessageInitShape } from '@bufbuild/protobuf';
+import type { Clock } from '../model/clock.js';
+import { hasEnded } from '../model/task.js';
+import { TaskState } from '../proto/gen/inro/v1/common_pb.js';
+import type { MissingSchema, WaitRequest } from '../proto/gen/inro/v1/control_pb.js';
+import type { TaskRecord } from '../proto/gen/inro/v1/records_pb.js';
+import { stateOf } from '../proto/task_state.js';
+import type { Dispatcher } from './dispatcher.js';
+import { managerLimits } from './limits.js';
+import type { ClusterView } from './view.js';
+
+type Missing = MessageInitShape<typeof MissingSchema>;
+
+export async function waitForNodes(
+  request: WaitRequest,
+  { view, dispatcher, clock }: { view: ClusterView; dispatcher: Dispatcher; clock: Clock },
+  signal: AbortSignal,
+): Promise<{ missing: Missing[] }> {
+  const over = new AbortController();
+  const stop = (): void => over.abort();
+  signal.addEventListener('abort', stop, { once: true });
+  const look = (): void => {
+    const { missing, hopeless } = outstanding(request, view, dispatcher);
+    if (missing.length === 0 || hopeless) stop();
+  };
+  const stopListening = dispatcher.onProgress(look);
+  look();
+  await clock.sleep(Math.min(request.timeoutMs, managerLimits.maxWaitMs), over.signal);
+  stopListening();
+  signal.removeEventListener('abort', stop);
+  return { missing: outstanding(request, view, dispatcher).missing };
+}
+
+function outstanding(
+  request: WaitRequest,
+  view: ClusterView,
+  dispatcher: Dispatcher,
+): { missing: Missing[]; hopeless: boolean } {
+  const missing: Missing[] = [];
+  let hopeless = false;
+  for (const nodeId of request.nodeIds) {
+    const session = dispatcher.session(nodeId);
+    if (session !== undefined && session.appliedRevision >= Number(request.revision)) continue;
+    const reason =
+      session === undefined
+        ? `node is ${dispatcher.statusOf(nodeId) === 'ready' ? 'not connected' : dispatcher.statusOf(nodeId)}`
+        : 'has not answered yet';
+    missing.push({ nodeId, nodeHostname: hostname(view, nodeId), reason });
+  }
+  for (const serviceId of request.serviceIds) {
+    const service = view.services.get(serviceId);
+    if (service === undefined) continue;
+    const tasks = view.tasksOfService(serviceId);
+    for (let slot = 1; slot <= service.replicas; slot++) {
+      const newest = newestOf(tasks.filter((task) => task.slot === slot));
+      if (newest?.state === TaskState.RUNNING) continue;
+      hopeless ||= newest !== undefined && hasEnded(stateOf(newest.state));
+      const nodeId = newest?.nodeId ?? '';
+      missing.push({
+        nodeId,
+        nodeHostname: hostname(view, nodeId),
+        serviceName: service.name,
+        reason: reasonOf(newest, slot),
+      });
+    }
+    for (const task of tasks) {
+      if (task.slot <= service.replicas || hasEnded(stateOf(task.state))) continue;
+      const { nodeId } = task;
+      missing.push({
+        nodeId,
+        nodeHostname: hostname(view, nodeId),
+        serviceName: service.name,
+        reason: `task ${task.slot} has not ended yet`,
+      });
+    }
+  }
+  return { missing, hopeless };
+}
+
+function newestOf(tasks: readonly TaskRecord[]): TaskRecord | undefined {
+  return [...tasks].sort((a, b) => Number(b.createdMs - a.createdMs))[0];
+}
+
+function reasonOf(task: TaskRecord | undefined, slot: number): string {
+  if (task === undefined) return `task ${slot} has not been made yet`;
+  return `task ${slot} is ${stateOf(task.state)}${task.error === '' ? '' : `: ${task.error}`}`;
+}
+
+function hostname(view: ClusterView, nodeId: string): string {
+  return view.nodes.get(nodeId)?.description?.hostname ?? '';
+}

@@ -1,0 +1,153 @@
+/** The cluster's certificate authority: one self-signed root that signs node certificates, and nothing between. */
+import {
+  generateNodeKey,
+  publicKeyOf,
+  readPrivateKey,
+  signBytes,
+  spkiOf,
+  type KeyObject,
+} from '../crypto/signing.js';
+import type { Clock, Random } from '../model/clock.js';
+import { InroError } from '../model/error.js';
+import { isId } from '../model/id.js';
+import { readCertificate, rootCommonName, type Certificate } from './certificate.js';
+import { readCsr } from './csr.js';
+import {
+  authorityKeyIdentifier,
+  basicConstraints,
+  extendedKeyUsage,
+  keyUsage,
+  subjectAltNames,
+  subjectKeyIdentifier,
+} from './extension.js';
+import { issueCertificate, newSerial } from './issue.js';
+import { limits } from './limits.js';
+import { toPem } from './pem.js';
+import { purposesOf } from './purpose.js';
+import { dnsNameOf, type Role } from './role.js';
+import { readRoot } from './root.js';
+import { verifyNodeCertificate } from './verify.js';
+
+/** What an authority needs from outside. */
+export interface Surroundings {
+  clock: Pick<Clock, 'now'>;
+  random: Random;
+}
+
+export interface NodeRequest {
+  /** PEM, or DER bytes. Only its public key counts. */
+  csr: string | Uint8Array;
+  nodeId: string;
+  role: Role;
+  /** From now, in ms; 90 days if not given. It never reaches beyond the root's own end. */
+  lifetimeMs?: number;
+}
+
+export interface Authority {
+  readonly clusterId: string;
+  readonly root: Certificate;
+  /** @throws bad_input or too_large for the request, bad_certificate when the root has expired. */
+  issueNode(request: NodeRequest): Certificate;
+  /**
+   * Signs a statement, such as the manager's sealing key, with the CA key (DER; check with `isSignedByAuthority`).
+   * @param statement begins with a domain of its own. It may not begin with 0x30: certificates do, and this
+   *   call must never sign one.
+   */
+  sign(statement: Uint8Array): Uint8Array;
+}
+
+/**
+ * A new root for a cluster, valid for 20 years.
+ * @returns root certificate and PKCS#8 key, both PEM. The key is as secret as everything the cluster will keep.
+ */
+export function createAuthority(cluster: { clusterId: string } & Surroundings): {
+  certPem: string;
+  keyPem: string;
+} {
+  const { clusterId, clock, random } = cluster;
+  checkId('cluster id', clusterId);
+  const { privateKey, publicKey, privatePem } = generateNodeKey();
+  const name = { O: clusterId, CN: rootCommonName };
+  const spki = spkiOf(publicKey);
+  const nowMs = clock.now();
+  const content = {
+    subject: name,
+    issuer: name,
+    serial: newSerial(random),
+    notBeforeMs: nowMs - limits.backdateMs,
+    notAfterMs: nowMs + limits.rootLifetimeMs,
+    spki,
+    extensions: [basicConstraints(true), keyUsage('keyCertSign', 'cRLSign'), subjectKeyIdentifier(spki)],
+  };
+  return { certPem: toPem('CERTIFICATE', issueCertificate(content, privateKey)), keyPem: privatePem };
+}
+
+/** @throws bad_certificate when the root is none of ours or the key is not its own; bad_input for a damaged key. */
+export function openAuthority(certPem: string, keyPem: string, surroundings: Surroundings): Authority {
+  const root = readRoot(certPem);
+  const key = readPrivateKey(keyPem);
+  if (!publicKeyOf(key).equals(root.publicKey)) {
+    throw new InroError('bad_certificate', 'the CA key does not belong to the root certificate', {
+      remedy: 'restore both from the same backup',
+    });
+  }
+  return {
+    clusterId: root.clusterId,
+    root,
+    issueNode: (request) => issueNode(root, key, request, surroundings),
+    sign: (statement) => signStatement(key, statement),
+  };
+}
+
+function issueNode(
+  root: Certificate,
+  key: KeyObject,
+  request: NodeRequest,
+  { clock, random }: Surroundings,
+): Certificate {
+  const { nodeId, role, lifetimeMs = limits.nodeLifetimeMs } = request;
+  checkId('node id', nodeId);
+  if (!Number.isFinite(lifetimeMs) || lifetimeMs < limits.minNodeLifetimeMs) {
+    throw new InroError(
+      'bad_input',
+      `a certificate lifetime of ${lifetimeMs} ms is shorter than ${limits.minNodeLifetimeMs} ms`,
+    );
+  }
+  const publicKey = readCsr(request.csr);
+  const spki = spkiOf(publicKey);
+  const nowMs = clock.now();
+  const content = {
+    subject: { O: root.clusterId, OU: role, CN: nodeId },
+    issuer: { O: root.clusterId, CN: rootCommonName },
+    serial: newSerial(random),
+    notBeforeMs: nowMs - limits.backdateMs,
+    notAfterMs: Math.min(nowMs + lifetimeMs, root.notAfterMs),
+    spki,
+    extensions: [
+      basicConstraints(false),
+      keyUsage('digitalSignature'),
+      extendedKeyUsage(...purposesOf(role)),
+      subjectAltNames(dnsNameOf(role), nodeId),
+      subjectKeyIdentifier(spki),
+      authorityKeyIdentifier(spkiOf(root.publicKey)),
+    ],
+  };
+  const issued = readCertificate(issueCertificate(content, key));
+  // Nothing leaves here that a node or a manager would refuse.
+  return verifyNodeCertificate(issued.der, { rootPem: root.pem, role, nodeId, publicKey, now: nowMs });
+}
+
+function signStatement(key: KeyObject, statement: Uint8Array): Uint8Array {
+  const derSequence = 0x30;
+  if (statement.length === 0 || statement[0] === derSequence) {
+    throw new InroError(
+      'internal',
+      'the CA key signs only statements that begin with a domain and not with 0x30',
+    );
+  }
+  return signBytes(key, statement);
+}
+
+function checkId(what: string, id: string): void {
+  if (!isId(id)) throw new InroError('bad_input', `the ${what} is not 25 characters of 0-9 and a-z`);
+}

@@ -1,0 +1,95 @@
+/** Calling: typed calls on a connection, errors in our words. */
+import { ChannelCredentials, Client, type ClientOptions, type ServiceError } from '@grpc/grpc-js';
+import {
+  definitionOf,
+  type InputInit,
+  type Output,
+  type Service,
+  type StreamNames,
+  type UnaryNames,
+} from './definition.js';
+import { fromServiceError } from './errors.js';
+import { rpcLimits } from './limits.js';
+import { channelOf, type Channel } from './stream.js';
+import { managerServerName } from './tls.js';
+
+export interface Connection {
+  /** Who is at the other end, as an operator knows it. */
+  readonly to: string;
+  readonly client: Client;
+  close(): void;
+}
+
+/** @param address HOST:PORT of a manager. */
+export function connectTls(address: string, credentials: ChannelCredentials): Connection {
+  return connection(`the manager at ${address}`, address, credentials, {
+    'grpc.ssl_target_name_override': managerServerName,
+    'grpc.max_receive_message_length': rpcLimits.maxMessageBytes,
+    'grpc.keepalive_time_ms': rpcLimits.keepaliveMs,
+    'grpc.keepalive_timeout_ms': rpcLimits.keepaliveAnswerMs,
+    // Our own back-off decides when to try again.
+    'grpc.enable_retries': 0,
+    'grpc.use_local_subchannel_pool': 1,
+  });
+}
+
+export function connectUnix(path: string, who: string): Connection {
+  return connection(`${who} at unix:${path}`, `unix:${path}`, ChannelCredentials.createInsecure(), {
+    'grpc.max_receive_message_length': rpcLimits.maxOperatorMessageBytes,
+  });
+}
+
+function connection(
+  to: string,
+  target: string,
+  credentials: ChannelCredentials,
+  options: ClientOptions,
+): Connection {
+  const client = new Client(target, credentials, { ...options, 'grpc.enable_http_proxy': 0 });
+  return { to, client, close: () => client.close() };
+}
+
+/** @param timeoutMs how long an answer may take. @throws whatever the other side threw, or unreachable. */
+export function call<S extends Service, K extends UnaryNames<S>>(
+  connection: Connection,
+  service: S,
+  name: K,
+  request: InputInit<S['method'][K]>,
+  timeoutMs: number = rpcLimits.callMs,
+): Promise<Output<S['method'][K]>> {
+  const method = methodOf(service, name);
+  return new Promise((resolve, reject) => {
+    connection.client.makeUnaryRequest(
+      method.path,
+      method.requestSerialize,
+      method.responseDeserialize as (bytes: Buffer) => Output<S['method'][K]>,
+      request,
+      { deadline: Date.now() + timeoutMs },
+      (error: ServiceError | null, response?: Output<S['method'][K]>) => {
+        if (error !== null) reject(fromServiceError(error, connection.to));
+        else resolve(response as Output<S['method'][K]>);
+      },
+    );
+  });
+}
+
+/** Opens a bidirectional stream. */
+export function openStream<S extends Service, K extends StreamNames<S>>(
+  connection: Connection,
+  service: S,
+  name: K,
+): Channel<InputInit<S['method'][K]>, Output<S['method'][K]>> {
+  const method = methodOf(service, name);
+  const stream = connection.client.makeBidiStreamRequest(
+    method.path,
+    method.requestSerialize,
+    method.responseDeserialize,
+  );
+  return channelOf(stream as never, (error) => fromServiceError(error as ServiceError, connection.to));
+}
+
+function methodOf(service: Service, name: string) {
+  const method = definitionOf(service)[name];
+  if (method === undefined) throw new TypeError(`${service.typeName} has no call ${name}`);
+  return method;
+}

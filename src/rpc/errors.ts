@@ -1,0 +1,70 @@
+/** InroError <-> gRPC status. Code and remedy travel in a trailer, so that the operator's terminal shows both. */
+import { Metadata, status, type ServiceError, type StatusObject } from '@grpc/grpc-js';
+import { asInroError, errorCodes, InroError, type ErrorCode } from '../model/error.js';
+
+const trailer = 'inro-error-bin';
+
+const statusOf: Partial<Record<ErrorCode, status>> = {
+  already_exists: status.ALREADY_EXISTS,
+  bad_input: status.INVALID_ARGUMENT,
+  bad_token: status.PERMISSION_DENIED,
+  conflict: status.ABORTED,
+  envelope: status.INVALID_ARGUMENT,
+  in_use: status.FAILED_PRECONDITION,
+  not_found: status.NOT_FOUND,
+  not_permitted: status.PERMISSION_DENIED,
+  not_supported: status.UNIMPLEMENTED,
+  pending: status.UNAVAILABLE,
+  protocol: status.INVALID_ARGUMENT,
+  store_full: status.RESOURCE_EXHAUSTED,
+  too_large: status.RESOURCE_EXHAUSTED,
+  unauthenticated: status.UNAUTHENTICATED,
+  unreachable: status.UNAVAILABLE,
+};
+
+export function toStatus(thrown: unknown): Partial<StatusObject> {
+  const error = asInroError(thrown);
+  const metadata = new Metadata();
+  metadata.set(
+    trailer,
+    Buffer.from(JSON.stringify({ code: error.code, message: error.message, remedy: error.remedy })),
+  );
+  return { code: statusOf[error.code] ?? status.INTERNAL, details: error.message, metadata };
+}
+
+/** @param to who was called, as an operator knows it: it stands in the message when nobody answered. */
+export function fromServiceError(error: ServiceError, to: string): InroError {
+  const carried = error.metadata?.get(trailer)[0];
+  if (Buffer.isBuffer(carried)) {
+    const parsed = parseCarried(carried);
+    if (parsed !== undefined) return parsed;
+  }
+  switch (error.code) {
+    case status.UNAVAILABLE:
+    case status.DEADLINE_EXCEEDED:
+      return new InroError('unreachable', `${to} does not answer: ${error.details}`, { cause: error });
+    case status.RESOURCE_EXHAUSTED:
+      return new InroError('too_large', `${to} refused a message: ${error.details}`, { cause: error });
+    case status.UNIMPLEMENTED:
+      return new InroError('not_supported', `${to} does not know this call`, {
+        remedy: 'its version is older: upgrade it first',
+        cause: error,
+      });
+    case status.CANCELLED:
+      return new InroError('unreachable', `the call to ${to} was cancelled: ${error.details}`, {
+        cause: error,
+      });
+    default:
+      return new InroError('protocol', `${to}: ${error.details}`, { cause: error });
+  }
+}
+
+function parseCarried(bytes: Buffer): InroError | undefined {
+  try {
+    const { code, message, remedy } = JSON.parse(bytes.toString('utf8')) as Record<string, unknown>;
+    if (typeof code !== 'string' || !(code in errorCodes) || typeof message !== 'string') return undefined;
+    return new InroError(code as ErrorCode, message, typeof remedy === 'string' ? { remedy } : {});
+  } catch {
+    return undefined;
+  }
+}

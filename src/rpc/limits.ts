@@ -1,0 +1,14 @@
+/** Bounds of everything that crosses a socket. */
+export const rpcLimits = {
+  /** One value of 1 MiB as a box, and what stands around it. */
+  maxMessageBytes: 1280 * 1024,
+  /** Answers to an operator: long lists. */
+  maxOperatorMessageBytes: 64 * 1024 * 1024,
+  maxStreamsPerConnection: 64,
+  /** Calls that answer once. */
+  callMs: 10_000,
+  connectMs: 10_000,
+  /** A connection that is silent for so long is asked whether it still lives. */
+  keepaliveMs: 20_000,
+  keepaliveAnswerMs: 10_000,
+} as const;

@@ -1,0 +1,248 @@
+/**
+ * Serving: each service is registered with who may call it, and everything else is refused. Handlers are
+ * plain async functions; what they throw becomes a status with code and remedy.
+ */
+import { mkdirSync, rmSync } from 'node:fs';
+import net from 'node:net';
+import { dirname } from 'node:path';
+import type { Duplex } from 'node:stream';
+import {
+  Server,
+  ServerCredentials,
+  type sendUnaryData,
+  type ServerDuplexStream,
+  type ServerUnaryCall,
+} from '@grpc/grpc-js';
+import { InroError } from '../model/error.js';
+import { definitionOf, type Input, type OutputInit, type Service } from './definition.js';
+import { toStatus } from './errors.js';
+import { rpcLimits } from './limits.js';
+import { peerOf, type Peer } from './peer.js';
+import { channelOf, type Channel } from './stream.js';
+import { serverCredentials, type ServerIdentity } from './tls.js';
+
+export interface CallContext<P extends Peer = Peer> {
+  peer: P;
+  /** Aborts when the caller goes away. */
+  signal: AbortSignal;
+}
+
+/** Who may call a service. There is no default. */
+export type Access = 'anyone' | 'local' | 'worker';
+
+type PeerFor<A extends Access> = A extends 'local'
+  ? Extract<Peer, { kind: 'local' }>
+  : A extends 'worker'
+    ? Extract<Peer, { kind: 'node' }>
+    : Peer;
+
+export type Handlers<S extends Service, A extends Access> = {
+  [K in keyof S['method'] & string]: S['method'][K]['methodKind'] extends 'unary'
+    ? (
+        request: Input<S['method'][K]>,
+        context: CallContext<PeerFor<A>>,
+      ) => Promise<OutputInit<S['method'][K]>>
+    : (
+        channel: Channel<OutputInit<S['method'][K]>, Input<S['method'][K]>>,
+        context: CallContext<PeerFor<A>>,
+      ) => Promise<void>;
+};
+
+export interface Registration {
+  service: Service;
+  access: Access;
+  handlers: Record<string, (input: never, context: CallContext<never>) => Promise<unknown>>;
+}
+
+/** Ties a service to its handlers, with their types checked against each other. */
+export function serve<S extends Service, A extends Access>(
+  service: S,
+  access: A,
+  handlers: Handlers<S, A>,
+): Registration {
+  return { service, access, handlers: handlers as unknown as Registration['handlers'] };
+}
+
+export interface RunningServer {
+  /** The port that was bound; 0 for a unix socket. */
+  port: number;
+  /** Refuses new calls, gives the running ones `graceMs`, then cuts them. */
+  stop(graceMs: number): Promise<void>;
+}
+
+/** @throws port_taken, bad_input for an address that cannot be bound. */
+export async function listenTls(
+  address: string,
+  identity: ServerIdentity,
+  registrations: readonly Registration[],
+): Promise<RunningServer> {
+  const server = build(registrations, false);
+  try {
+    const port = await bind(server, address, serverCredentials(identity));
+    return { port, stop: (graceMs) => stop(server, graceMs) };
+  } catch (error) {
+    server.forceShutdown();
+    const text = (error as Error).message;
+    if (/EADDRINUSE/.test(text)) {
+      throw new InroError('port_taken', `${address} is already in use`, {
+        remedy: 'stop what listens there, or choose another address with --listen HOST:PORT',
+        cause: error,
+      });
+    }
+    throw new InroError('bad_input', `cannot listen on ${address}: ${text}`, {
+      remedy: 'use an address of this host: --listen HOST:PORT',
+      cause: error,
+    });
+  }
+}
+
+/**
+ * Serves on a unix socket that its owner alone can open (0600). A socket file that nobody answers on is replaced.
+ * @throws socket_taken when somebody does answer; state_unusable when the folder cannot be written.
+ */
+export async function listenUnix(
+  path: string,
+  registrations: readonly Registration[],
+): Promise<RunningServer> {
+  if (Buffer.byteLength(path) > 107) {
+    throw new InroError('bad_input', `the socket path ${path} has more than 107 bytes`, {
+      remedy: 'choose a shorter one with --socket',
+    });
+  }
+  if (await answers(path)) {
+    throw new InroError('socket_taken', `another process serves ${path}`, {
+      remedy: 'stop it first, or choose another socket with --socket PATH',
+    });
+  }
+  const server = build(registrations, true);
+  const umask = process.umask(0o177);
+  try {
+    process.umask(0o077);
+    mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
+    rmSync(path, { force: true });
+    process.umask(0o177);
+    await bind(server, `unix:${path}`, ServerCredentials.createInsecure());
+  } catch (error) {
+    server.forceShutdown();
+    throw new InroError('state_unusable', `cannot serve the socket ${path}: ${(error as Error).message}`, {
+      remedy: 'check that its folder can be written, or choose another with --socket PATH',
+      cause: error,
+    });
+  } finally {
+    process.umask(umask);
+  }
+  return {
+    port: 0,
+    stop: async (graceMs) => {
+      await stop(server, graceMs);
+      rmSync(path, { force: true });
+    },
+  };
+}
+
+/** True when a process accepts connections on the socket. */
+export function answers(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = net.connect(path);
+    const done = (result: boolean): void => {
+      socket.destroy();
+      resolve(result);
+    };
+    socket.once('connect', () => done(true));
+    socket.once('error', () => done(false));
+  });
+}
+
+function build(registrations: readonly Registration[], local: boolean): Server {
+  const server = new Server({
+    'grpc.max_receive_message_length': rpcLimits.maxMessageBytes,
+    'grpc.max_send_message_length': -1,
+    'grpc.max_concurrent_streams': rpcLimits.maxStreamsPerConnection,
+    'grpc.keepalive_time_ms': rpcLimits.keepaliveMs,
+    'grpc.keepalive_timeout_ms': rpcLimits.keepaliveAnswerMs,
+  });
+  for (const { service, access, handlers } of registrations) {
+    const implementation = Object.fromEntries(
+      Object.entries(service.method).map(([name, method]) => {
+        const handler = handlers[name] as (input: unknown, context: CallContext) => Promise<unknown>;
+        return [
+          name,
+          method.methodKind === 'unary' ? unary(handler, access, local) : stream(handler, access, local),
+        ];
+      }),
+    );
+    server.addService(definitionOf(service), implementation as never);
+  }
+  return server;
+}
+
+type AnyHandler = (input: unknown, context: CallContext) => Promise<unknown>;
+
+function unary(handler: AnyHandler, access: Access, local: boolean) {
+  return (call: ServerUnaryCall<unknown, unknown>, callback: sendUnaryData<unknown>): void => {
+    const gone = new AbortController();
+    call.on('cancelled', () => gone.abort());
+    const answer = async (): Promise<unknown> => {
+      const peer = peerOf(call, local);
+      checkAccess(access, peer);
+      return handler(call.request, { peer, signal: gone.signal });
+    };
+    answer().then(
+      (response) => callback(null, response),
+      (error: unknown) => callback(toStatus(error)),
+    );
+  };
+}
+
+function stream(handler: AnyHandler, access: Access, local: boolean) {
+  return (call: ServerDuplexStream<unknown, unknown>): void => {
+    const channel = channelOf<unknown, unknown>(call as unknown as Duplex, (error) => error);
+    const run = async (): Promise<void> => {
+      const peer = peerOf(call, local);
+      checkAccess(access, peer);
+      await handler(channel, { peer, signal: channel.closed });
+    };
+    run().then(
+      () => call.end(),
+      (error: unknown) => call.emit('error', toStatus(error)),
+    );
+  };
+}
+
+function checkAccess(access: Access, peer: Peer): void {
+  if (access === 'anyone') return;
+  if (peer.kind === 'local') return;
+  if (peer.kind === 'anonymous') {
+    throw new InroError(
+      'unauthenticated',
+      'this call needs a certificate of this cluster, and none was accepted',
+      {
+        remedy:
+          "its certificate is missing, expired or of another cluster: on that host, check 'inro agent status', or join again with a fresh token",
+      },
+    );
+  }
+  if (access === 'worker' && peer.role === 'worker') return;
+  throw new InroError('not_permitted', `a ${peer.role} certificate may not make this call`, {
+    remedy: "operators use the manager's local socket",
+  });
+}
+
+function bind(server: Server, address: string, credentials: ServerCredentials): Promise<number> {
+  return new Promise((resolve, reject) => {
+    server.bindAsync(address, credentials, (error, port) => (error === null ? resolve(port) : reject(error)));
+  });
+}
+
+function stop(server: Server, graceMs: number): Promise<void> {
+  return new Promise((resolve) => {
+    const force = setTimeout(() => {
+      server.forceShutdown();
+      resolve();
+    }, graceMs);
+    server.tryShutdown(() => {
+      clearTimeout(force);
+      resolve();
+    });
+  });
+}

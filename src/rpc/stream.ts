@@ -1,0 +1,59 @@
+/** A gRPC stream as an ordered channel with back-pressure: what agent and manager speak through. */
+import type { Duplex } from 'node:stream';
+
+export interface Channel<Out, In> {
+  /** Resolves when the message is on its way and there is room for the next; rejects when the stream is over. */
+  send(message: Out): Promise<void>;
+  /** Ends when the other side ends; throws when the stream breaks. To be read once. */
+  messages: AsyncIterable<In>;
+  /** Aborts when the stream is over, for whatever reason. */
+  closed: AbortSignal;
+  /** Ends the stream from this side. */
+  close(): void;
+}
+
+/** @param translate makes the stream's own errors ours. */
+export function channelOf<Out, In>(
+  stream: Duplex & { cancel?: () => void },
+  translate: (error: Error) => Error,
+): Channel<Out, In> {
+  const over = new AbortController();
+  let failure: Error | undefined;
+  const finish = (error?: Error): void => {
+    failure ??= error;
+    over.abort();
+  };
+  stream.on('error', (error: Error) => finish(translate(error)));
+  stream.on('close', () => finish());
+  stream.on('cancelled', () => finish());
+  return {
+    closed: over.signal,
+    async send(message) {
+      if (over.signal.aborted) throw failure ?? new Error('the stream is over');
+      if (stream.write(message)) return;
+      await new Promise<void>((resolve, reject) => {
+        const settle = (): void => {
+          stream.removeListener('drain', settle);
+          over.signal.removeEventListener('abort', settle);
+          if (over.signal.aborted) reject(failure ?? new Error('the stream is over'));
+          else resolve();
+        };
+        stream.once('drain', settle);
+        over.signal.addEventListener('abort', settle, { once: true });
+      });
+    },
+    messages: read<In>(stream, () => failure),
+    close() {
+      if (stream.cancel === undefined) stream.end();
+      else stream.cancel();
+    },
+  };
+}
+
+async function* read<In>(stream: Duplex, failure: () => Error | undefined): AsyncGenerator<In> {
+  try {
+    for await (const message of stream) yield message as In;
+  } catch (error) {
+    throw failure() ?? error;
+  }
+}

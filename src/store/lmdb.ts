@@ -1,0 +1,119 @@
+/** The embedded store: lmdb, one durable transaction for each commit. */
+import { statfsSync } from 'node:fs';
+import { open, type RootDatabase } from 'lmdb';
+import { InroError } from '../model/error.js';
+import type { Change, Commit, Entry, Store } from './store.js';
+
+const revisionKey = '\u0000revision';
+const revisionBytes = 8;
+/** Below this a failed write is taken for a full disk: lmdb reports EIO, not ENOSPC. */
+const fullBelowBytes = 256 * 1024;
+
+/** @param path a folder that exists. @throws store_corrupt, state_unusable. */
+export function openLmdbStore(path: string): Store {
+  const database = openDatabase(path);
+  const listeners = new Set<(change: Change) => void>();
+  const currentRevision = (): number => readRevision(database.getBinary(revisionKey));
+
+  return {
+    get: async (key) => {
+      const stored = database.getBinary(key);
+      return stored === undefined ? undefined : entry(key, stored);
+    },
+    list: async (prefix) =>
+      [...database.getRange({ start: prefix, end: `${prefix}\uffff`, snapshot: true })].map(
+        ({ key, value }) => entry(key, value),
+      ),
+    commit: async (commit) => {
+      const revision = write(database, path, commit, currentRevision);
+      const change = { revision, puts: commit.puts, deletes: commit.deletes };
+      for (const listener of listeners) listener(change);
+      return revision;
+    },
+    revision: async () => currentRevision(),
+    watch: (listener) => {
+      listeners.add(listener);
+      return () => listeners.delete(listener);
+    },
+    close: () => database.close(),
+  };
+}
+
+function openDatabase(path: string): RootDatabase<Buffer, string> {
+  try {
+    // overlappingSync:false and synchronous transactions: with a full disk the others hang or throw twice.
+    return open<Buffer, string>({
+      path,
+      encoding: 'binary',
+      overlappingSync: false,
+      noSubdir: false,
+      maxDbs: 1,
+    });
+  } catch (error) {
+    const message = (error as Error).message;
+    if (/MDB_INVALID|MDB_CORRUPTED|MDB_VERSION|not an LMDB|corrupt/i.test(message)) {
+      throw new InroError('store_corrupt', `the store in ${path} is damaged: ${message}`, {
+        remedy: 'stop the manager and restore the folder from a backup',
+        cause: error,
+      });
+    }
+    throw new InroError('state_unusable', `the store in ${path} cannot be opened: ${message}`, {
+      remedy: 'check that the folder belongs to this user and that its disk has room',
+      cause: error,
+    });
+  }
+}
+
+function write(
+  database: RootDatabase<Buffer, string>,
+  path: string,
+  commit: Commit,
+  currentRevision: () => number,
+): number {
+  try {
+    return database.transactionSync(() => {
+      for (const { key, revision } of commit.checks) {
+        const stored = database.getBinary(key);
+        const found = stored === undefined ? 0 : readRevision(stored);
+        if (found !== revision) throw new InroError('conflict', `${key} was changed by somebody else`);
+      }
+      const revision = currentRevision() + 1;
+      for (const { key, value } of commit.puts) database.putSync(key, withRevision(revision, value));
+      for (const key of commit.deletes) database.removeSync(key);
+      database.putSync(revisionKey, withRevision(revision, new Uint8Array()));
+      return revision;
+    });
+  } catch (error) {
+    if (error instanceof InroError) throw error;
+    const { bavail, bsize } = statfsSync(path);
+    if (bavail * bsize < fullBelowBytes) {
+      throw new InroError('store_full', `the disk that holds ${path} is full; nothing was changed`, {
+        remedy: 'free some space there and try again',
+        cause: error,
+      });
+    }
+    throw new InroError(
+      'state_unusable',
+      `the store in ${path} could not be written: ${(error as Error).message}; nothing was changed`,
+      {
+        remedy: 'check that disk (dmesg, mount options), then try again',
+        cause: error,
+      },
+    );
+  }
+}
+
+function withRevision(revision: number, value: Uint8Array): Buffer {
+  const stored = Buffer.alloc(revisionBytes + value.length);
+  stored.writeBigUInt64BE(BigInt(revision));
+  stored.set(value, revisionBytes);
+  return stored;
+}
+
+function readRevision(stored: Buffer | undefined): number {
+  return stored === undefined ? 0 : Number(stored.readBigUInt64BE());
+}
+
+function entry(key: string, stored: Buffer): Entry {
+  return { key, value: new Uint8Array(stored.subarray(revisionBytes)), revision: readRevision(stored) };
+}

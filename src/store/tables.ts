@@ -1,0 +1,58 @@
+/** The store's tables: which record lies under which key. Keys are on disk: for ever. */
+import { fromBinary, toBinary, type DescMessage, type MessageShape } from '@bufbuild/protobuf';
+import { InroError } from '../model/error.js';
+import {
+  ClusterRecordSchema,
+  NodeRecordSchema,
+  SecretRecordSchema,
+  ServiceRecordSchema,
+  TaskRecordSchema,
+  VersionRecordSchema,
+} from '../proto/gen/inro/v1/records_pb.js';
+
+export interface Table<S extends DescMessage> {
+  readonly prefix: string;
+  readonly schema: S;
+}
+
+export type RecordOf<T> = T extends Table<infer S> ? MessageShape<S> : never;
+
+export const tables = {
+  cluster: { prefix: 'cluster/', schema: ClusterRecordSchema },
+  nodes: { prefix: 'node/', schema: NodeRecordSchema },
+  secrets: { prefix: 'secret/', schema: SecretRecordSchema },
+  versions: { prefix: 'version/', schema: VersionRecordSchema },
+  services: { prefix: 'service/', schema: ServiceRecordSchema },
+  tasks: { prefix: 'task/', schema: TaskRecordSchema },
+} as const satisfies Record<string, Table<DescMessage>>;
+
+/** Plain bytes: a version's ciphertext, apart from its record so that lists stay small. */
+export const ciphertextPrefix = 'ciphertext/';
+/** Unique names: the value is the id of who has it. */
+export const secretNamePrefix = 'secret-name/';
+export const serviceNamePrefix = 'service-name/';
+
+/** The key of one version of a secret, below `versions` and `ciphertext/`; sorts by number. */
+export function versionKey(secretId: string, version: number): string {
+  return `${secretId}/${String(version).padStart(10, '0')}`;
+}
+
+export function encodeRecord<S extends DescMessage>(table: Table<S>, record: MessageShape<S>): Uint8Array {
+  return toBinary(table.schema, record);
+}
+
+/** @throws store_corrupt */
+export function decodeRecord<S extends DescMessage>(
+  table: Table<S>,
+  key: string,
+  value: Uint8Array,
+): MessageShape<S> {
+  try {
+    return fromBinary(table.schema, value);
+  } catch (error) {
+    throw new InroError('store_corrupt', `the record ${key} cannot be read`, {
+      remedy: 'stop the manager and restore its folder from a backup',
+      cause: error,
+    });
+  }
+}

@@ -1,0 +1,26 @@
+/** The real clock and the real chance. */
+import { randomBytes } from 'node:crypto';
+import type { Clock, Random } from '../model/clock.js';
+import { addon } from './addon.js';
+
+export const systemClock: Clock = {
+  now: () => Date.now(),
+  boottimeMs: () => addon().boottimeMs(),
+  sleep: (ms, signal) =>
+    new Promise((resolve) => {
+      if (signal?.aborted === true) return resolve();
+      const done = (): void => {
+        clearTimeout(timer);
+        signal?.removeEventListener('abort', done);
+        resolve();
+      };
+      const timer = setTimeout(done, ms);
+      signal?.addEventListener('abort', done, { once: true });
+    }),
+  timer: (ms, callback) => {
+    const timer = setTimeout(callback, ms).unref();
+    return { cancel: () => clearTimeout(timer) };
+  },
+};
+
+export const systemRandom: Random = (n) => randomBytes(n);

@@ -1,0 +1,91 @@
+/** State on disk: folders that others cannot read, and files that are replaced in one durable step. */
+import {
+  chmodSync,
+  closeSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  writeSync,
+} from 'node:fs';
+import { constants as osConstants } from 'node:os';
+import { dirname, join } from 'node:path';
+import { InroError } from '../model/error.js';
+import { addon } from './addon.js';
+
+/** Makes the folder, closed to others (0700). @throws state_unusable. */
+export function makeStateFolder(path: string): void {
+  try {
+    mkdirSync(path, { recursive: true, mode: 0o700 });
+    chmodSync(path, 0o700);
+  } catch (error) {
+    throw new InroError(
+      'state_unusable',
+      `the state folder ${path} cannot be used: ${(error as Error).message}`,
+      {
+        remedy: 'choose another with --state DIR, or run as the user it belongs to',
+        cause: error,
+      },
+    );
+  }
+}
+
+/** Makes the folder and takes its lock for the life of this process. @throws state_unusable, already_running. */
+export function claimStateFolder(path: string, who: string): void {
+  makeStateFolder(path);
+  const descriptor = addon().lockFile(join(path, 'lock'));
+  if (descriptor === -osConstants.errno.EWOULDBLOCK) {
+    throw new InroError('already_running', `another ${who} uses the state folder ${path}`, {
+      remedy: 'stop it first, or choose another folder with --state DIR',
+    });
+  }
+  if (descriptor < 0) {
+    throw new InroError(
+      'state_unusable',
+      `the state folder ${path} cannot be locked (errno ${-descriptor})`,
+      {
+        remedy: 'check that it can be written: permissions, a read-only or full disk',
+      },
+    );
+  }
+}
+
+/** Old content or new, never half of it; on disk before it returns. @throws state_unusable. */
+export function replaceFile(path: string, content: string, mode: number): void {
+  const temporary = `${path}.new`;
+  try {
+    const descriptor = openSync(temporary, 'w', mode);
+    try {
+      writeSync(descriptor, content);
+      fsyncSync(descriptor);
+    } finally {
+      closeSync(descriptor);
+    }
+    renameSync(temporary, path);
+    const folder = openSync(dirname(path), 'r');
+    try {
+      fsyncSync(folder);
+    } finally {
+      closeSync(folder);
+    }
+  } catch (error) {
+    throw new InroError('state_unusable', `${path} cannot be written: ${(error as Error).message}`, {
+      remedy: 'check the folder: permissions, a read-only or full disk',
+      cause: error,
+    });
+  }
+}
+
+/** The file's text, or undefined when there is none. @throws state_unusable when it cannot be read. */
+export function readFileIfThere(path: string): string | undefined {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw new InroError('state_unusable', `${path} cannot be read: ${(error as Error).message}`, {
+      remedy: 'run as the user it belongs to',
+      cause: error,
+    });
+  }
+}
