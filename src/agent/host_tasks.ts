@@ -120,7 +120,8 @@ export class HostTasks {
       const delivery = delivered.get(key);
       try {
         if (delivery === undefined || delivery.ciphertext.length === 0) {
-          throw new InroError('protocol', `the manager did not deliver ${key}`);
+          const why = delivery?.error ?? '';
+          throw new InroError('protocol', `the manager could not deliver ${key}${why === '' ? '' : `: ${why}`}`);
         }
         vault.put(delivery, clusterId, sessionKey);
       } catch (error) {

@@ -98,7 +98,6 @@ export class Dispatcher {
   /** Calls back whenever a node may have come further. Returns how to stop. */
   onProgress(report: () => void): () => void {
     this.#progress.add(report);
-    for (const session of this.#sessions.values()) session.nudge();
     return () => this.#progress.delete(report);
   }
 

@@ -8,11 +8,12 @@ import type { Plaintext } from '../crypto/plaintext.js';
 import { receiptStatement, sessionKeyStatement } from '../crypto/statement.js';
 import { verifyBytes } from '../crypto/signing.js';
 import type { Clock, Random } from '../model/clock.js';
-import { InroError } from '../model/error.js';
+import { asInroError, InroError } from '../model/error.js';
 import {
   type AgentMessage,
   type Applied,
   type Hello,
+  type DeliveredVersionSchema,
   type ManagerMessageSchema,
   type Receipt,
 } from '../proto/gen/inro/v1/dispatcher_pb.js';
@@ -274,30 +275,28 @@ export class NodeSession {
     this.onProgress?.();
   }
 
-  async #sendVersion({ secretId, version }: NeededVersion): Promise<void> {
-    const { clusterId, view, store, keyring } = this.#parts;
-    const record = view.version(secretId, version);
-    if (record === undefined || this.#sessionKey === undefined) return;
-    const { ciphertextDigest, createdMs } = record;
-    const value = { secretId, version, createdMs, ciphertextDigest };
-    const held =
-      this.#held.get(versionKey(secretId, version)) === Buffer.from(ciphertextDigest).toString('hex');
-    if (held) {
-      await this.#channel.send({
-        message: { case: 'change', value: { change: { case: 'putVersion', value } } },
-      });
-      return;
+  async #sendVersion(needed: NeededVersion): Promise<void> {
+    const value = await this.#delivery(needed);
+    await this.#channel.send({ message: { case: 'change', value: { change: { case: 'putVersion', value } } } });
+  }
+
+  /** A record that does not open concerns the tasks that need it, and nobody else. */
+  async #delivery({ secretId, version }: NeededVersion): Promise<MessageInitShape<typeof DeliveredVersionSchema>> {
+    const { clusterId, view, store, keyring, log } = this.#parts;
+    const key = versionKey(secretId, version);
+    try {
+      const record = view.version(secretId, version);
+      if (record === undefined || this.#sessionKey === undefined) throw new InroError('store_corrupt', `the record of ${key} is missing`);
+      const { ciphertextDigest, createdMs } = record;
+      const head = { secretId, version, createdMs, ciphertextDigest };
+      if (this.#held.get(key) === Buffer.from(ciphertextDigest).toString('hex')) return head;
+      const ciphertext = (await store.get(ciphertextPrefix + key))?.value;
+      if (ciphertext === undefined) throw new InroError('store_corrupt', `the ciphertext of ${key} is missing`);
+      const sealedKey = keyring.deliver(record.sealedKey, { clusterId, secretId, version, ciphertextDigest }, this.#sessionKey);
+      return { ...head, ciphertext, sealedKey };
+    } catch (error) {
+      log.error({ err: error, secret: secretId, version }, 'a version cannot be delivered');
+      return { secretId, version, error: asInroError(error).message };
     }
-    const ciphertext = (await store.get(ciphertextPrefix + versionKey(secretId, version)))?.value;
-    if (ciphertext === undefined)
-      throw new InroError('store_corrupt', `the ciphertext of ${secretId}@${version} is missing`);
-    const binding = { clusterId, secretId, version, ciphertextDigest };
-    const sealedKey = keyring.deliver(record.sealedKey, binding, this.#sessionKey);
-    await this.#channel.send({
-      message: {
-        case: 'change',
-        value: { change: { case: 'putVersion', value: { ...value, ciphertext, sealedKey } } },
-      },
-    });
   }
 }

@@ -117,8 +117,8 @@ export async function listenUnix(
   const server = build(registrations, true);
   const umask = process.umask(0o177);
   try {
-    process.umask(0o077);
-    mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
+    process.umask(0o022);
+    mkdirSync(dirname(path), { recursive: true });
     rmSync(path, { force: true });
     process.umask(0o177);
     await bind(server, `unix:${path}`, ServerCredentials.createInsecure());

@@ -1,5 +1,6 @@
 /** A gRPC stream as an ordered channel with back-pressure: what agent and manager speak through. */
 import type { Duplex } from 'node:stream';
+import { InroError } from '../model/error.js';
 
 export interface Channel<Out, In> {
   /** Resolves when the message is on its way and there is room for the next; rejects when the stream is over. */
@@ -29,31 +30,36 @@ export function channelOf<Out, In>(
   return {
     closed: over.signal,
     async send(message) {
-      if (over.signal.aborted) throw failure ?? new Error('the stream is over');
+      if (over.signal.aborted) throw failure ?? new InroError('unreachable', 'the stream is over');
       if (stream.write(message)) return;
       await new Promise<void>((resolve, reject) => {
         const settle = (): void => {
           stream.removeListener('drain', settle);
           over.signal.removeEventListener('abort', settle);
-          if (over.signal.aborted) reject(failure ?? new Error('the stream is over'));
+          if (over.signal.aborted) reject(failure ?? new InroError('unreachable', 'the stream is over'));
           else resolve();
         };
         stream.once('drain', settle);
         over.signal.addEventListener('abort', settle, { once: true });
       });
     },
-    messages: read<In>(stream, () => failure),
+    messages: read<In>(stream, over.signal, () => failure),
     close() {
-      if (stream.cancel === undefined) stream.end();
-      else stream.cancel();
+      finish();
+      if (stream.cancel !== undefined) return stream.cancel();
+      stream.end();
+      // The other side may never end its half: what it still sends is not read any more.
+      setImmediate(() => stream.destroy());
     },
   };
 }
 
-async function* read<In>(stream: Duplex, failure: () => Error | undefined): AsyncGenerator<In> {
+async function* read<In>(stream: Duplex, over: AbortSignal, failure: () => Error | undefined): AsyncGenerator<In> {
   try {
     for await (const message of stream) yield message as In;
   } catch (error) {
-    throw failure() ?? error;
+    const reason = failure();
+    if (reason !== undefined) throw reason;
+    if (!over.aborted) throw error; // otherwise it is only our own close()
   }
 }

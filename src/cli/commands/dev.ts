@@ -1,5 +1,5 @@
 /** inro dev: manager and agent on this host, in one process, until Ctrl-C. */
-import { mkdtempSync, rmSync } from 'node:fs';
+import { lstatSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { startAgent } from '../../agent/agent.js';
@@ -8,12 +8,15 @@ import { joinCluster } from '../../agent/join.js';
 import { startManager } from '../../manager/manager.js';
 import { parseJoinToken } from '../../pki/join_token.js';
 import { checkAddress } from '../../rpc/address.js';
+import { addon } from '../../system/addon.js';
 import { systemClock as clock, systemRandom as random } from '../../system/clock.js';
 import { createLogger } from '../log.js';
 import { paths } from '../paths.js';
 import { printLine } from '../print.js';
 import { checkMayMount } from '../privilege.js';
 import { untilStopped } from '../shutdown.js';
+
+const temporaryPrefix = 'inro-dev-';
 
 export interface DevOptions {
   state?: string;
@@ -26,7 +29,8 @@ export async function dev({ state, mount = paths.mount, listen = '127.0.0.1:0' }
   checkAddress(listen);
   const stopped = untilStopped();
   const log = await createLogger('inro dev', 'warn');
-  const folder = state ?? mkdtempSync(join(tmpdir(), 'inro-dev-'));
+  if (state === undefined) removeLeftOvers();
+  const folder = state ?? mkdtempSync(join(tmpdir(), temporaryPrefix));
   const undo: (() => Promise<void> | void)[] = [];
   if (state === undefined) undo.push(() => rmSync(folder, { recursive: true, force: true }));
   try {
@@ -54,13 +58,24 @@ export async function dev({ state, mount = paths.mount, listen = '127.0.0.1:0' }
       log: log.child({ part: 'agent' }),
     });
     undo.push(() => agent.stop());
-    await Promise.race([agent.connected, stopped]);
-    sayReady(mount, manager.address, state);
+    const early = await Promise.race([agent.connected, stopped]);
+    if (early === undefined) sayReady(mount, manager.address, state);
     await stopped;
   } finally {
     for (const step of undo.reverse()) await step();
   }
   printLine('inro dev: stopped, wiped, unmounted');
+}
+
+/** Temporary states that killed runs left behind: ours, and locked by nobody. */
+function removeLeftOvers(): void {
+  for (const name of readdirSync(tmpdir()).filter((entry) => entry.startsWith(temporaryPrefix))) {
+    const folder = join(tmpdir(), name);
+    const { uid } = lstatSync(folder);
+    if (uid === process.getuid?.() && addon().lockFile(join(folder, 'manager', 'lock')) >= 0) {
+      rmSync(folder, { recursive: true, force: true });
+    }
+  }
 }
 
 function sayReady(mount: string, address: string, state: string | undefined): void {

@@ -1,0 +1,135 @@
+/**
+ * The portable mount driver: libfuse through fuse-native, answered by JavaScript. It serves where the kernel
+ * driver cannot; `facts()` says what it cannot promise.
+ *
+ * Nothing in this process may ever look at a path below its own mount point: the answer would have to come
+ * from the thread that waits for it, and even SIGKILL does not end that (docs/fuse.md).
+ */
+import { InroError } from '../../model/error.js';
+import { addon } from '../../system/addon.js';
+import type { DriverFacts, MountDriver } from './driver.js';
+import { loadFuseNative, type Fuse } from './library.js';
+import {
+  detachInroMounts,
+  isInroMount,
+  mountSource,
+  prepareMountpoint,
+  readMounts,
+  topMountAt,
+  type Mountpoint,
+} from './mountpoint.js';
+import { answerRequests } from './requests.js';
+import { Tree } from './tree.js';
+
+export const mountLimits = {
+  /** Open descriptors of all readers together; an open beyond them fails with ENFILE. */
+  maxOpenHandles: 65_536,
+} as const;
+
+export interface FuseNativeOptions {
+  /** Told of whatever a request's handler threw; its reader gets EIO. */
+  onError: (error: unknown, operation: string) => void;
+  /** ms since 1970, for the times of directories. */
+  now: () => number;
+  maxOpenHandles?: number;
+}
+
+const required = ['ro', 'nosuid', 'nodev', 'noexec'];
+
+// fuse-native has no option for most of these, so they ride in on fsname (docs/fuse.md). direct_io:
+// each read asks us, and none of its bytes stay in the page cache. use_ino: stat(2) shows the tree's inodes.
+const libfuseOptions = {
+  fsname: [mountSource, 'direct_io', 'use_ino', ...required].join(),
+  subtype: mountSource,
+  allowOther: true,
+  defaultPermissions: true,
+  // Strings, because the package drops a numeric 0: a name or a size that the kernel remembers is a stale one.
+  entryTimeout: '0',
+  attrTimeout: '0',
+  // Every handler answers before it returns; the package's own timers would be one more for each request.
+  timeout: false,
+};
+
+export function createFuseNativeDriver(options: FuseNativeOptions): MountDriver {
+  const owner = { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 };
+  const tree = new Tree({ owner, now: options.now });
+  let mounted: { fuse: Fuse; point: Mountpoint; close: () => void } | undefined;
+
+  return {
+    facts: () => facts,
+    openService: (serviceId, serviceName) => tree.openService(serviceId, serviceName),
+    publish: (generation) => tree.publish(generation),
+    withdraw: (taskId) => tree.withdraw(taskId),
+
+    async mount({ path, mayServe }) {
+      if (mounted !== undefined) {
+        throw new InroError('mount_failed', `this driver is already mounted at ${mounted.point.path}`);
+      }
+      const newFuse = loadFuseNative();
+      // libfuse frees the buffer of each reply as it is; this overwrites most of them (docs: see `facts`).
+      addon().overwriteFreedHeap();
+      const point = await prepareMountpoint(path, detach);
+      const { maxOpenHandles = mountLimits.maxOpenHandles, onError } = options;
+      const requests = answerRequests({ tree, mayServe, onError, maxOpenHandles });
+      const fuse = newFuse(point.path, requests.operations, libfuseOptions);
+      try {
+        await fuse.mount();
+        await checkMount(point.path);
+      } catch (cause) {
+        requests.close();
+        await detachInroMounts(point.path, detach);
+        fuse.release();
+        await point.remove();
+        if (cause instanceof InroError) throw cause;
+        throw new InroError('mount_failed', `libfuse cannot mount ${point.path}`, {
+          cause,
+          remedy: 'run as root; libfuse has said more on standard error',
+        });
+      }
+      mounted = { fuse, point, close: requests.close };
+    },
+
+    async unmount() {
+      if (mounted === undefined) return;
+      const { fuse, point, close } = mounted;
+      // First: a descriptor or a bind mount elsewhere outlives the unmount, and must not be served any more.
+      close();
+      await detachInroMounts(point.path, detach);
+      fuse.release();
+      mounted = undefined;
+      await point.remove();
+    },
+  };
+}
+
+function detach(path: string): number {
+  return addon().unmount(path);
+}
+
+const facts: DriverFacts = {
+  name: 'fuse-native',
+  directIo: true,
+  strict: false,
+  callerIdentity: false,
+  handover: false,
+  notes: [
+    'a reader waits while the agent is busy, and fails when the agent ends',
+    'mmap, splice and sendfile leave copies in the page cache',
+    'replies pass through libfuse’s ordinary memory, where freed copies can stay readable to root',
+    'fstat of a descriptor that was open before a rotation shows the new version’s size and times',
+    'a service made anew under an old name appears in old bind mounts of that name',
+  ],
+};
+
+/** The options rode in on a name: believe the kernel, not libfuse, that they are in force. */
+async function checkMount(path: string): Promise<void> {
+  const mount = topMountAt(await readMounts(), path);
+  const missing =
+    mount === undefined ? required : required.filter((option) => !mount.options.includes(option));
+  if (mount === undefined || !isInroMount(mount) || missing.length > 0) {
+    throw new InroError(
+      'mount_failed',
+      `${path} is not mounted as asked for (missing: ${missing.join(', ') || 'everything'})`,
+    );
+  }
+}

@@ -1,0 +1,170 @@
+/**
+ * The directory a mount stands on. What is mounted where comes from /proc/self/mountinfo ONLY: a stat(2) of a
+ * dead FUSE mount fails, and one of our own would wait for this very process.
+ */
+import { chmod, lstat, mkdir, readFile, readdir, realpath, rmdir } from 'node:fs/promises';
+import { basename, dirname, join, resolve } from 'node:path';
+import { getSystemErrorName } from 'node:util';
+import { InroError } from '../../model/error.js';
+
+/** The device name and, behind `fuse.`, the type that every inro mount carries in mountinfo. */
+export const mountSource = 'inro';
+
+/** A run that was killed leaves one dead mount; more mean that something else is wrong. */
+const maxStackedMounts = 16;
+
+/** One line of mountinfo, proc(5): what a mount point check needs of it. */
+export interface MountEntry {
+  id: number;
+  parentId: number;
+  mountPoint: string;
+  /** Of this mount: `ro`, `nosuid`, ... */
+  options: readonly string[];
+  fsType: string;
+  source: string;
+}
+
+export interface Mountpoint {
+  /** Canonical: no link in it. */
+  path: string;
+  /** Removes the directory if preparing made it; call it when nothing is mounted there any more. */
+  remove(): Promise<void>;
+}
+
+/** umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW), which never asks the mounted file system: 0 or an errno. */
+export type Detach = (path: string) => number;
+
+/** @param text of /proc/self/mountinfo; lines that are not understood are left out. */
+export function parseMountinfo(text: string): MountEntry[] {
+  return text.split('\n').flatMap((line) => {
+    // id parent major:minor root mount-point options [optional ...] - type source super-options
+    const fields = line.split(' ');
+    const dash = fields.indexOf('-', 6);
+    const [id, parentId, , , mountPoint, options] = fields;
+    const [fsType, source] = dash < 0 ? [] : fields.slice(dash + 1);
+    if (mountPoint === undefined || options === undefined || fsType === undefined || source === undefined)
+      return [];
+    const names = { mountPoint: unescaped(mountPoint), fsType: unescaped(fsType), source: unescaped(source) };
+    return [{ id: Number(id), parentId: Number(parentId), options: options.split(','), ...names }];
+  });
+}
+
+export async function readMounts(): Promise<MountEntry[]> {
+  return parseMountinfo(await readFile('/proc/self/mountinfo', 'utf8'));
+}
+
+/** What a path lookup would reach at this mount point: of mounts on top of each other, the last. */
+export function topMountAt(mounts: readonly MountEntry[], path: string): MountEntry | undefined {
+  const here = mounts.filter((mount) => mount.mountPoint === path);
+  return here.find((mount) => !here.some((other) => other.parentId === mount.id && other.id !== mount.id));
+}
+
+/** True for a mount of inro, by either driver, living or dead. */
+export function isInroMount(mount: MountEntry): boolean {
+  return mount.fsType === `fuse.${mountSource}` || (mount.fsType === 'fuse' && mount.source === mountSource);
+}
+
+/**
+ * Makes a path ready to be mounted on: detaches what a killed run left there, creates the directory (0700;
+ * missing parents 0755) or finds it empty.
+ * @throws mount_failed on a link, a foreign mount, something that is no directory, or one that is not empty.
+ */
+export async function prepareMountpoint(path: string, detach: Detach): Promise<Mountpoint> {
+  const given = resolve(path);
+  await makeParents(dirname(given));
+  const canonical = join(await realpath(dirname(given)).catch(refuse(given)), basename(given));
+  await detachInroMounts(canonical, detach);
+  const made = await mkdir(canonical, 0o700).then(
+    () => true,
+    (error: NodeJS.ErrnoException) => (error.code === 'EEXIST' ? false : refuse(canonical)(error)),
+  );
+  if (made) await chmod(canonical, 0o700);
+  else await checkEmptyDirectory(canonical);
+  return {
+    path: canonical,
+    remove: async () => {
+      if (made) await rmdir(canonical).catch(unless('ENOENT', 'EBUSY', 'ENOTEMPTY'));
+    },
+  };
+}
+
+/**
+ * Detaches every inro mount that a path lookup would reach there, without touching its files.
+ * @throws mount_failed when the mount on top is a foreign one or the kernel refuses.
+ */
+export async function detachInroMounts(path: string, detach: Detach): Promise<void> {
+  for (let detached = 0; ; detached++) {
+    const top = topMountAt(await readMounts(), path);
+    if (top === undefined) return;
+    if (!isInroMount(top)) {
+      throw new InroError('mount_failed', `${path} already has a mount (${top.fsType} from ${top.source})`, {
+        remedy: `unmount it, or give another mount point`,
+      });
+    }
+    if (detached === maxStackedMounts) {
+      throw new InroError(
+        'mount_failed',
+        `${path} has more than ${maxStackedMounts} inro mounts on top of each other`,
+        {
+          remedy: `look at /proc/self/mountinfo for what mounts there again and again`,
+        },
+      );
+    }
+    const errno = detach(path);
+    if (errno !== 0) {
+      throw new InroError('mount_failed', `cannot unmount ${path}: ${getSystemErrorName(-errno)}`, {
+        remedy: `unmount it as root: umount -l ${path}`,
+      });
+    }
+  }
+}
+
+async function makeParents(path: string): Promise<void> {
+  const made = await mkdir(path).then(
+    () => true,
+    async (error: NodeJS.ErrnoException) => {
+      if (error.code === 'EEXIST') return false;
+      if (error.code !== 'ENOENT' || path === dirname(path)) return refuse(path)(error);
+      await makeParents(dirname(path));
+      await mkdir(path).catch(refuse(path));
+      return true;
+    },
+  );
+  // mkdir's own mode is subject to the umask, which an agent keeps narrow for its sockets.
+  if (made) await chmod(path, 0o755);
+}
+
+async function checkEmptyDirectory(path: string): Promise<void> {
+  const found = await lstat(path).catch(refuse(path));
+  if (found.isSymbolicLink())
+    throw new InroError('mount_failed', `${path} is a symbolic link`, {
+      remedy: 'give the directory itself',
+    });
+  if (!found.isDirectory()) throw new InroError('mount_failed', `${path} is not a directory`);
+  if ((await readdir(path).catch(refuse(path))).length > 0) {
+    throw new InroError('mount_failed', `${path} is not empty`, {
+      remedy: 'give an empty directory, or one that does not exist',
+    });
+  }
+}
+
+/** mountinfo writes space, tab, newline and backslash as \ooo. */
+function unescaped(field: string): string {
+  return field.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)));
+}
+
+function refuse(path: string): (cause: NodeJS.ErrnoException) => never {
+  return (cause) => {
+    throw new InroError(
+      'mount_failed',
+      `cannot use ${path} as a mount point: ${cause.code ?? cause.message}`,
+      { cause },
+    );
+  };
+}
+
+function unless(...codes: string[]): (error: NodeJS.ErrnoException) => void {
+  return (error) => {
+    if (!codes.includes(error.code ?? '')) throw error;
+  };
+}
