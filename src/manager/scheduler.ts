@@ -2,6 +2,7 @@
  * Decides which tasks a service has and where they run. A task never moves: when it has ended, a new one
  * takes its slot. Works through services one at a time, each in one store transaction.
  */
+import { setImmediate } from 'node:timers/promises';
 import { create } from '@bufbuild/protobuf';
 import type { Logger } from 'pino';
 import type { Clock, Random } from '../model/clock.js';
@@ -57,7 +58,8 @@ export class Scheduler {
   }
 
   async #work(): Promise<void> {
-    await Promise.resolve(); // what was committed together is looked at once
+    // What was committed together is looked at once, and nothing here can starve the rest of the process.
+    await setImmediate();
     for (const id of this.#waiting) {
       this.#waiting.delete(id);
       if (this.#stopped) break;
@@ -148,6 +150,8 @@ export class Scheduler {
     task: TaskRecord,
     change: Partial<Pick<TaskRecord, 'nodeId' | 'state' | 'desiredState' | 'error'>>,
   ): void {
+    const fields = Object.keys(change) as (keyof typeof change)[];
+    if (fields.every((field) => task[field] === change[field])) return; // a commit for nothing would come back here for ever
     Object.assign(task, change, { updatedMs: BigInt(this.#parts.clock.now()) });
     tx.put(tables.tasks, task.id, task);
   }

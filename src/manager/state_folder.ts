@@ -10,7 +10,6 @@
  * is the remainder of a first start that was cut off, and is made anew.
  */
 import { create } from '@bufbuild/protobuf';
-import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Arena } from '../crypto/arena.js';
 import { drawExchangeKey, drawKey, exchangeKeyOf } from '../crypto/exchange.js';
@@ -28,7 +27,7 @@ import { openLmdbStore } from '../store/lmdb.js';
 import type { Store } from '../store/store.js';
 import { tables } from '../store/tables.js';
 import { transact } from '../store/transaction.js';
-import { claimStateFolder, readFileIfThere, replaceFile } from '../system/files.js';
+import { claimStateFolder, makeStateFolder, readFileIfThere, replaceFile } from '../system/files.js';
 import { createKeyring, type Keyring } from './keyring.js';
 import { managerLimits } from './limits.js';
 
@@ -59,7 +58,7 @@ export async function openManagerState(
 ): Promise<ManagerState> {
   claimStateFolder(folder, 'manager');
   const storePath = join(folder, 'store');
-  mkdirSync(storePath, { recursive: true, mode: 0o700 });
+  makeStateFolder(storePath);
   const store = openLmdbStore(storePath);
   try {
     const entry = await transact(store, (tx) => tx.get(tables.cluster, 'self'));

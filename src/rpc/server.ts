@@ -2,7 +2,7 @@
  * Serving: each service is registered with who may call it, and everything else is refused. Handlers are
  * plain async functions; what they throw becomes a status with code and remedy.
  */
-import { mkdirSync, rmSync } from 'node:fs';
+import { rmSync } from 'node:fs';
 import net from 'node:net';
 import { dirname } from 'node:path';
 import type { Duplex } from 'node:stream';
@@ -14,6 +14,7 @@ import {
   type ServerUnaryCall,
 } from '@grpc/grpc-js';
 import { InroError } from '../model/error.js';
+import { makeFolder } from '../system/files.js';
 import { definitionOf, type Input, type OutputInit, type Service } from './definition.js';
 import { toStatus } from './errors.js';
 import { rpcLimits } from './limits.js';
@@ -118,7 +119,7 @@ export async function listenUnix(
   const umask = process.umask(0o177);
   try {
     process.umask(0o022);
-    mkdirSync(dirname(path), { recursive: true });
+    makeFolder(dirname(path), 0o755);
     rmSync(path, { force: true });
     process.umask(0o177);
     await bind(server, `unix:${path}`, ServerCredentials.createInsecure());

@@ -2,6 +2,7 @@
 import {
   chmodSync,
   closeSync,
+  existsSync,
   fsyncSync,
   mkdirSync,
   openSync,
@@ -14,10 +15,25 @@ import { dirname, join } from 'node:path';
 import { InroError } from '../model/error.js';
 import { addon } from './addon.js';
 
+/**
+ * Makes the folder and what is missing above it; one that is there already keeps its mode.
+ * (Node's own `recursive` never returns where the kernel answers ENOENT for a parent that exists, as in /proc.)
+ */
+export function makeFolder(path: string, mode: number): void {
+  if (existsSync(path)) return;
+  const parent = dirname(path);
+  if (parent !== path) makeFolder(parent, mode);
+  try {
+    mkdirSync(path, { mode });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+  }
+}
+
 /** Makes the folder, closed to others (0700). @throws state_unusable. */
 export function makeStateFolder(path: string): void {
   try {
-    mkdirSync(path, { recursive: true, mode: 0o700 });
+    makeFolder(path, 0o700);
     chmodSync(path, 0o700);
   } catch (error) {
     throw new InroError(
