@@ -78,7 +78,16 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     open: (manager) => open(manager, nodeCredentials(identity)),
     attach: (channel, onWelcome) =>
       attach(channel, {
-        ...{ identity, arena, vault, tasks, lease, receipts, clock, random, log, describe },
+        identity,
+        arena,
+        vault,
+        tasks,
+        lease,
+        receipts,
+        clock,
+        random,
+        log,
+        describe,
         onWelcome: ({ managerAddresses }) => {
           const usable = managerAddresses.filter(isDialable);
           if (options.managers === undefined && usable.length > 0)

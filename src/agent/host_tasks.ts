@@ -121,7 +121,10 @@ export class HostTasks {
       try {
         if (delivery === undefined || delivery.ciphertext.length === 0) {
           const why = delivery?.error ?? '';
-          throw new InroError('protocol', `the manager could not deliver ${key}${why === '' ? '' : `: ${why}`}`);
+          throw new InroError(
+            'protocol',
+            `the manager could not deliver ${key}${why === '' ? '' : `: ${why}`}`,
+          );
         }
         vault.put(delivery, clusterId, sessionKey);
       } catch (error) {

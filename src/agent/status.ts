@@ -32,7 +32,7 @@ export function statusService(parts: StatusParts): Registration {
   return serve(Agent, 'local', { getStatus: async () => agentStatus(parts) });
 }
 
-export function agentStatus(parts: StatusParts): MessageInitShape<typeof AgentStatusSchema> {
+function agentStatus(parts: StatusParts): MessageInitShape<typeof AgentStatusSchema> {
   const { identity, session, lease, arena, vault, tasks, driver, mountPath, startedMs } = parts;
   const { state, manager, sinceMs, lastError, revision } = session.status;
   const memory = arena.facts();

@@ -1,5 +1,5 @@
 /** Symmetric and exchange keys on disk: one format byte, then 32 bytes. Format 1 is in clear, mode 0600. */
-import { closeSync, fsyncSync, openSync, readSync, renameSync, writeSync } from 'node:fs';
+import { closeSync, fchmodSync, fsyncSync, openSync, readSync, renameSync, writeSync } from 'node:fs';
 import { InroError } from '../model/error.js';
 import type { Arena } from './arena.js';
 import { keyBytes } from './exchange.js';
@@ -16,6 +16,7 @@ export function writeKeyFile(path: string, key: Plaintext, arena: Arena): void {
     const temporary = `${path}.new`;
     const descriptor = openSync(temporary, 'w', 0o600);
     try {
+      fchmodSync(descriptor, 0o600); // it may be the remainder of a write that was cut off
       writeSync(descriptor, content.expose());
       fsyncSync(descriptor);
     } finally {

@@ -31,12 +31,15 @@ export class Plaintext {
     return this.#buffer.byteLength === 0;
   }
 
-  /** The payload in place; length 0 once wiped. Never copy it into a typed array of your own. */
+  /**
+   * The payload in place. Never copy it into a typed array of your own. A TypeError once it is wiped: an empty
+   * array would be a key of zeros to tweetnacl, which reads what lies beyond an array as zero.
+   */
   expose(): Uint8Array {
-    return this.wiped ? new Uint8Array(this.#buffer) : new Uint8Array(this.#buffer, this.#offset);
+    return new Uint8Array(this.#buffer, this.#offset);
   }
 
-  /** Payload and the padding before it, for ciphers that want their zero bytes in front. */
+  /** Payload and the padding before it, for ciphers that want their zero bytes in front. A TypeError once wiped. */
   exposePadded(): Uint8Array {
     return new Uint8Array(this.#buffer);
   }

@@ -182,14 +182,12 @@ function inUse(secret: SecretRecord, view: ClusterView): InroError {
 }
 
 function shownSecret(secret: SecretRecord, view: ClusterView) {
-  const versions = view
-    .versionsOf(secret.id)
-    .map(({ version, createdMs, sizeBytes, ciphertextDigest }) => ({
-      version,
-      createdMs,
-      sizeBytes,
-      ciphertextDigest,
-    }));
+  const versions = view.versionsOf(secret.id).map(({ version, createdMs, sizeBytes, ciphertextDigest }) => ({
+    version,
+    createdMs,
+    sizeBytes,
+    ciphertextDigest,
+  }));
   return {
     id: secret.id,
     name: secret.name,

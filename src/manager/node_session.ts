@@ -277,22 +277,33 @@ export class NodeSession {
 
   async #sendVersion(needed: NeededVersion): Promise<void> {
     const value = await this.#delivery(needed);
-    await this.#channel.send({ message: { case: 'change', value: { change: { case: 'putVersion', value } } } });
+    await this.#channel.send({
+      message: { case: 'change', value: { change: { case: 'putVersion', value } } },
+    });
   }
 
   /** A record that does not open concerns the tasks that need it, and nobody else. */
-  async #delivery({ secretId, version }: NeededVersion): Promise<MessageInitShape<typeof DeliveredVersionSchema>> {
+  async #delivery({
+    secretId,
+    version,
+  }: NeededVersion): Promise<MessageInitShape<typeof DeliveredVersionSchema>> {
     const { clusterId, view, store, keyring, log } = this.#parts;
     const key = versionKey(secretId, version);
     try {
       const record = view.version(secretId, version);
-      if (record === undefined || this.#sessionKey === undefined) throw new InroError('store_corrupt', `the record of ${key} is missing`);
+      if (record === undefined || this.#sessionKey === undefined)
+        throw new InroError('store_corrupt', `the record of ${key} is missing`);
       const { ciphertextDigest, createdMs } = record;
       const head = { secretId, version, createdMs, ciphertextDigest };
       if (this.#held.get(key) === Buffer.from(ciphertextDigest).toString('hex')) return head;
       const ciphertext = (await store.get(ciphertextPrefix + key))?.value;
-      if (ciphertext === undefined) throw new InroError('store_corrupt', `the ciphertext of ${key} is missing`);
-      const sealedKey = keyring.deliver(record.sealedKey, { clusterId, secretId, version, ciphertextDigest }, this.#sessionKey);
+      if (ciphertext === undefined)
+        throw new InroError('store_corrupt', `the ciphertext of ${key} is missing`);
+      const sealedKey = keyring.deliver(
+        record.sealedKey,
+        { clusterId, secretId, version, ciphertextDigest },
+        this.#sessionKey,
+      );
       return { ...head, ciphertext, sealedKey };
     } catch (error) {
       log.error({ err: error, secret: secretId, version }, 'a version cannot be delivered');

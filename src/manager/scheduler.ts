@@ -2,7 +2,6 @@
  * Decides which tasks a service has and where they run. A task never moves: when it has ended, a new one
  * takes its slot. Works through services one at a time, each in one store transaction.
  */
-import { setImmediate } from 'node:timers/promises';
 import { create } from '@bufbuild/protobuf';
 import type { Logger } from 'pino';
 import type { Clock, Random } from '../model/clock.js';
@@ -59,7 +58,7 @@ export class Scheduler {
 
   async #work(): Promise<void> {
     // What was committed together is looked at once, and nothing here can starve the rest of the process.
-    await setImmediate();
+    await new Promise((resolve) => setImmediate(resolve));
     for (const id of this.#waiting) {
       this.#waiting.delete(id);
       if (this.#stopped) break;

@@ -46,5 +46,7 @@ export function hasControl(text: string): boolean {
 
 /** The text as JSON writes it, cut to a length that fits a message; safe to print whatever it holds. */
 export function quoted(text: string): string {
-  return JSON.stringify(text.length > 80 ? `${text.slice(0, 77)}...` : text);
+  const json = JSON.stringify(text.length > 80 ? `${text.slice(0, 77)}...` : text);
+  // JSON leaves DEL and the C1 controls as they are, and some terminals obey them.
+  return json.replace(/[\u007f-\u009f]/g, (char) => `\\u00${char.charCodeAt(0).toString(16)}`);
 }

@@ -15,7 +15,7 @@ export interface Reference {
   mode: number;
 }
 
-export const defaultMode = 0o444;
+const defaultMode = 0o444;
 
 /**
  * Parses `NAME` or `source=NAME[,target=FILE][,uid=U][,gid=G][,mode=OCTAL]`.
@@ -24,7 +24,7 @@ export const defaultMode = 0o444;
  */
 export function parseReference(text: string): Reference {
   const fields = text.includes('=') ? parseFields(text) : new Map([['source', text]]);
-  const source = fields.get('source') ?? fields.get('src');
+  const source = fields.get('source');
   if (source === undefined) {
     throw new InroError('bad_input', `secret reference ${quoted(text)} has no source`, {
       remedy: 'write --secret NAME or --secret source=NAME,target=FILE,uid=0,gid=0,mode=0444',
@@ -32,7 +32,7 @@ export function parseReference(text: string): Reference {
   }
   return checkReference({
     source: checkName('secret', source),
-    target: fields.get('target') ?? fields.get('dst') ?? source,
+    target: fields.get('target') ?? source,
     uid: fields.get('uid') ?? '0',
     gid: fields.get('gid') ?? '0',
     mode: fields.has('mode') ? parseMode(fields.get('mode') as string) : defaultMode,
@@ -88,11 +88,16 @@ export function parseMode(text: string): number {
 }
 
 function parseFields(text: string): Map<string, string> {
-  const known = new Set(['source', 'src', 'target', 'dst', 'uid', 'gid', 'mode']);
+  const known = new Set(['source', 'target', 'uid', 'gid', 'mode']);
+  const short = new Map([
+    ['src', 'source'],
+    ['dst', 'target'],
+  ]);
   const fields = new Map<string, string>();
   for (const part of text.split(',')) {
     const at = part.indexOf('=');
-    const key = at < 0 ? part : part.slice(0, at);
+    const typed = at < 0 ? part : part.slice(0, at);
+    const key = short.get(typed) ?? typed;
     if (at < 0 || !known.has(key) || at === part.length - 1) {
       throw new InroError(
         'bad_input',

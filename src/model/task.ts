@@ -13,9 +13,6 @@ export const taskStates = [
 
 export type TaskState = (typeof taskStates)[number];
 
-/** What the manager wants of a task. */
-export type DesiredState = 'RUNNING' | 'SHUTDOWN';
-
 /** A task that has ended never runs again and holds no secret: a new one takes its place. */
 export function hasEnded(state: TaskState): boolean {
   return taskStates.indexOf(state) > taskStates.indexOf('RUNNING');

@@ -100,7 +100,8 @@ export class Certificate {
   /** Object identifiers of its extended key usage. */
   get purposes(): readonly string[] {
     // node:crypto calls it keyUsage; undefined when the extension is missing, whatever @types/node says.
-    return (this.x509.keyUsage as string[] | undefined) ?? [];
+    const purposes: string[] | undefined = this.x509.keyUsage;
+    return purposes ?? [];
   }
 
   get isAuthority(): boolean {

@@ -11,6 +11,7 @@ import {
 import { fromServiceError } from './errors.js';
 import { rpcLimits } from './limits.js';
 import { channelOf, type Channel } from './stream.js';
+import { deadlineIn } from '../system/clock.js';
 import { managerServerName } from './tls.js';
 
 export interface Connection {
@@ -64,7 +65,7 @@ export function call<S extends Service, K extends UnaryNames<S>>(
       method.requestSerialize,
       method.responseDeserialize as (bytes: Buffer) => Output<S['method'][K]>,
       request,
-      { deadline: Date.now() + timeoutMs },
+      { deadline: deadlineIn(timeoutMs) },
       (error: ServiceError | null, response?: Output<S['method'][K]>) => {
         if (error !== null) reject(fromServiceError(error, connection.to));
         else resolve(response as Output<S['method'][K]>);

@@ -14,6 +14,7 @@ import {
   type ServerUnaryCall,
 } from '@grpc/grpc-js';
 import { InroError } from '../model/error.js';
+import { systemClock } from '../system/clock.js';
 import { makeFolder } from '../system/files.js';
 import { definitionOf, type Input, type OutputInit, type Service } from './definition.js';
 import { toStatus } from './errors.js';
@@ -61,7 +62,7 @@ export function serve<S extends Service, A extends Access>(
   access: A,
   handlers: Handlers<S, A>,
 ): Registration {
-  return { service, access, handlers: handlers as unknown as Registration['handlers'] };
+  return { service, access, handlers };
 }
 
 export interface RunningServer {
@@ -172,7 +173,7 @@ function build(registrations: readonly Registration[], local: boolean): Server {
         ];
       }),
     );
-    server.addService(definitionOf(service), implementation as never);
+    server.addService(definitionOf(service), implementation);
   }
   return server;
 }
@@ -237,12 +238,12 @@ function bind(server: Server, address: string, credentials: ServerCredentials): 
 
 function stop(server: Server, graceMs: number): Promise<void> {
   return new Promise((resolve) => {
-    const force = setTimeout(() => {
+    const force = systemClock.timer(graceMs, () => {
       server.forceShutdown();
       resolve();
-    }, graceMs);
+    });
     server.tryShutdown(() => {
-      clearTimeout(force);
+      force.cancel();
       resolve();
     });
   });

@@ -54,7 +54,11 @@ export function channelOf<Out, In>(
   };
 }
 
-async function* read<In>(stream: Duplex, over: AbortSignal, failure: () => Error | undefined): AsyncGenerator<In> {
+async function* read<In>(
+  stream: Duplex,
+  over: AbortSignal,
+  failure: () => Error | undefined,
+): AsyncGenerator<In> {
   try {
     for await (const message of stream) yield message as In;
   } catch (error) {

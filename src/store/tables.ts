@@ -15,8 +15,6 @@ export interface Table<S extends DescMessage> {
   readonly schema: S;
 }
 
-export type RecordOf<T> = T extends Table<infer S> ? MessageShape<S> : never;
-
 export const tables = {
   cluster: { prefix: 'cluster/', schema: ClusterRecordSchema },
   nodes: { prefix: 'node/', schema: NodeRecordSchema },

@@ -24,3 +24,8 @@ export const systemClock: Clock = {
 };
 
 export const systemRandom: Random = (n) => randomBytes(n);
+
+/** The moment at which an answer comes too late, as gRPC wants it. */
+export function deadlineIn(ms: number): Date {
+  return new Date(Date.now() + ms);
+}

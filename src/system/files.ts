@@ -3,6 +3,7 @@ import {
   chmodSync,
   closeSync,
   existsSync,
+  fchmodSync,
   fsyncSync,
   mkdirSync,
   openSync,
@@ -73,6 +74,7 @@ export function replaceFile(path: string, content: string, mode: number): void {
   try {
     const descriptor = openSync(temporary, 'w', mode);
     try {
+      fchmodSync(descriptor, mode); // it may be the remainder of a write that was cut off
       writeSync(descriptor, content);
       fsyncSync(descriptor);
     } finally {

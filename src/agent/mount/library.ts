@@ -3,11 +3,12 @@
  * carries one. Loading that first, for everybody (RTLD_GLOBAL) and for good (RTLD_NODELETE: Node closes what
  * did not register as an addon), satisfies the addon by its soname (docs/fuse.md).
  */
-import { closeSync, existsSync, openSync } from 'node:fs';
+import { closeSync, existsSync, openSync, readdirSync, readlinkSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { constants } from 'node:os';
 import { dirname, join } from 'node:path';
 import { InroError } from '../../model/error.js';
+import { addon, type Addon } from '../../system/addon.js';
 
 /** dlfcn.h; node:os does not name it. */
 const RTLD_NODELETE = 0x1000;
@@ -127,8 +128,11 @@ interface FuseNative {
 
 interface Loaded {
   Fuse: new (path: string, operations: object, options: object) => FuseNative;
-  /** Despite its name this unmounts nothing: it lets go of the event loop. */
-  binding: { fuse_native_unmount(path: string, thread: Uint8Array): void };
+  binding: {
+    fuse_native_mount(...args: unknown[]): void;
+    /** Despite its name this unmounts nothing: it lets go of the event loop. */
+    fuse_native_unmount(path: string, thread: Uint8Array): void;
+  };
 }
 
 let loaded: Loaded | undefined;
@@ -138,9 +142,7 @@ function checkMachine({ platform, arch }: Host): void {
   throw new InroError(
     'not_supported',
     `fuse-native brings no library that works on ${platform} ${arch}, only linux x64`,
-    {
-      remedy: 'use the kernel driver: --driver kernel',
-    },
+    { remedy: 'run the agent on linux x64' },
   );
 }
 
@@ -173,12 +175,40 @@ function load(): Loaded {
   try {
     const Fuse = require(main) as Loaded['Fuse'];
     const findBinding = createRequire(main)('node-gyp-build') as (folder: string) => Loaded['binding'];
-    return { Fuse, binding: findBinding(folder) };
+    const binding = findBinding(folder);
+    const mount = binding.fuse_native_mount;
+    binding.fuse_native_mount = (...args) => {
+      mount(...args);
+      keepDeviceFromChildren();
+    };
+    return { Fuse, binding };
   } catch (cause) {
     throw new InroError('not_supported', `fuse-native does not load: ${(cause as Error).message}`, {
       cause,
-      remedy: 'use the kernel driver: --driver kernel',
+      remedy: 'install it anew: npm install --ignore-scripts fuse-native@2.2.6',
     });
+  }
+}
+
+/**
+ * libfuse 2.9 opens /dev/fuse without O_CLOEXEC. A child process that has it keeps the mount alive when this
+ * process is killed: readers then hang instead of failing, and one that is such a child can never be ended.
+ * Called in the same turn of the event loop as the mount, before any child can be started.
+ */
+function keepDeviceFromChildren(): void {
+  const { closeOnExec } = addon() as Addon & { closeOnExec?(fd: number): number };
+  if (closeOnExec === undefined) return;
+  for (const fd of readdirSync('/proc/self/fd')) {
+    if (linkOf(`/proc/self/fd/${fd}`) === '/dev/fuse') closeOnExec(Number(fd));
+  }
+}
+
+/** undefined for the descriptor that listed the directory, which is closed by now. */
+function linkOf(path: string): string | undefined {
+  try {
+    return readlinkSync(path);
+  } catch {
+    return undefined;
   }
 }
 

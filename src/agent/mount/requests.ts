@@ -144,8 +144,7 @@ export function answerRequests({ tree, mayServe, onError, maxOpenHandles }: Requ
 
   const refusals = writingOperations.map((name) => [name, answered(name, () => failed(EROFS))] as const);
   return {
-    operations: { ...Object.fromEntries(refusals), ...operations } as Operations &
-      Record<string, AnyOperation>,
+    operations: { ...Object.fromEntries(refusals), ...operations },
     close: () => {
       closed = true;
       handles.clear();

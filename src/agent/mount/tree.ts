@@ -41,7 +41,7 @@ export interface FileNode extends NodeFacts {
 }
 
 /** stat(2) st_mode, inode(7). */
-export const fileType = { directory: 0o040000, link: 0o120000, file: 0o100000 } as const;
+const fileType = { directory: 0o040000, link: 0o120000, file: 0o100000 } as const;
 
 const linkName = '..data';
 const tasksName = '.task';

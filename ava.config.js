@@ -1,0 +1,13 @@
+import { availableParallelism } from 'node:os';
+
+export default {
+  files: ['test/**/*.test.ts'],
+  // The set-up has compiled them.
+  typescript: { rewritePaths: { 'test/': 'dist/test/' }, compile: false },
+  // Processes: tests load the addon, change the umask, and take signals.
+  workerThreads: false,
+  concurrency: Math.min(availableParallelism(), 4),
+  timeout: '2m',
+  // node_modules/.cache may not be ours to write.
+  cache: false,
+};
