@@ -189,7 +189,14 @@ export class HostTasks {
     if (reference === undefined || held === undefined)
       throw new InroError('protocol', 'a reference without its secret');
     const { target, mode } = checkReference(reference);
-    return { target, mode, ...ownerIds(reference), modifiedMs: held.createdMs, value: held.value };
+    return {
+      target,
+      source: reference.secretId,
+      mode,
+      ...ownerIds(reference),
+      modifiedMs: held.createdMs,
+      value: held.value,
+    };
   }
 
   #liveTasks(): Map<string, AssignedTask> {

@@ -12,6 +12,11 @@ import type { Plaintext } from '../../crypto/plaintext.js';
 /** One file of a generation. Its bytes stay where they are: the driver reads them at each request. */
 export interface PublishedFile {
   target: string;
+  /**
+   * What it shows, for comparing alone: the secret's id. While a target goes on showing the same source, an
+   * open descriptor reads on from the version it opened; when it does not any more, the descriptor is cut off.
+   */
+  source: string;
   uid: number;
   gid: number;
   /** Permission bits; the driver adds the file type. Nothing is ever writable. */
@@ -53,7 +58,7 @@ export interface MountDriver {
   openService(serviceId: string, serviceName: string): void;
   /** Replaces all files of the task in one step: no reader sees a mixture. */
   publish(generation: Generation): void;
-  /** Takes the task's files away; the service's directory then shows the newest other task of it, or is empty. */
+  /** Takes the task's files away and cuts open descriptors off, whoever else uses the values; the service's directory then shows the newest other task of it, or is empty. */
   withdraw(taskId: string): void;
   /** Unmounts; open descriptors fail from then on. */
   unmount(): Promise<void>;

@@ -7,7 +7,7 @@ import { constants as os } from 'node:os';
 import { dirname } from 'node:path';
 import { HandleTable } from './handle_table.js';
 import type { AnyOperation, Operations, Stat } from './library.js';
-import type { FileNode, Tree, TreeNode } from './tree.js';
+import { isReadable, type FileNode, type Tree, type TreeNode } from './tree.js';
 
 export interface RequestOptions {
   tree: Tree;
@@ -120,7 +120,7 @@ export function answerRequests({ tree, mayServe, onError, maxOpenHandles }: Requ
         if (node.kind !== 'file') return failed(node.kind === 'link' ? ELOOP : EISDIR);
         if ((flags & (files.O_WRONLY | files.O_RDWR | files.O_TRUNC | files.O_APPEND)) !== 0)
           return failed(EROFS);
-        if (node.value.wiped || !mayServe()) return failed(ESTALE);
+        if (!isReadable(node) || !mayServe()) return failed(ESTALE);
         const handle = handles.add(node);
         return handle === undefined ? failed(ENFILE) : [0, handle];
       }),
@@ -130,7 +130,7 @@ export function answerRequests({ tree, mayServe, onError, maxOpenHandles }: Requ
     read: answered('read', (_path, handle, buffer, length, offset) => {
       const node = handles.get(handle);
       if (node === undefined) return failed(EBADF);
-      if (node.value.wiped || !mayServe()) return failed(ESTALE);
+      if (!isReadable(node) || !mayServe()) return failed(ESTALE);
       const piece = node.value.expose().subarray(offset, offset + length);
       buffer.set(piece);
       return [piece.length];

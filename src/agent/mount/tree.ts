@@ -38,6 +38,18 @@ export interface FileNode extends NodeFacts {
   readonly kind: 'file';
   /** Wiped in place when its time is over; an open handle on this node then has nothing to read. */
   readonly value: Plaintext;
+  readonly grant: Grant;
+}
+
+/** A task's right to show one source under one target; all versions share it, so that losing it cuts all off. */
+interface Grant {
+  readonly source: string;
+  withdrawn: boolean;
+}
+
+/** Whether a handle on this file may still be read: its value is there, and the task still has it. */
+export function isReadable({ value, grant }: FileNode): boolean {
+  return !value.wiped && !grant.withdrawn;
 }
 
 /** stat(2) st_mode, inode(7). */
@@ -108,6 +120,8 @@ export class Tree {
       generation.files.map((file) => [file.target, this.#file(file, known?.files.get(file.target))]),
     );
     const task = known ?? this.#newTask(generation);
+    for (const [target, { grant }] of task.files)
+      if (files.get(target)?.grant !== grant) grant.withdrawn = true;
     task.number = number;
     task.files = files;
     this.#fill(task.directory, this.#generationEntries(task));
@@ -124,6 +138,7 @@ export class Tree {
     const wasShown = service.tasks.at(-1) === task;
     service.tasks.splice(service.tasks.indexOf(task), 1);
     this.#tasks.delete(taskId);
+    for (const { grant } of task.files.values()) grant.withdrawn = true;
     // A process may still stand in the directory: it is to see nothing there.
     this.#fill(task.directory, new Map());
     this.#fill(this.#taskRoot, without(this.#taskRoot.entries, taskId));
@@ -175,6 +190,7 @@ export class Tree {
       size: file.value.size,
       modifiedMs: file.modifiedMs,
       value: file.value,
+      grant: before?.grant.source === file.source ? before.grant : { source: file.source, withdrawn: false },
     };
   }
 
