@@ -13,6 +13,8 @@
 
 #include <cerrno>
 #include <cstddef>
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <system_error>
 #include <vector>
@@ -32,6 +34,53 @@ Napi::Value unmount(const Napi::CallbackInfo& info) {
   if (!path) return info.Env().Undefined();
   const int error = umount2(path->c_str(), MNT_DETACH | UMOUNT_NOFOLLOW) == 0 ? 0 : errno;
   return Napi::Number::New(info.Env(), error);
+}
+
+Napi::Value closeOnExec(const Napi::CallbackInfo& info) {
+  const Napi::Value fd = info[0];
+  if (!fd.IsNumber()) {
+    throwTypeError(info.Env(), "closeOnExec: fd is not a number");
+    return info.Env().Undefined();
+  }
+  const int error = fcntl(fd.As<Napi::Number>().Int32Value(), F_SETFD, FD_CLOEXEC) == 0 ? 0 : errno;
+  return Napi::Number::New(info.Env(), error);
+}
+
+// A JavaScript array of strings; nothing after it has thrown.
+std::optional<std::vector<std::string>> textsArgument(const Napi::CallbackInfo& info, std::size_t index) {
+  if (!info[index].IsArray()) {
+    throwTypeError(info.Env(), "replaceProcess: argument is not an array of strings");
+    return std::nullopt;
+  }
+  const auto array = info[index].As<Napi::Array>();
+  std::vector<std::string> texts;
+  for (std::uint32_t i = 0; i < array.Length(); i++) {
+    const Napi::Value text = array.Get(i);
+    if (!text.IsString()) {
+      throwTypeError(info.Env(), "replaceProcess: argument is not an array of strings");
+      return std::nullopt;
+    }
+    texts.push_back(text.As<Napi::String>().Utf8Value());
+  }
+  return texts;
+}
+
+std::vector<char*> pointersTo(std::vector<std::string>& texts) {
+  std::vector<char*> pointers;
+  for (std::string& text : texts) pointers.push_back(text.data());
+  pointers.push_back(nullptr);
+  return pointers;
+}
+
+Napi::Value replaceProcess(const Napi::CallbackInfo& info) {
+  const auto path = textArgument(info, {"replaceProcess", "path", 0});
+  if (!path) return info.Env().Undefined();
+  auto arguments = textsArgument(info, 1);
+  if (!arguments) return info.Env().Undefined();
+  auto environment = textsArgument(info, 2);
+  if (!environment) return info.Env().Undefined();
+  execve(path->c_str(), pointersTo(*arguments).data(), pointersTo(*environment).data());
+  return Napi::Number::New(info.Env(), errno);
 }
 
 int openAndLock(const char* path) {
@@ -119,6 +168,8 @@ Napi::Value overwriteFreedHeap(const Napi::CallbackInfo& info) {
 
 void exportSyscalls(Napi::Env env, Napi::Object exports) {
   exports.Set("unmount", Napi::Function::New<unmount>(env, "unmount"));
+  exports.Set("closeOnExec", Napi::Function::New<closeOnExec>(env, "closeOnExec"));
+  exports.Set("replaceProcess", Napi::Function::New<replaceProcess>(env, "replaceProcess"));
   exports.Set("lockFile", Napi::Function::New<lockFile>(env, "lockFile"));
   exports.Set("userId", Napi::Function::New<userId>(env, "userId"));
   exports.Set("groupId", Napi::Function::New<groupId>(env, "groupId"));

@@ -17,6 +17,13 @@ export const agentLimits = {
   /** Periods without an answer after which the stream is given up. */
   missedAnswers: 3,
   maxQueuedReceipts: 10_000,
+  /** About 70 bytes each: they must fit one message; what is left out is delivered again. */
+  maxHoldings: 10_000,
+  /** About 200 bytes each. */
+  maxReceiptsPerMessage: 2_000,
+  /** Up to `maxErrorChars` each. */
+  maxStatusesPerMessage: 500,
+  maxErrorChars: 500,
   leaseCheckMs: 1_000,
   describeMs: 5_000,
   stopGraceMs: 1_000,

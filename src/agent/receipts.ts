@@ -27,10 +27,10 @@ export class Receipts {
     return this.#queue.length;
   }
 
-  /** Signs and hands out all that wait; the caller sends them. */
-  take(): MessageInitShape<typeof ReceiptSchema>[] {
+  /** Signs and hands out the oldest that wait, at most `max`; the caller sends them. */
+  take(max: number): MessageInitShape<typeof ReceiptSchema>[] {
     const { key, nodeId, clusterId } = this.#identity;
-    return this.#queue.splice(0).map((wiped) => ({
+    return this.#queue.splice(0, max).map((wiped) => ({
       secretId: wiped.secretId,
       version: wiped.version,
       reason: wiped.reason,

@@ -122,6 +122,7 @@ async function hello(
     proof: signBytes(identity.key, statement),
     holdings: vault
       .holdings()
+      .slice(0, agentLimits.maxHoldings)
       .map(({ secretId, version, ciphertextDigest }) => ({ secretId, version, ciphertextDigest })),
   };
 }
@@ -217,7 +218,7 @@ class AssignmentReader {
   #delivered = new Map<string, DeliveredVersion>();
   #pendingBytes = 0;
   #open = false;
-  #revision = 0;
+  #hasApplied = false;
 
   constructor(parts: StreamParts, sessionKey: Plaintext, channel: AgentChannel) {
     this.#parts = parts;
@@ -259,14 +260,14 @@ class AssignmentReader {
 
   async commit(revision: number): Promise<void> {
     if (!this.#open) throw new InroError('protocol', 'a commit outside of an assignment');
-    const { tasks, receipts, onApplied } = this.#parts;
+    const { tasks, onApplied } = this.#parts;
     const reports = tasks.apply(this.#wanted, this.#delivered, this.#sessionKey);
     this.#delivered = new Map();
     this.#pendingBytes = 0;
     this.#open = false;
-    this.#revision = revision;
+    this.#hasApplied = true;
     onApplied(revision);
-    await this.#send(reports, receipts.take());
+    await this.#report(revision, reports);
   }
 
   /** Wipes that happen on their own, such as at the end of a grace, are reported as they come. */
@@ -274,20 +275,25 @@ class AssignmentReader {
     const { clock, receipts } = this.#parts;
     while (!signal.aborted) {
       await clock.sleep(agentLimits.leaseCheckMs, signal);
-      if (receipts.pending > 0 && this.#revision > 0 && !signal.aborted)
-        await this.#send([], receipts.take());
+      if (receipts.pending > 0 && this.#hasApplied && !signal.aborted) await this.#report(0, []);
     }
   }
 
-  async #send(reports: readonly TaskReport[], receipts: ReturnType<Receipts['take']>): Promise<void> {
-    const tasks = reports.map(({ taskId, state, error, atMs }) => ({
+  /** In messages of bounded size; the revision stands in the last one, when everything else has been said. */
+  async #report(revision: number, reports: readonly TaskReport[]): Promise<void> {
+    const { receipts } = this.#parts;
+    const statuses = reports.map(({ taskId, state, error, atMs }) => ({
       taskId,
       state: wireState(state),
-      error,
+      error: error.slice(0, agentLimits.maxErrorChars),
       atMs: BigInt(atMs),
     }));
-    await this.#channel.send({
-      message: { case: 'applied', value: { revision: BigInt(this.#revision), tasks, receipts } },
-    });
+    for (let isLast = false; !isLast;) {
+      const tasks = statuses.splice(0, agentLimits.maxStatusesPerMessage);
+      const wiped = receipts.take(agentLimits.maxReceiptsPerMessage);
+      isLast = statuses.length === 0 && receipts.pending === 0;
+      const value = { revision: BigInt(isLast ? revision : 0), tasks, receipts: wiped };
+      await this.#channel.send({ message: { case: 'applied', value } });
+    }
   }
 }

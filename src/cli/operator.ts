@@ -1,9 +1,10 @@
 /** An operator's connection to a manager, and waiting until the nodes have done what he changed. */
-import { InroError } from '../model/error.js';
+import { statSync } from 'node:fs';
+import { asInroError, InroError } from '../model/error.js';
 import { Control, type Changed } from '../proto/gen/inro/v1/control_pb.js';
 import { call, connectUnix, type Connection } from '../rpc/client.js';
 import { paths } from './paths.js';
-import { formatTable } from './print.js';
+import { formatTable, printJson, printLine } from './print.js';
 
 export interface ManagerOption {
   /** `unix:PATH`; INRO_MANAGER and the usual socket stand in for it. */
@@ -23,7 +24,9 @@ export async function withManager<T>(
       remedy: 'operators reach a manager through its socket: --manager unix:PATH, or INRO_MANAGER=unix:PATH',
     });
   }
-  const connection = connectUnix(address.slice('unix:'.length), 'the manager');
+  const path = address.slice('unix:'.length);
+  checkOwner(path);
+  const connection = connectUnix(path, 'the manager');
   try {
     return await use(connection);
   } catch (error) {
@@ -31,6 +34,19 @@ export async function withManager<T>(
   } finally {
     connection.close();
   }
+}
+
+/** A value is sealed for whoever serves this socket: it must be this user's own, or root's. */
+function checkOwner(path: string): void {
+  const uid = statSync(path, { throwIfNoEntry: false })?.uid;
+  if (uid === undefined || uid === 0 || uid === process.getuid?.()) return;
+  throw new InroError(
+    'not_permitted',
+    `the socket ${path} belongs to another user (uid ${uid}): it is not trusted`,
+    {
+      remedy: 'name the right manager with --manager unix:PATH',
+    },
+  );
 }
 
 /** @throws pending, saying who has not done it, when the nodes take longer than 30 s or a task failed. */
@@ -55,6 +71,30 @@ export async function settle(
     remedy:
       "the nodes go on with it; look again with 'inro service ps SERVICE' and 'inro node ls' (--detach does not wait)",
   });
+}
+
+/**
+ * Removes one thing after the other, prints those that are gone, and throws the first failure at the end.
+ * @param remove gives the id of what it removed.
+ */
+export async function removeEach(
+  names: readonly string[],
+  { json }: { json?: boolean },
+  remove: (name: string) => Promise<string>,
+): Promise<void> {
+  const removed: { id: string }[] = [];
+  const failures: unknown[] = [];
+  for (const name of names) {
+    try {
+      removed.push({ id: await remove(name) });
+      if (json !== true) printLine(name);
+    } catch (error) {
+      failures.push(error);
+    }
+  }
+  if (json === true) printJson(removed);
+  for (const failure of failures.slice(1)) process.stderr.write(`inro: ${asInroError(failure).message}\n`);
+  if (failures.length > 0) throw failures[0];
 }
 
 function notRunning(error: InroError, address: string): InroError {

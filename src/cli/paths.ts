@@ -3,7 +3,9 @@ import { homedir } from 'node:os';
 import { join } from 'node:path';
 
 const isRoot = process.getuid?.() === 0;
-const runFolder = isRoot ? '/run/inro' : join(process.env['XDG_RUNTIME_DIR'] ?? '/tmp', 'inro');
+const runFolder = isRoot
+  ? '/run/inro'
+  : join(process.env.XDG_RUNTIME_DIR ?? `/run/user/${process.getuid?.() ?? 'nobody'}`, 'inro');
 const stateFolder = isRoot
   ? '/var/lib/inro'
   : join(process.env['XDG_STATE_HOME'] ?? join(homedir(), '.local/state'), 'inro');

@@ -49,7 +49,7 @@ export function control(parts: AllControlParts): Registration {
     status: dispatcher.statusOf(node.id),
     ...(node.description === undefined ? {} : { description: node.description }),
     createdMs: node.createdMs,
-    lastSeenMs: dispatcher.session(node.id) === undefined ? node.lastSeenMs : BigInt(clock.now()),
+    lastSeenMs: BigInt(dispatcher.lastSeenMs(node.id) ?? node.lastSeenMs),
     certificateExpiresMs: node.certificateExpiresMs,
     tasks: view.tasksOfNode(node.id).filter((task) => !hasEnded(stateOf(task.state))).length,
     address: node.address,

@@ -46,6 +46,7 @@ export function secretHandlers({
     version: number,
     ciphertext: Uint8Array,
     sealedKey: Uint8Array,
+    createdMs: bigint,
   ): void => {
     const sizeBytes = valueBytesOf(ciphertext);
     const ciphertextDigest = digestOf(ciphertext);
@@ -53,7 +54,7 @@ export function secretHandlers({
     const record = create(VersionRecordSchema, {
       secretId,
       version,
-      createdMs: BigInt(clock.now()),
+      createdMs,
       sizeBytes,
       ciphertextDigest,
       sealedKey: kept,
@@ -75,8 +76,8 @@ export function secretHandlers({
         }
         if ((await tx.get(tables.secrets, id)) !== undefined)
           throw new InroError('already_exists', `secret id ${id} exists already`);
-        keepVersion(tx, id, 1, ciphertext, sealedKey);
         const now = BigInt(clock.now());
+        keepVersion(tx, id, 1, ciphertext, sealedKey, now);
         tx.put(
           tables.secrets,
           id,
@@ -108,7 +109,7 @@ export function secretHandlers({
               },
             );
           }
-          keepVersion(tx, id, version, ciphertext, sealedKey);
+          keepVersion(tx, id, version, ciphertext, sealedKey, secret.updatedMs);
           secret.currentVersion = version;
         }
         tx.put(tables.secrets, id, secret);

@@ -95,6 +95,13 @@ export class Dispatcher {
     return now - heardAtMs <= period * managerLimits.missedBeats ? 'ready' : 'down';
   }
 
+  /** Wall-clock ms at which the node was heard last since this manager started. */
+  lastSeenMs(nodeId: string): number | undefined {
+    const { clock } = this.#parts;
+    const heardAtMs = this.#sessions.get(nodeId)?.heardAtMs ?? this.#heardAtMs.get(nodeId);
+    return heardAtMs === undefined ? undefined : Math.round(clock.now() - (clock.boottimeMs() - heardAtMs));
+  }
+
   /** Calls back whenever a node may have come further. Returns how to stop. */
   onProgress(report: () => void): () => void {
     this.#progress.add(report);

@@ -43,7 +43,8 @@ export function matches(record: Filterable, filters: readonly string[]): boolean
   const wanted: Record<string, string[]> = { name: [], id: [], label: [] };
   for (const filter of filters) {
     const at = filter.indexOf('=');
-    const list = at < 0 ? undefined : wanted[filter.slice(0, at)];
+    const key = filter.slice(0, Math.max(at, 0));
+    const list = Object.hasOwn(wanted, key) ? wanted[key] : undefined;
     if (list === undefined) {
       throw new InroError('bad_input', `filter ${quoted(filter)} is not understood`, {
         remedy: 'write --filter name=BEGINNING, id=BEGINNING, label=KEY or label=KEY=VALUE',

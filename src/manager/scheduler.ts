@@ -132,10 +132,12 @@ export class Scheduler {
     const constraints = service.constraints.map(parseConstraint);
     const candidates = [...this.#parts.readyNodes()].filter((id) => satisfies({ id }, constraints));
     const ofService = (id: string): number => tasks.filter((t) => t.nodeId === id && !isOver(t)).length;
-    const ofAll = (id: string): number => this.#parts.view.tasksOfNode(id).filter((t) => !isOver(t)).length;
+    // The view does not know yet what this transaction places.
+    const ofOthers = (id: string): number =>
+      this.#parts.view.tasksOfNode(id).filter((t) => t.serviceId !== service.id && !isOver(t)).length;
     return candidates
-      .map((id) => ({ id, mine: ofService(id), all: ofAll(id) }))
-      .sort((a, b) => a.mine - b.mine || a.all - b.all || (a.id < b.id ? -1 : 1))[0]?.id;
+      .map((id) => ({ id, mine: ofService(id), others: ofOthers(id) }))
+      .sort((a, b) => a.mine - b.mine || a.others - b.others || (a.id < b.id ? -1 : 1))[0]?.id;
   }
 
   #whyNoNode(service: ServiceRecord): string {

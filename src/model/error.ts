@@ -15,7 +15,6 @@ export const errorCodes = {
   foreign_cluster: 'fatal',
   in_use: 'fatal',
   internal: 'fatal',
-  lease_expired: 'temporary',
   mount_failed: 'fatal',
   no_fuse: 'fatal',
   no_identity: 'fatal',

@@ -13,6 +13,7 @@ const fullBelowBytes = 256 * 1024;
 export function openLmdbStore(path: string): Store {
   const database = openDatabase(path);
   const listeners = new Set<(change: Change) => void>();
+  const unheard: Change[] = [];
   const currentRevision = (): number => readRevision(database.getBinary(revisionKey));
 
   return {
@@ -20,14 +21,20 @@ export function openLmdbStore(path: string): Store {
       const stored = database.getBinary(key);
       return stored === undefined ? undefined : entry(key, stored);
     },
-    list: async (prefix) =>
-      [...database.getRange({ start: prefix, end: `${prefix}\uffff`, snapshot: true })].map(
-        ({ key, value }) => entry(key, value),
-      ),
+    list: async (prefix) => {
+      const entries: Entry[] = [];
+      for (const { key, value } of database.getRange({ start: prefix, snapshot: true })) {
+        if (!key.startsWith(prefix)) break;
+        if (key !== revisionKey) entries.push(entry(key, value));
+      }
+      return entries;
+    },
     commit: async (commit) => {
       const revision = write(database, path, commit, currentRevision);
-      const change = { revision, puts: commit.puts, deletes: commit.deletes };
-      for (const listener of listeners) listener(change);
+      unheard.push({ revision, puts: commit.puts, deletes: commit.deletes });
+      if (unheard.length > 1) return revision; // a listener commits: who tells it the first change tells it this one next
+      for (let next = unheard[0]; next !== undefined; unheard.shift(), next = unheard[0])
+        for (const listener of listeners) listener(next);
       return revision;
     },
     revision: async () => currentRevision(),
@@ -40,15 +47,17 @@ export function openLmdbStore(path: string): Store {
 }
 
 function openDatabase(path: string): RootDatabase<Buffer, string> {
+  const options = {
+    path,
+    encoding: 'binary' as const,
+    // With overlapping syncs, or asynchronous transactions, a full disk hangs or throws twice.
+    overlappingSync: false,
+    noSubdir: false,
+    maxDbs: 1,
+    permissionsMode: 0o600, // known to lmdb, but not to its types
+  };
   try {
-    // overlappingSync:false and synchronous transactions: with a full disk the others hang or throw twice.
-    return open<Buffer, string>({
-      path,
-      encoding: 'binary',
-      overlappingSync: false,
-      noSubdir: false,
-      maxDbs: 1,
-    });
+    return open<Buffer, string>(options);
   } catch (error) {
     const message = (error as Error).message;
     if (/MDB_INVALID|MDB_CORRUPTED|MDB_VERSION|not an LMDB|corrupt/i.test(message)) {

@@ -47,11 +47,15 @@ export async function transact<T>(
 function begin(store: Store): { tx: Transaction; commit: () => Commit } {
   const seen = new Map<string, number>();
   const written = new Map<string, Uint8Array | undefined>();
+  // The first reading counts: what was decided may rest on it.
+  const note = (key: string, revision: number): void => {
+    if (!seen.has(key)) seen.set(key, revision);
+  };
 
   const read = async (key: string): Promise<Uint8Array | undefined> => {
     if (written.has(key)) return written.get(key);
     const entry = await store.get(key);
-    seen.set(key, entry?.revision ?? 0);
+    note(key, entry?.revision ?? 0);
     return entry?.value;
   };
 
@@ -62,10 +66,12 @@ function begin(store: Store): { tx: Transaction; commit: () => Commit } {
     },
     async list(table, prefix = '') {
       const entries = await store.list(table.prefix + prefix);
-      for (const { key, revision } of entries) seen.set(key, revision);
-      return entries
-        .filter(({ key }) => !written.has(key) || written.get(key) !== undefined)
-        .map(({ key, value }) => decodeRecord(table, key, written.get(key) ?? value));
+      for (const { key, revision } of entries) note(key, revision);
+      const own = [...written].filter(([key]) => key.startsWith(table.prefix + prefix));
+      const values = new Map([...entries.map(({ key, value }) => [key, value] as const), ...own]);
+      return [...values]
+        .sort(([a], [b]) => (a < b ? -1 : 1))
+        .flatMap(([key, value]) => (value === undefined ? [] : [decodeRecord(table, key, value)]));
     },
     put: (table, id, record) => void written.set(table.prefix + id, encodeRecord(table, record)),
     delete: (table, id) => void written.set(table.prefix + id, undefined),

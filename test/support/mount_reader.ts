@@ -152,7 +152,7 @@ function serve(): void {
     try {
       const result = calls[call]?.(...args);
       // A Stats object cannot pass between processes as it is.
-      reply.result = result instanceof fs.Stats ? { ...result } : result;
+      reply.result = result instanceof fs.Stats ? Object.fromEntries(Object.entries(result)) : result;
     } catch (error) {
       reply.failure = errnoName(error);
     }

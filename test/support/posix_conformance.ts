@@ -37,7 +37,7 @@ export const checks: Record<string, Check> = {
     assert.match(lines[5] ?? '', /^dr-xr-xr-x 3 root root .* web$/);
   },
 
-  'ls -la shows a secret as the issue shows it': async (mount, context) => {
+  'ls -la shows a secret': async (mount, context) => {
     publish(context, { files: { my_secret_data: '0123456789abcdef' } });
     const listing = await shell(`LC_ALL=C ls -la ${mount}/web`);
     assert.match(listing, /^-r--r--r-- 1 root root +16 Feb 29 +2024 my_secret_data$/m);

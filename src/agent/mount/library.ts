@@ -8,7 +8,7 @@ import { createRequire } from 'node:module';
 import { constants } from 'node:os';
 import { dirname, join } from 'node:path';
 import { InroError } from '../../model/error.js';
-import { addon, type Addon } from '../../system/addon.js';
+import { addon } from '../../system/addon.js';
 
 /** dlfcn.h; node:os does not name it. */
 const RTLD_NODELETE = 0x1000;
@@ -196,10 +196,8 @@ function load(): Loaded {
  * Called in the same turn of the event loop as the mount, before any child can be started.
  */
 function keepDeviceFromChildren(): void {
-  const { closeOnExec } = addon() as Addon & { closeOnExec?(fd: number): number };
-  if (closeOnExec === undefined) return;
   for (const fd of readdirSync('/proc/self/fd')) {
-    if (linkOf(`/proc/self/fd/${fd}`) === '/dev/fuse') closeOnExec(Number(fd));
+    if (linkOf(`/proc/self/fd/${fd}`) === '/dev/fuse') addon().closeOnExec(Number(fd));
   }
 }
 

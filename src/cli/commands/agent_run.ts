@@ -1,6 +1,7 @@
 /** inro agent run */
 import { startAgent } from '../../agent/agent.js';
 import { systemClock, systemRandom } from '../../system/clock.js';
+import { restartWithoutBlockCache } from '../../system/heap.js';
 import { createLogger } from '../log.js';
 import { paths } from '../paths.js';
 import { checkMayMount } from '../privilege.js';
@@ -14,6 +15,7 @@ export interface AgentRunOptions {
 
 export async function agentRun({ state, mount, socket }: AgentRunOptions): Promise<void> {
   checkMayMount('inro agent run');
+  restartWithoutBlockCache();
   const stopped = untilStopped();
   const log = await createLogger('agent', 'info');
   const agent = await startAgent({

@@ -10,6 +10,7 @@ import { parseJoinToken } from '../../pki/join_token.js';
 import { checkAddress } from '../../rpc/address.js';
 import { addon } from '../../system/addon.js';
 import { systemClock as clock, systemRandom as random } from '../../system/clock.js';
+import { restartWithoutBlockCache } from '../../system/heap.js';
 import { createLogger } from '../log.js';
 import { paths } from '../paths.js';
 import { printLine } from '../print.js';
@@ -17,6 +18,7 @@ import { checkMayMount } from '../privilege.js';
 import { untilStopped } from '../shutdown.js';
 
 const temporaryPrefix = 'inro-dev-';
+const startMs = 60_000;
 
 export interface DevOptions {
   state?: string;
@@ -26,6 +28,7 @@ export interface DevOptions {
 
 export async function dev({ state, mount = paths.mount, listen = '127.0.0.1:0' }: DevOptions): Promise<void> {
   checkMayMount('inro dev');
+  restartWithoutBlockCache();
   checkAddress(listen);
   const stopped = untilStopped();
   const log = await createLogger('inro dev', 'warn');
@@ -71,7 +74,8 @@ export async function dev({ state, mount = paths.mount, listen = '127.0.0.1:0' }
 function removeLeftOvers(): void {
   for (const name of readdirSync(tmpdir()).filter((entry) => entry.startsWith(temporaryPrefix))) {
     const folder = join(tmpdir(), name);
-    const { uid } = lstatSync(folder);
+    const { uid, mtimeMs } = lstatSync(folder);
+    if (Date.now() - mtimeMs < startMs) continue; // it may be about to take its lock
     if (uid === process.getuid?.() && addon().lockFile(join(folder, 'manager', 'lock')) >= 0) {
       rmSync(folder, { recursive: true, force: true });
     }

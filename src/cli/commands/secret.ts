@@ -4,7 +4,7 @@ import { checkLabels, checkName, type Labels } from '../../model/name.js';
 import { Control, type Secret } from '../../proto/gen/inro/v1/control_pb.js';
 import { call } from '../../rpc/client.js';
 import { systemRandom } from '../../system/clock.js';
-import { settle, withManager, type ManagerOption } from '../operator.js';
+import { removeEach, settle, withManager, type ManagerOption } from '../operator.js';
 import { ago, iso, labelText, printFacts, printJson, printLine, printTable } from '../print.js';
 
 interface Common extends ManagerOption {
@@ -98,15 +98,9 @@ export async function secretInspect(names: string[], options: Common): Promise<v
 }
 
 export async function secretRm(names: string[], options: Common): Promise<void> {
-  await withManager(options, async (manager) => {
-    const removed: string[] = [];
-    for (const name of names) {
-      const { id } = await call(manager, Control, 'removeSecret', { name });
-      removed.push(id);
-      if (options.json !== true) printLine(name);
-    }
-    if (options.json === true) printJson(removed.map((id) => ({ id })));
-  });
+  await withManager(options, (manager) =>
+    removeEach(names, options, async (name) => (await call(manager, Control, 'removeSecret', { name })).id),
+  );
 }
 
 function secretJson(secret: Secret) {

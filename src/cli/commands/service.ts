@@ -7,7 +7,7 @@ import { Control, type Service, type Task } from '../../proto/gen/inro/v1/contro
 import type { Reference } from '../../proto/gen/inro/v1/common_pb.js';
 import { stateOf } from '../../proto/task_state.js';
 import { call } from '../../rpc/client.js';
-import { settle, withManager, type ManagerOption } from '../operator.js';
+import { removeEach, settle, withManager, type ManagerOption } from '../operator.js';
 import { ago, iso, labelText, octal, printFacts, printJson, printLine, printTable } from '../print.js';
 
 interface Common extends ManagerOption {
@@ -138,16 +138,13 @@ export async function serviceInspect(names: string[], options: Common): Promise<
 }
 
 export async function serviceRm(names: string[], options: Common): Promise<void> {
-  await withManager(options, async (manager) => {
-    const removed: string[] = [];
-    for (const name of names) {
+  await withManager(options, (manager) =>
+    removeEach(names, options, async (name) => {
       const changed = await call(manager, Control, 'removeService', { name });
       await settle(manager, changed, options);
-      removed.push(changed.id);
-      if (options.json !== true) printLine(name);
-    }
-    if (options.json === true) printJson(removed.map((id) => ({ id })));
-  });
+      return changed.id;
+    }),
+  );
 }
 
 function referencesOf(texts: readonly string[]) {

@@ -5,7 +5,6 @@ import { promisify } from 'node:util';
 import test, { type ExecutionContext } from 'ava';
 import { createFuseNativeDriver, type FuseNativeOptions } from '../../../src/agent/mount/fuse_native.js';
 import { openArena } from '../../../src/crypto/arena.js';
-import { addon } from '../../../src/system/addon.js';
 import { guardMounts } from '../../support/mount_guard.js';
 import { MountReader } from '../../support/mount_reader.js';
 import { checks, type ConformanceContext } from '../../support/posix_conformance.js';
@@ -155,9 +154,7 @@ mounting('one driver mounts once, and again after an unmount', async (t) => {
 });
 
 // A child that had it would keep readers hanging after a SIGKILL of this process.
-const needsCloseOnExec = canMount && !('closeOnExec' in addon()) ? test.serial.failing : mounting;
-
-needsCloseOnExec('no child process gets the FUSE device', async (t) => {
+mounting('no child process gets the FUSE device', async (t) => {
   await mounted(t);
   const { stdout } = await promisify(execFile)('sh', ['-c', 'ls -l /proc/self/fd/'], { cwd: '/' });
   t.regex(stdout, / 0 -> /);

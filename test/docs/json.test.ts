@@ -1,0 +1,180 @@
+/** docs/json.md against the built program: each command that takes --json is run, and every field it prints is in its table. */
+import { readFileSync } from 'node:fs';
+import type { ExecutionContext } from 'ava';
+import test from 'ava';
+import { Host, scenario } from '../support/host.js';
+import { inro } from '../support/inro.js';
+
+interface Shape {
+  isList: boolean;
+  /** Type by path, in the page's order: `versions`, `versions[].version`. */
+  fields: Map<string, string>;
+}
+
+// The compiled test stands in dist/test/docs.
+const page = readFileSync(new URL('../../../docs/json.md', import.meta.url), 'utf8');
+
+/** By command, such as `secret ls`. */
+const documented = new Map<string, Shape>(
+  page
+    .split(/^## /m)
+    .slice(1)
+    .flatMap((section) => {
+      const [heading = '', ...lines] = section.split('\n');
+      const rows = lines
+        .filter((line) => line.startsWith('| `'))
+        .map((line) => line.split('|').map((cell) => cell.trim().replaceAll('`', '')))
+        .map(([, path, type]) => [path as string, type as string] as const);
+      const shape = { isList: lines.some((line) => line.startsWith('A list')), fields: new Map(rows) };
+      return [...heading.matchAll(/`inro ([^`]+)`/g)].map(
+        ([, command]) => [command as string, shape] as const,
+      );
+    }),
+);
+
+const isString = (value: unknown): value is string => typeof value === 'string';
+const isListOf = (is: (item: unknown) => boolean) => (value: unknown) =>
+  Array.isArray(value) && value.length > 0 && value.every(is);
+const isObject = (value: unknown): value is Record<string, unknown> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value);
+const isId = (value: unknown): boolean => isString(value) && /^[0-9a-z]{25}$/.test(value);
+const isTime = (value: unknown): boolean =>
+  isString(value) && new Date(value).toISOString() === value && Date.parse(value) > 0;
+
+/** The samples below fill every list and map, so an empty one is a wrong sample. */
+const types: Record<string, (value: unknown) => boolean> = {
+  string: isString,
+  id: isId,
+  'id or empty': (value) => value === '' || isId(value),
+  time: isTime,
+  'time or null': (value) => value === null || isTime(value),
+  integer: Number.isSafeInteger,
+  boolean: (value) => typeof value === 'boolean',
+  map: (value) => isObject(value) && Object.keys(value).length > 0 && Object.values(value).every(isString),
+  object: isObject,
+  'list of strings': isListOf(isString),
+  'list of objects': isListOf(isObject),
+};
+
+function checkFields(
+  t: ExecutionContext,
+  command: string,
+  fields: Shape['fields'],
+  value: Record<string, unknown>,
+  prefix = '',
+): void {
+  const here = [...fields.keys()].filter(
+    (path) => path.startsWith(prefix) && !/[.[]/.test(path.slice(prefix.length)),
+  );
+  t.deepEqual(
+    Object.keys(value).map((key) => prefix + key),
+    here,
+    `fields of inro ${command}`,
+  );
+  for (const path of here) {
+    const type = fields.get(path) as string;
+    const field = value[path.slice(prefix.length)];
+    t.true(
+      types[type]?.(field),
+      `inro ${command}: ${path} is ${JSON.stringify(field)}, documented as ${type}`,
+    );
+    if (isObject(field) && type === 'object') checkFields(t, command, fields, field, `${path}.`);
+    if (type === 'list of objects') {
+      for (const item of field as Record<string, unknown>[])
+        checkFields(t, command, fields, item, `${path}[].`);
+    }
+  }
+}
+
+function checkOutput(t: ExecutionContext, command: string, printed: string): unknown {
+  const shape = documented.get(command);
+  if (shape === undefined) throw new Error(`docs/json.md has no section for inro ${command}`);
+  const value: unknown = JSON.parse(printed);
+  t.is(
+    printed,
+    `${JSON.stringify(value, undefined, 2)}\n`,
+    `inro ${command}: one value, indented by two spaces`,
+  );
+  t.is(Array.isArray(value), shape.isList, `inro ${command}: a list or one object`);
+  const objects = shape.isList ? (value as Record<string, unknown>[]) : [value as Record<string, unknown>];
+  t.not(objects.length, 0, `inro ${command}: a sample that prints something`);
+  for (const object of objects) checkFields(t, command, shape.fields, object);
+  return value;
+}
+
+test('the page has a section for each command that takes --json, and for no other', async (t) => {
+  const names = async (args: string[]): Promise<string[]> => {
+    const { stdout } = await inro([...args, '--help']);
+    return [...(stdout.split('\nCommands:\n')[1] ?? '').matchAll(/^ {2}([a-z]+)/gm)].map(
+      ([, name]) => name as string,
+    );
+  };
+  const takesJson: string[] = [];
+  for (const group of await names([])) {
+    for (const name of group === 'help' ? [] : await names([group])) {
+      if (name === 'help') continue;
+      const { stdout } = await inro([group, name, '--help']);
+      if (/^ +--json\b/m.test(stdout)) takesJson.push(`${group} ${name}`);
+    }
+  }
+  t.deepEqual([...documented.keys()].sort(), takesJson.sort());
+});
+
+scenario('each command prints the fields of its table, with their types', async (t) => {
+  const host = await Host.of(t);
+  const { manager, nodeId } = await host.startCluster();
+  const seen = new Set<string>();
+  const check = async (command: string, args: string[], stdin = ''): Promise<unknown> => {
+    const { code, stdout, stderr } = await host.inro([...command.split(' '), '--json', ...args], { stdin });
+    t.is(code, 0, `inro ${command}: ${stderr}`);
+    t.is(stderr, '', `inro ${command}: standard error`);
+    seen.add(command);
+    return checkOutput(t, command, stdout);
+  };
+
+  await check('secret create', ['--label', 'tier=db', 'db_password'], 'first');
+  await check('secret update', ['db_password', '-'], 'second');
+  await check('service create', [
+    '--name',
+    'web',
+    '--secret',
+    'db_password',
+    '--label',
+    'a=b',
+    '--constraint',
+    `node.id==${nodeId}`,
+  ]);
+  await check('service update', ['--label-add', 'c=d', 'web']);
+  for (const command of ['secret ls', 'service ls', 'node ls', 'agent status']) await check(command, []);
+  await check('secret inspect', ['db_password']);
+  await check('service inspect', ['web']);
+  await check('service ps', ['web']);
+  await check('node inspect', [nodeId]);
+  await check('token show', ['worker']);
+  const { token } = (await check('token rotate', ['worker'])) as { token: string };
+  await check(
+    'agent join',
+    ['--token', '-', '--manager', manager.address, '--state', '/var/lib/inro/another'],
+    token,
+  );
+  await check('service rm', ['web']);
+  await check('secret rm', ['db_password']);
+  t.deepEqual([...seen].sort(), [...documented.keys()].sort());
+});
+
+scenario(
+  'a node that has never attached, a task without a node, and a failure are as the page says',
+  async (t) => {
+    const host = await Host.of(t);
+    const manager = await host.startManager();
+    await host.join(await host.ask(['token', 'show', 'worker']), manager.address);
+    const [node] = await host.json<{ lastSeenAt: string | null }[]>(['node', 'ls']);
+    t.is(node?.lastSeenAt, null);
+    await host.ask(['service', 'create', '--detach', '--name', 'web']);
+    const [task] = await host.json(['service', 'ps', 'web']);
+    t.like(task, { state: 'NEW', node: '', nodeId: '' });
+    const failed = await host.inro(['secret', 'rm', '--json', 'nothing']);
+    t.like(failed, { code: 1, stdout: '' });
+    t.regex(failed.stderr, /^inro: no secret "nothing"/);
+  },
+);

@@ -1,0 +1,160 @@
+/**
+ * The agent's side of a stream, spoken by hand: every message can be what an honest agent would send, or not.
+ * It speaks to whatever is at the other end, in memory or on a network.
+ */
+import { drawExchangeKey, sharedKey, type ExchangeKey } from '../../src/crypto/exchange.js';
+import { openArena, type Arena } from '../../src/crypto/arena.js';
+import { digestOf, openValue, unwrap } from '../../src/crypto/envelope.js';
+import { readPrivateKey, signBytes } from '../../src/crypto/signing.js';
+import { receiptStatement, sessionKeyStatement } from '../../src/crypto/statement.js';
+import type { AgentChannel } from '../../src/agent/stream.js';
+import type { TaskState } from '../../src/model/task.js';
+import type {
+  AssignedTask,
+  Challenge,
+  DeliveredVersion,
+  Holding,
+  ManagerMessage,
+  Welcome,
+} from '../../src/proto/gen/inro/v1/dispatcher_pb.js';
+import { wireState } from '../../src/proto/task_state.js';
+import type { FakeIdentity } from './fake_authority.js';
+
+export interface Assignment {
+  complete: boolean;
+  revision: number;
+  tasks: AssignedTask[];
+  removed: string[];
+  versions: DeliveredVersion[];
+}
+
+export interface HelloChanges {
+  /** Signs the session key instead of the node's own. */
+  signWith?: string;
+  /** Signed instead of this stream's. */
+  nonce?: Uint8Array;
+  clusterId?: string;
+  nodeId?: string;
+  sessionKey?: Uint8Array;
+  proof?: Uint8Array;
+  holdings?: Pick<Holding, 'secretId' | 'version' | 'ciphertextDigest'>[];
+  hostname?: string;
+}
+
+export type Receipt = Omit<Parameters<typeof receiptStatement>[0], 'clusterId' | 'nodeId'>;
+
+export class FakeNode {
+  readonly channel: AgentChannel;
+  readonly identity: FakeIdentity;
+  readonly arena: Arena = openArena(8 << 20);
+  readonly session: ExchangeKey = drawExchangeKey(this.arena);
+  challenge: Challenge | undefined;
+  welcome: Welcome | undefined;
+  readonly #messages: AsyncIterator<ManagerMessage>;
+
+  constructor(channel: AgentChannel, identity: FakeIdentity) {
+    this.channel = channel;
+    this.identity = identity;
+    this.#messages = channel.messages[Symbol.asyncIterator]();
+  }
+
+  /** The next message; undefined when the manager ended the stream. @throws when it broke it. */
+  async next(): Promise<ManagerMessage['message'] | undefined> {
+    const { done, value } = await this.#messages.next();
+    return done === true ? undefined : value.message;
+  }
+
+  /** The next message, which must be of this kind. */
+  async expect<C extends ManagerMessage['message']['case']>(
+    wanted: C,
+  ): Promise<Extract<ManagerMessage['message'], { case: C }>> {
+    const message = await this.next();
+    if (message?.case !== wanted) throw new Error(`got ${message?.case ?? 'the end'} instead of ${wanted}`);
+    return message as Extract<ManagerMessage['message'], { case: C }>;
+  }
+
+  /** Everything up to the end of the stream. */
+  async rest(): Promise<ManagerMessage['message'][]> {
+    const all: ManagerMessage['message'][] = [];
+    for (let next = await this.next(); next !== undefined; next = await this.next()) all.push(next);
+    return all;
+  }
+
+  /** Answers the challenge with a Hello. */
+  async hello(changes: HelloChanges = {}): Promise<void> {
+    this.challenge ??= (await this.expect('challenge')).value;
+    const { nodeId, keyPem } = this.identity;
+    const sessionKey = changes.sessionKey ?? this.session.publicKey;
+    const bootId = 'a-boot';
+    const statement = sessionKeyStatement({
+      nonce: changes.nonce ?? this.challenge.nonce,
+      clusterId: changes.clusterId ?? this.challenge.clusterId,
+      nodeId: changes.nodeId ?? nodeId,
+      bootId,
+      sessionKey,
+    });
+    const proof = changes.proof ?? signBytes(readPrivateKey(changes.signWith ?? keyPem), statement);
+    const description = { hostname: changes.hostname ?? `host-${nodeId.slice(0, 4)}` };
+    const holdings = changes.holdings ?? [];
+    await this.channel.send({
+      message: { case: 'hello', value: { description, bootId, sessionKey, proof, holdings } },
+    });
+  }
+
+  /** An honest beginning: hello, welcome, the complete assignment. */
+  async begin(changes: HelloChanges = {}): Promise<Assignment> {
+    await this.hello(changes);
+    this.welcome = (await this.expect('welcome')).value;
+    return this.assignment();
+  }
+
+  /** The next assignment, from begin to commit. */
+  async assignment(): Promise<Assignment> {
+    const { complete } = (await this.expect('begin')).value;
+    const assignment: Assignment = { complete, revision: 0, tasks: [], removed: [], versions: [] };
+    for (;;) {
+      const message = await this.next();
+      if (message?.case === 'commit') return { ...assignment, revision: Number(message.value.revision) };
+      if (message?.case !== 'change') throw new Error(`got ${message?.case ?? 'the end'} in an assignment`);
+      const { change } = message.value;
+      if (change.case === 'putTask') assignment.tasks.push(change.value);
+      else if (change.case === 'putVersion') assignment.versions.push(change.value);
+      else if (change.case === 'removeTaskId') assignment.removed.push(change.value);
+    }
+  }
+
+  /** Says that the assignment is done, and its tasks in this state. */
+  async applied(
+    { revision, tasks }: Pick<Assignment, 'revision'> & { tasks: readonly { id: string }[] },
+    state: TaskState = 'RUNNING',
+    error = '',
+  ): Promise<void> {
+    const statuses = tasks.map(({ id }) => ({ taskId: id, state: wireState(state), error, atMs: 0n }));
+    await this.channel.send({
+      message: { case: 'applied', value: { revision: BigInt(revision), tasks: statuses, receipts: [] } },
+    });
+  }
+
+  receipt(receipt: Receipt, changes: { signWith?: string } = {}) {
+    const { nodeId, keyPem } = this.identity;
+    const clusterId = this.challenge?.clusterId ?? '';
+    const statement = receiptStatement({ clusterId, nodeId, ...receipt });
+    return {
+      ...receipt,
+      wipedMs: BigInt(receipt.wipedMs),
+      durationUs: BigInt(receipt.durationUs),
+      signature: signBytes(readPrivateKey(changes.signWith ?? keyPem), statement),
+    };
+  }
+
+  /** @returns the value in clear. @throws envelope when it is not for this session, or not what it says. */
+  open(delivered: DeliveredVersion, session: ExchangeKey = this.session): string {
+    const { ciphertext, sealedKey, secretId, version } = delivered;
+    const sealingKey = this.welcome?.sealingKey?.publicKey ?? new Uint8Array();
+    const clusterId = this.challenge?.clusterId ?? '';
+    const key = sharedKey(sealingKey, session.secret, this.arena);
+    const binding = { clusterId, secretId, version, ciphertextDigest: digestOf(ciphertext) };
+    const contentKey = unwrap('delivered', sealedKey, binding, key, this.arena);
+    return new TextDecoder().decode(openValue(ciphertext, contentKey, this.arena).expose());
+  }
+}
