@@ -79,8 +79,12 @@ Napi::Value replaceProcess(const Napi::CallbackInfo& info) {
   if (!arguments) return info.Env().Undefined();
   auto environment = textsArgument(info, 2);
   if (!environment) return info.Env().Undefined();
+  // Node marked them close-on-exec at its start, for its own children.
+  for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) fcntl(fd, F_SETFD, 0);
   execve(path->c_str(), pointersTo(*arguments).data(), pointersTo(*environment).data());
-  return Napi::Number::New(info.Env(), errno);
+  const int error = errno;
+  for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) fcntl(fd, F_SETFD, FD_CLOEXEC);
+  return Napi::Number::New(info.Env(), error);
 }
 
 int openAndLock(const char* path) {

@@ -92,7 +92,7 @@ export async function removeEach(
       failures.push(error);
     }
   }
-  if (json === true) printJson(removed);
+  if (json === true && removed.length > 0) printJson(removed);
   for (const failure of failures.slice(1)) process.stderr.write(`inro: ${asInroError(failure).message}\n`);
   if (failures.length > 0) throw failures[0];
 }

@@ -197,6 +197,8 @@ export class NodeSession {
   #checkReceipt({ secretId, version, reason, wipedMs, durationUs, signature }: Receipt): void {
     const { clusterId, log } = this.#parts;
     const { nodeId } = this;
+    if ([wipedMs, durationUs].some((time) => time < 0n || time > BigInt(Number.MAX_SAFE_INTEGER)))
+      throw new InroError('protocol', 'a receipt has a time that cannot be');
     const statement = receiptStatement({
       clusterId,
       nodeId,

@@ -63,6 +63,15 @@ export async function openManagerState(
   try {
     const entry = await transact(store, (tx) => tx.get(tables.cluster, 'self'));
     const isNew = entry.result === undefined;
+    // Written after the cluster record: where it is, the record has been lost, and the keys must not be.
+    if (isNew && readFileIfThere(join(folder, 'manager.crt')) !== undefined)
+      throw new InroError(
+        'state_unusable',
+        `the store in ${storePath} is empty, but ${folder} belongs to a cluster`,
+        {
+          remedy: 'restore the whole folder from one backup',
+        },
+      );
     const cluster = entry.result ?? (await makeCluster(folder, store, surroundings));
     if (cluster.format !== storeFormat) {
       throw new InroError(

@@ -49,7 +49,10 @@ export interface Addon {
   unmount(path: string): number;
   /** fcntl(fd, F_SETFD, FD_CLOEXEC): children do not inherit it. Returns 0 or an errno. */
   closeOnExec(fd: number): number;
-  /** execve(2): the same process, another program. `environment` is `NAME=VALUE` texts. Returns an errno, or never. */
+  /**
+   * execve(2): the same process, another program. `environment` is `NAME=VALUE` texts. Only descriptors 0 to 2 stay
+   * open. Returns an errno, or never.
+   */
   replaceProcess(path: string, args: readonly string[], environment: readonly string[]): number;
   /** Opens (creating with 0600) and flock(LOCK_EX | LOCK_NB)s a file for the life of this process: its descriptor, or -errno (-EWOULDBLOCK: another process holds it). */
   lockFile(path: string): number;

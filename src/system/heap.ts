@@ -13,7 +13,8 @@ export function keepsSmallBlocks(): boolean {
 
 /**
  * Starts this very program anew, in the same process and with the same arguments, with the tunable set. Does
- * nothing when it is set already; to be called before anything is opened or begun.
+ * nothing when it is set already; to be called before anything is opened or begun. Only standard input, output
+ * and error live through it: whoever hands the process other descriptors sets the tunable himself.
  */
 export function restartWithoutBlockCache(): void {
   if (!keepsSmallBlocks()) return;
