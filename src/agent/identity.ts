@@ -8,6 +8,7 @@ import { publicKeyOf, readPrivateKey, type KeyObject } from '../crypto/signing.j
 import { InroError } from '../model/error.js';
 import type { Certificate } from '../pki/certificate.js';
 import { verifyNodeCertificate } from '../pki/verify.js';
+import { checkAddress } from '../rpc/address.js';
 import { makeStateFolder, readFileIfThere, replaceFile } from '../system/files.js';
 
 export interface Identity {
@@ -22,7 +23,7 @@ export interface Identity {
   managers: readonly string[];
 }
 
-const agentFile = z.strictObject({ managers: z.array(z.string().min(1)).min(1) });
+const agentFile = z.strictObject({ managers: z.array(z.string().transform(checkAddress)).min(1) });
 
 const files = { key: 'node.key', certificate: 'node.crt', root: 'ca.crt', agent: 'agent.json' };
 

@@ -59,6 +59,7 @@ export class Session {
       try {
         await this.#once(manager, signal, () => (backoffMs = 0));
         log.info({ manager }, 'the manager ended the stream');
+        this.#set('connecting', manager, this.#status.lastError);
       } catch (thrown) {
         const error = asInroError(thrown);
         if (signal.aborted) break;

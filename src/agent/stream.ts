@@ -59,10 +59,9 @@ export async function attach(channel: AgentChannel, parts: StreamParts): Promise
   try {
     const messages = channel.messages[Symbol.asyncIterator]();
     const { value: challenge } = await expect(messages, 'challenge');
-    await channel.send({
-      message: { case: 'hello', value: await hello(challenge, ephemeral.publicKey, parts) },
-    });
+    const value = await hello(challenge, ephemeral.publicKey, parts);
     const helloMs = parts.clock.boottimeMs();
+    await channel.send({ message: { case: 'hello', value } });
     const { value: welcome } = await expect(messages, 'welcome');
     late.cancel();
     shared = sharedKey(provedSealingKey(welcome, parts.identity), ephemeral.secret, parts.arena);

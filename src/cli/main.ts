@@ -22,6 +22,8 @@ const program = new Command('inro')
     'Secrets for the hosts that need them: delivered to locked memory, read through a mount, wiped when the task goes.',
   )
   .version(version, '-V, --version')
+  // What an option is when it is not given stands in its description: commander would add `(default: [])`.
+  .configureHelp({ optionDescription: ({ description }) => description })
   .showHelpAfterError("(try 'inro --help', or --help after a command)");
 
 /** A command that talks to a manager. */
@@ -132,7 +134,7 @@ const secretSyntax = 'NAME or source=NAME,target=FILE,uid=U,gid=G,mode=OCTAL (re
 operator(service, 'create [IMAGE]', 'create a service; its tasks get its secrets')
   .requiredOption('--name <NAME>', 'its name')
   .option('--secret <SECRET>', `a secret: ${secretSyntax}`, collect, [])
-  .option('--replicas <N>', 'how many tasks', wholeNumber, 1)
+  .option('--replicas <N>', 'how many tasks (1 if not given)', wholeNumber, 1)
   .option('--constraint <EXPR>', 'where tasks may run: node.id==ID, node.id!=ID (repeatable)', collect, [])
   .option('-l, --label <KEY=VALUE>', 'a label (repeatable)', collectLabel, {})
   .option(...detach)

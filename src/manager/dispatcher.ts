@@ -1,6 +1,7 @@
 /** All agents' streams: who is here, who needs to hear of a change, and what the nodes report. */
 import type { Logger } from 'pino';
 import { InroError } from '../model/error.js';
+import { isId } from '../model/id.js';
 import { isForward } from '../model/task.js';
 import { TaskState } from '../proto/gen/inro/v1/common_pb.js';
 import {
@@ -155,7 +156,7 @@ export class Dispatcher {
     if (tasks.length === 0) return;
     await transact(this.#parts.store, async (tx) => {
       for (const status of tasks) {
-        const task = await tx.get(tables.tasks, status.taskId);
+        const task = isId(status.taskId) ? await tx.get(tables.tasks, status.taskId) : undefined;
         if (task === undefined) continue; // removed meanwhile, with its service
         if (task.nodeId !== session.nodeId) {
           this.#parts.log.warn(

@@ -58,7 +58,9 @@ function outstanding(
     for (let slot = 1; slot <= service.replicas; slot++) {
       const newest = newestOf(tasks.filter((task) => task.slot === slot));
       if (newest?.state === TaskState.RUNNING) continue;
-      hopeless ||= newest !== undefined && hasEnded(stateOf(newest.state));
+      // One that ended before the last change to the service says nothing about it: another takes its place.
+      hopeless ||=
+        newest !== undefined && hasEnded(stateOf(newest.state)) && newest.updatedMs >= service.updatedMs;
       const nodeId = newest?.nodeId ?? '';
       missing.push({
         nodeId,

@@ -42,12 +42,12 @@ export function fromServiceError(error: ServiceError, to: string): InroError {
   switch (error.code) {
     case status.UNAVAILABLE:
     case status.DEADLINE_EXCEEDED:
-      return new InroError('unreachable', `${to} does not answer: ${error.details}`, { cause: error });
+      return new InroError('unreachable', `${to} does not answer: ${plainDetails(error)}`, { cause: error });
     case status.RESOURCE_EXHAUSTED:
       return new InroError('too_large', `${to} refused a message: ${error.details}`, { cause: error });
     case status.UNIMPLEMENTED:
-      return new InroError('not_supported', `${to} does not know this call`, {
-        remedy: 'its version is older: upgrade it first',
+      return new InroError('not_supported', `${to} does not offer this call`, {
+        remedy: 'check that this is the right address or socket; if it is, its version is older: upgrade it',
         cause: error,
       });
     case status.CANCELLED:
@@ -57,6 +57,14 @@ export function fromServiceError(error: ServiceError, to: string): InroError {
     default:
       return new InroError('protocol', `${to}: ${error.details}`, { cause: error });
   }
+}
+
+/** Without what grpc-js puts around the cause. */
+function plainDetails({ details }: ServiceError): string {
+  return details
+    .replace(/^No connection established\. Last error: (Error: )?/, '')
+    .replace(/\.? Resolution note: *$/, '')
+    .trim();
 }
 
 function parseCarried(bytes: Buffer): InroError | undefined {

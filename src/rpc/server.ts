@@ -2,13 +2,15 @@
  * Serving: each service is registered with who may call it, and everything else is refused. Handlers are
  * plain async functions; what they throw becomes a status with code and remedy.
  */
-import { rmSync } from 'node:fs';
+import { lstatSync, rmSync } from 'node:fs';
 import net from 'node:net';
 import { dirname } from 'node:path';
 import type { Duplex } from 'node:stream';
 import {
+  logVerbosity,
   Server,
   ServerCredentials,
+  setLogVerbosity,
   type sendUnaryData,
   type ServerDuplexStream,
   type ServerUnaryCall,
@@ -22,6 +24,9 @@ import { rpcLimits } from './limits.js';
 import { peerOf, type Peer } from './peer.js';
 import { channelOf, type Channel } from './stream.js';
 import { serverCredentials, type ServerIdentity } from './tls.js';
+
+// What grpc-js would print on standard error, it also throws: it is said once, in our words.
+setLogVerbosity(logVerbosity.NONE);
 
 export interface CallContext<P extends Peer = Peer> {
   peer: P;
@@ -121,6 +126,8 @@ export async function listenUnix(
   try {
     process.umask(0o022);
     makeFolder(dirname(path), 0o755);
+    if (lstatSync(path, { throwIfNoEntry: false })?.isSocket() === false)
+      throw new Error('something else is there, and stays');
     rmSync(path, { force: true });
     process.umask(0o177);
     await bind(server, `unix:${path}`, ServerCredentials.createInsecure());

@@ -1,7 +1,9 @@
 /** The embedded store: lmdb, one durable transaction for each commit. */
 import { statfsSync } from 'node:fs';
+import { join } from 'node:path';
 import { open, type RootDatabase } from 'lmdb';
 import { InroError } from '../model/error.js';
+import { faultOf } from './lmdb_file.js';
 import type { Change, Commit, Entry, Store } from './store.js';
 
 const revisionKey = '\u0000revision';
@@ -57,20 +59,26 @@ function openDatabase(path: string): RootDatabase<Buffer, string> {
     permissionsMode: 0o600, // known to lmdb, but not to its types
   };
   try {
+    const fault = faultOf(join(path, 'data.mdb'));
+    if (fault !== undefined) throw corrupt(path, fault);
     return open<Buffer, string>(options);
   } catch (error) {
-    const message = (error as Error).message;
-    if (/MDB_INVALID|MDB_CORRUPTED|MDB_VERSION|not an LMDB|corrupt/i.test(message)) {
-      throw new InroError('store_corrupt', `the store in ${path} is damaged: ${message}`, {
-        remedy: 'stop the manager and restore the folder from a backup',
-        cause: error,
-      });
-    }
+    if (error instanceof InroError) throw error;
+    const { message } = error as Error;
+    if (/MDB_INVALID|MDB_CORRUPTED|MDB_VERSION|not an LMDB|corrupt/i.test(message))
+      throw corrupt(path, message, error);
     throw new InroError('state_unusable', `the store in ${path} cannot be opened: ${message}`, {
       remedy: 'check that the folder belongs to this user and that its disk has room',
       cause: error,
     });
   }
+}
+
+function corrupt(path: string, fault: string, cause?: unknown): InroError {
+  return new InroError('store_corrupt', `the store in ${path} is damaged: ${fault}`, {
+    remedy: 'stop the manager and restore the folder from a backup',
+    cause,
+  });
 }
 
 function write(

@@ -1,4 +1,5 @@
 /** inro agent run */
+import { resolve } from 'node:path';
 import { startAgent } from '../../agent/agent.js';
 import { systemClock, systemRandom } from '../../system/clock.js';
 import { restartWithoutBlockCache } from '../../system/heap.js';
@@ -20,7 +21,7 @@ export async function agentRun({ state, mount, socket }: AgentRunOptions): Promi
   const log = await createLogger('agent', 'info');
   const agent = await startAgent({
     stateFolder: state ?? paths.agentState,
-    mountPath: mount ?? paths.mount,
+    mountPath: resolve(mount ?? paths.mount),
     socketPath: socket ?? paths.agentSocket,
     clock: systemClock,
     random: systemRandom,

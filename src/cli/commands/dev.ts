@@ -1,7 +1,7 @@
 /** inro dev: manager and agent on this host, in one process, until Ctrl-C. */
 import { lstatSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { startAgent } from '../../agent/agent.js';
 import { hasIdentity } from '../../agent/identity.js';
 import { joinCluster } from '../../agent/join.js';
@@ -53,7 +53,7 @@ export async function dev({ state, mount = paths.mount, listen = '127.0.0.1:0' }
     }
     const agent = await startAgent({
       stateFolder: agentFolder,
-      mountPath: mount,
+      mountPath: resolve(mount),
       socketPath: paths.agentSocket,
       managers: [manager.address],
       clock,
