@@ -6,10 +6,11 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { publicKeyOf, readPrivateKey, type KeyObject } from '../crypto/signing.js';
 import { InroError } from '../model/error.js';
-import type { Certificate } from '../pki/certificate.js';
+import { readCertificate, type Certificate } from '../pki/certificate.js';
+import { readRoot } from '../pki/root.js';
 import { verifyNodeCertificate } from '../pki/verify.js';
 import { checkAddress } from '../rpc/address.js';
-import { makeStateFolder, readFileIfThere, replaceFile } from '../system/files.js';
+import { makeStateFolder, parseFile, readFileIfThere, replaceFile } from '../system/files.js';
 
 export interface Identity {
   nodeId: string;
@@ -60,7 +61,10 @@ export function loadIdentity(folder: string, now: number): Identity {
       remedy: 'restore the folder, or empty it and join again with a fresh token',
     });
   }
-  const key = readPrivateKey(keyPem);
+  const remedy = 'restore the folder, or empty it and join again with a fresh token';
+  const key = parseFile(join(folder, files.key), keyPem, readPrivateKey, remedy);
+  parseFile(join(folder, files.root), rootPem, readRoot, remedy);
+  parseFile(join(folder, files.certificate), certificatePem, readCertificate, remedy);
   const certificate = verifyNodeCertificate(certificatePem, {
     rootPem,
     role: 'worker',

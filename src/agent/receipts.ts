@@ -27,16 +27,24 @@ export class Receipts {
     return this.#queue.length;
   }
 
-  /** Signs and hands out the oldest that wait, at most `max`; the caller sends them. */
-  take(max: number): MessageInitShape<typeof ReceiptSchema>[] {
+  /** The oldest that wait, at most `max`; what could not be sent is put back. */
+  take(max: number): Wiped[] {
+    return this.#queue.splice(0, max);
+  }
+
+  putBack(wiped: readonly Wiped[]): void {
+    this.#queue.unshift(...wiped);
+  }
+
+  signed(wiped: Wiped): MessageInitShape<typeof ReceiptSchema> {
     const { key, nodeId, clusterId } = this.#identity;
-    return this.#queue.splice(0, max).map((wiped) => ({
+    return {
       secretId: wiped.secretId,
       version: wiped.version,
       reason: wiped.reason,
       wipedMs: BigInt(wiped.wipedMs),
       durationUs: BigInt(wiped.durationUs),
       signature: signBytes(key, receiptStatement({ clusterId, nodeId, ...wiped })),
-    }));
+    };
   }
 }

@@ -291,8 +291,12 @@ class AssignmentReader {
       const tasks = statuses.splice(0, agentLimits.maxStatusesPerMessage);
       const wiped = receipts.take(agentLimits.maxReceiptsPerMessage);
       isLast = statuses.length === 0 && receipts.pending === 0;
-      const value = { revision: BigInt(isLast ? revision : 0), tasks, receipts: wiped };
-      await this.#channel.send({ message: { case: 'applied', value } });
+      const signed = wiped.map((one) => receipts.signed(one));
+      const value = { revision: BigInt(isLast ? revision : 0), tasks, receipts: signed };
+      await this.#channel.send({ message: { case: 'applied', value } }).catch((error: unknown) => {
+        receipts.putBack(wiped);
+        throw error;
+      });
     }
   }
 }

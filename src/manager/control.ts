@@ -15,7 +15,7 @@ import { transact } from '../store/transaction.js';
 import { secretHandlers, type ControlParts } from './control_secrets.js';
 import { serviceHandlers } from './control_services.js';
 import type { Dispatcher } from './dispatcher.js';
-import { find, matches } from './find.js';
+import { find, matcher } from './find.js';
 import { waitForNodes } from './wait.js';
 
 export interface AllControlParts extends ControlParts {
@@ -87,12 +87,15 @@ export function control(parts: AllControlParts): Registration {
 
     getNode: async ({ name }) => shownNode(find('node', view.nodes, name, hostnameOf)),
 
-    listNodes: async ({ filters }) => ({
-      nodes: [...view.nodes.values()]
-        .filter((node) => matches({ id: node.id, name: hostnameOf(node), labels: {} }, filters))
-        .sort((a, b) => Number(a.createdMs - b.createdMs))
-        .map(shownNode),
-    }),
+    listNodes: async ({ filters }) => {
+      const isWanted = matcher(filters);
+      return {
+        nodes: [...view.nodes.values()]
+          .filter((node) => isWanted({ id: node.id, name: hostnameOf(node), labels: {} }))
+          .sort((a, b) => Number(a.createdMs - b.createdMs))
+          .map(shownNode),
+      };
+    },
 
     wait: (request, { signal }) => waitForNodes(request, { view, dispatcher, clock }, signal),
   });

@@ -16,7 +16,7 @@ import type { Handlers } from '../rpc/server.js';
 import type { Store } from '../store/store.js';
 import { ciphertextPrefix, secretNamePrefix, tables, versionKey } from '../store/tables.js';
 import { transact, type Transaction } from '../store/transaction.js';
-import { find, matches } from './find.js';
+import { find, matcher } from './find.js';
 import type { Keyring } from './keyring.js';
 import type { ClusterView } from './view.js';
 
@@ -154,7 +154,7 @@ export function secretHandlers({
 
     listSecrets: async ({ filters }) => ({
       secrets: [...view.secrets.values()]
-        .filter((secret) => matches(secret, filters))
+        .filter(matcher(filters))
         .sort((a, b) => (a.name < b.name ? -1 : 1))
         .map((secret) => shownSecret(secret, view)),
     }),

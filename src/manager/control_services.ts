@@ -16,7 +16,7 @@ import type { Handlers } from '../rpc/server.js';
 import { secretNamePrefix, serviceNamePrefix, tables } from '../store/tables.js';
 import { transact, type Transaction } from '../store/transaction.js';
 import { changedLabels, type ControlParts } from './control_secrets.js';
-import { find, matches } from './find.js';
+import { find, matcher } from './find.js';
 import type { ClusterView } from './view.js';
 
 type ControlHandlers = Handlers<typeof Control, 'local'>;
@@ -101,7 +101,7 @@ export function serviceHandlers(
 
     listServices: async ({ filters }) => ({
       services: [...view.services.values()]
-        .filter((service) => matches(service, filters))
+        .filter(matcher(filters))
         .sort((a, b) => (a.name < b.name ? -1 : 1))
         .map((service) => shownService(service, view)),
     }),

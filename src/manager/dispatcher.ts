@@ -1,9 +1,11 @@
 /** All agents' streams: who is here, who needs to hear of a change, and what the nodes report. */
+import { create } from '@bufbuild/protobuf';
 import type { Logger } from 'pino';
 import { InroError } from '../model/error.js';
 import { isId } from '../model/id.js';
+import { printable } from '../model/name.js';
 import { isForward } from '../model/task.js';
-import { TaskState } from '../proto/gen/inro/v1/common_pb.js';
+import { NodeDescriptionSchema, TaskState } from '../proto/gen/inro/v1/common_pb.js';
 import {
   Dispatcher as DispatcherService,
   type Applied,
@@ -15,6 +17,7 @@ import { serve, type Registration } from '../rpc/server.js';
 import { tables } from '../store/tables.js';
 import { transact } from '../store/transaction.js';
 import { managerLimits } from './limits.js';
+import { keptDescription } from './node_record.js';
 import { NodeSession, type NodeSessionParts } from './node_session.js';
 
 export type NodeStatus = 'ready' | 'down' | 'unknown';
@@ -78,9 +81,9 @@ export class Dispatcher {
     });
   }
 
-  /** Nodes with a live stream. */
+  /** Nodes with a live stream that is not silent. */
   readyNodes(): string[] {
-    return [...this.#sessions.keys()];
+    return [...this.#sessions.keys()].filter((id) => this.statusOf(id) === 'ready');
   }
 
   session(nodeId: string): NodeSession | undefined {
@@ -122,7 +125,8 @@ export class Dispatcher {
     await transact(store, async (tx) => {
       const node = await tx.get(tables.nodes, session.nodeId);
       if (node === undefined) throw new InroError('not_permitted', `node ${session.nodeId} was removed`);
-      if (hello.description !== undefined) node.description = hello.description;
+      if (hello.description !== undefined)
+        node.description = create(NodeDescriptionSchema, keptDescription(hello.description));
       node.lastSeenMs = BigInt(clock.now());
       node.address = session.address;
       tx.put(tables.nodes, node.id, node);
@@ -167,7 +171,7 @@ export class Dispatcher {
         }
         if (!isNews(task, status)) continue;
         task.state = status.state;
-        task.error = status.error.slice(0, managerLimits.maxErrorChars);
+        task.error = printable(status.error, managerLimits.maxErrorChars);
         task.updatedMs = BigInt(this.#parts.clock.now());
         tx.put(tables.tasks, task.id, task);
       }

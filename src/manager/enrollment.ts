@@ -13,6 +13,7 @@ import type { Store } from '../store/store.js';
 import { tables } from '../store/tables.js';
 import { transact } from '../store/transaction.js';
 import { managerLimits } from './limits.js';
+import { keptDescription } from './node_record.js';
 
 export interface EnrollmentParts {
   authority: Authority;
@@ -47,7 +48,7 @@ export function enrollment({
       const node = create(NodeRecordSchema, {
         id: nodeId,
         role: 'worker',
-        ...(description === undefined ? {} : { description }),
+        ...(description === undefined ? {} : { description: keptDescription(description) }),
         createdMs: BigInt(clock.now()),
         certificateSerial: certificate.serial,
         certificateExpiresMs: BigInt(certificate.notAfterMs),

@@ -39,7 +39,7 @@ export interface Filterable {
  * Docker's filters: `name=` and `id=` match beginnings and are alternatives; `label=K` or `label=K=V` must all hold.
  * @throws bad_input for another key.
  */
-export function matches(record: Filterable, filters: readonly string[]): boolean {
+export function matcher(filters: readonly string[]): (record: Filterable) => boolean {
   const wanted: Record<string, string[]> = { name: [], id: [], label: [] };
   for (const filter of filters) {
     const at = filter.indexOf('=');
@@ -53,11 +53,10 @@ export function matches(record: Filterable, filters: readonly string[]): boolean
     list.push(filter.slice(at + 1));
   }
   const { name = [], id = [], label = [] } = wanted;
-  return (
+  return (record) =>
     (name.length === 0 || name.some((beginning) => record.name.startsWith(beginning))) &&
     (id.length === 0 || id.some((beginning) => record.id.startsWith(beginning))) &&
-    label.every((text) => hasLabel(record.labels, text))
-  );
+    label.every((text) => hasLabel(record.labels, text));
 }
 
 function hasLabel(labels: Record<string, string>, text: string): boolean {

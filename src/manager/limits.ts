@@ -15,6 +15,8 @@ export const managerLimits = {
   maxHoldings: 100_000,
   maxStatusesPerMessage: 10_000,
   maxErrorChars: 1_000,
+  /** Of each text in what a node says of itself. */
+  maxDescriptionChars: 255,
   certificateLifetimeMs: 90 * dayMs,
   /** Swarm's restart delay: a failed task is replaced after it. */
   restartDelayMs: 5_000,

@@ -102,7 +102,8 @@ export class Scheduler {
     let live = inSlot.find((task) => !isOver(task) && task.desiredState === TaskState.RUNNING);
     if (live === undefined) {
       const lastEndMs = Math.max(0, ...inSlot.filter((t) => failed(t)).map((t) => Number(t.updatedMs)));
-      if (lastEndMs + managerLimits.restartDelayMs > this.#parts.clock.now()) return this.#later(service.id);
+      const sinceEndMs = this.#parts.clock.now() - lastEndMs; // negative when the clock was set back: then it tells nothing
+      if (sinceEndMs >= 0 && sinceEndMs < managerLimits.restartDelayMs) return this.#later(service.id);
       live = this.#newTask(service, slot);
       tasks.push(live);
       tx.put(tables.tasks, live.id, live);

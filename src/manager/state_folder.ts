@@ -21,17 +21,25 @@ import { newId } from '../model/id.js';
 import { createAuthority, openAuthority, type Authority } from '../pki/authority.js';
 import { readCertificate } from '../pki/certificate.js';
 import { createCsr } from '../pki/csr.js';
+import { readRoot } from '../pki/root.js';
 import { makeJoinToken } from '../pki/join_token.js';
 import { ClusterRecordSchema, type ClusterRecord } from '../proto/gen/inro/v1/records_pb.js';
 import { openLmdbStore } from '../store/lmdb.js';
 import type { Store } from '../store/store.js';
 import { tables } from '../store/tables.js';
 import { transact } from '../store/transaction.js';
-import { claimStateFolder, makeStateFolder, readFileIfThere, replaceFile } from '../system/files.js';
+import {
+  claimStateFolder,
+  makeStateFolder,
+  parseFile,
+  readFileIfThere,
+  replaceFile,
+} from '../system/files.js';
 import { createKeyring, type Keyring } from './keyring.js';
 import { managerLimits } from './limits.js';
 
 const storeFormat = 1;
+const restore = 'restore the whole folder from a backup';
 
 export interface ManagerState {
   cluster: ClusterRecord;
@@ -83,7 +91,8 @@ export async function openManagerState(
       );
     }
     const { arena } = surroundings;
-    const authority = openAuthority(mustRead(folder, 'ca.crt'), mustRead(folder, 'ca.key'), surroundings);
+    const rootPem = mustRead(folder, 'ca.crt', readRoot);
+    const authority = openAuthority(rootPem, mustRead(folder, 'ca.key', readPrivateKey), surroundings);
     if (authority.clusterId !== cluster.id) {
       throw new InroError(
         'state_unusable',
@@ -137,17 +146,23 @@ function ownIdentity(
   authority: Authority,
   { clock, random }: StateSurroundings,
 ): { certificatePem: string; keyPem: string } {
-  const certificatePem = readFileIfThere(join(folder, 'manager.crt'));
+  const certificatePath = join(folder, 'manager.crt');
+  const certificatePem = readFileIfThere(certificatePath);
+  const certificate =
+    certificatePem === undefined
+      ? undefined
+      : parseFile(certificatePath, certificatePem, readCertificate, restore);
   const keyPem = readFileIfThere(join(folder, 'manager.key'));
-  if (certificatePem !== undefined && keyPem !== undefined) {
-    const { notAfterMs, notBeforeMs, publicKey } = readCertificate(certificatePem);
+  if (certificatePem !== undefined && certificate !== undefined && keyPem !== undefined) {
+    const { notAfterMs, notBeforeMs, publicKey } = certificate;
     // A stop between the two writes below leaves a key without its certificate.
-    const belong = publicKeyOf(readPrivateKey(keyPem)).equals(publicKey);
+    const key = parseFile(join(folder, 'manager.key'), keyPem, readPrivateKey, restore);
+    const belong = publicKeyOf(key).equals(publicKey);
     const now = clock.now();
     if (belong && now >= notBeforeMs && now < (notBeforeMs + notAfterMs) / 2)
       return { certificatePem, keyPem };
   }
-  const nodeId = certificatePem === undefined ? newId(random) : readCertificate(certificatePem).nodeId;
+  const nodeId = certificate?.nodeId ?? newId(random);
   const key = generateNodeKey();
   const csr = createCsr(key.privateKey);
   const issued = authority.issueNode({
@@ -161,10 +176,11 @@ function ownIdentity(
   return { certificatePem: issued.pem, keyPem: key.privatePem };
 }
 
-function mustRead(folder: string, name: string): string {
-  const text = readFileIfThere(join(folder, name));
-  if (text !== undefined) return text;
-  throw new InroError('state_unusable', `${join(folder, name)} is missing`, {
-    remedy: 'restore the whole folder from a backup',
-  });
+/** @param parse throws for what is not a file of this kind. @throws state_unusable, naming the file. */
+function mustRead(folder: string, name: string, parse: (text: string) => unknown): string {
+  const path = join(folder, name);
+  const text = readFileIfThere(path);
+  if (text === undefined) throw new InroError('state_unusable', `${path} is missing`, { remedy: restore });
+  parseFile(path, text, parse, restore);
+  return text;
 }

@@ -7,7 +7,7 @@ import type { Clock } from '../model/clock.js';
 import { hasEnded } from '../model/task.js';
 import { TaskState } from '../proto/gen/inro/v1/common_pb.js';
 import type { MissingSchema, WaitRequest } from '../proto/gen/inro/v1/control_pb.js';
-import type { TaskRecord } from '../proto/gen/inro/v1/records_pb.js';
+import type { ServiceRecord, TaskRecord } from '../proto/gen/inro/v1/records_pb.js';
 import { stateOf } from '../proto/task_state.js';
 import type { Dispatcher } from './dispatcher.js';
 import { managerLimits } from './limits.js';
@@ -58,9 +58,11 @@ function outstanding(
     for (let slot = 1; slot <= service.replicas; slot++) {
       const newest = newestOf(tasks.filter((task) => task.slot === slot));
       if (newest?.state === TaskState.RUNNING) continue;
-      // One that ended before the last change to the service says nothing about it: another takes its place.
+      // One that ended before the last change says nothing about it: another takes its place.
       hopeless ||=
-        newest !== undefined && hasEnded(stateOf(newest.state)) && newest.updatedMs >= service.updatedMs;
+        newest !== undefined &&
+        hasEnded(stateOf(newest.state)) &&
+        newest.updatedMs >= changedMs(service, view);
       const nodeId = newest?.nodeId ?? '';
       missing.push({
         nodeId,
@@ -81,6 +83,12 @@ function outstanding(
     }
   }
   return { missing, hopeless };
+}
+
+/** When the service, or a secret that it uses, was changed last. */
+function changedMs(service: ServiceRecord, view: ClusterView): bigint {
+  const times = service.references.map(({ secretId }) => view.secrets.get(secretId)?.updatedMs ?? 0n);
+  return times.reduce((latest, time) => (time > latest ? time : latest), service.updatedMs);
 }
 
 function newestOf(tasks: readonly TaskRecord[]): TaskRecord | undefined {

@@ -44,6 +44,12 @@ export function hasControl(text: string): boolean {
   return /[\u0000-\u001f\u007f-\u009f]/.test(text);
 }
 
+/** A text that somebody else chose, fit to be kept and shown: without control characters, cut to a length. */
+export function printable(text: string, maxChars: number): string {
+  // eslint-disable-next-line no-control-regex
+  return text.slice(0, maxChars).replace(/[\u0000-\u001f\u007f-\u009f]/g, '?');
+}
+
 /** The text as JSON writes it, cut to a length that fits a message; safe to print whatever it holds. */
 export function quoted(text: string): string {
   const json = JSON.stringify(text.length > 80 ? `${text.slice(0, 77)}...` : text);

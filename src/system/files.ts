@@ -95,6 +95,18 @@ export function replaceFile(path: string, content: string, mode: number): void {
   }
 }
 
+/** Reads a file's text as what it should be. @throws state_unusable, naming the file, for whatever `parse` throws. */
+export function parseFile<T>(path: string, text: string, parse: (text: string) => T, remedy: string): T {
+  try {
+    return parse(text);
+  } catch (error) {
+    throw new InroError('state_unusable', `${path} is damaged: ${(error as Error).message}`, {
+      remedy,
+      cause: error,
+    });
+  }
+}
+
 /** The file's text, or undefined when there is none. @throws state_unusable when it cannot be read. */
 export function readFileIfThere(path: string): string | undefined {
   try {

@@ -25,7 +25,7 @@ export function fakeStream(): ChannelPair<typeof AgentMessageSchema, typeof Mana
   return channelPair(AgentMessageSchema, ManagerMessageSchema);
 }
 
-export function channelPair<Up extends DescMessage, Down extends DescMessage>(
+function channelPair<Up extends DescMessage, Down extends DescMessage>(
   upSchema: Up,
   downSchema: Down,
 ): ChannelPair<Up, Down> {

@@ -66,6 +66,16 @@ export class FakeClock implements Clock {
     await settle();
   }
 
+  /** As after a suspend: the time is another, and what fell due meanwhile happens now, once. */
+  async jump(ms: number): Promise<void> {
+    this.#moveTo(this.#bootMs + ms);
+    const due = [...this.#alarms].filter(({ atMs }) => atMs <= this.#bootMs).sort((a, b) => a.atMs - b.atMs);
+    for (const alarm of due) {
+      if (this.#alarms.delete(alarm)) alarm.ring();
+    }
+    await settle();
+  }
+
   /** As an operator, NTP or a dead battery does it; boot time does not notice. */
   setWall(ms: number): void {
     this.#wallMs = ms;

@@ -33,7 +33,7 @@ import { fakeStore } from './fake_store.js';
 type Methods = (typeof Control)['method'];
 type Operators = Handlers<typeof Control, 'local'>;
 /** What operators call, without a connection. */
-export type Operate = <K extends keyof Methods & string>(
+export type Operate = <K extends keyof Methods>(
   name: K,
   request: InputInit<Methods[K]>,
 ) => Promise<OutputInit<Methods[K]>>;

@@ -50,7 +50,7 @@ export function fakeStore({
     unheard.push(change);
     if (unheard.length > 1) return; // a listener has committed; whoever tells the first tells this one next
     for (let next = unheard[0]; next !== undefined; unheard.shift(), next = unheard[0])
-      for (const listener of [...listeners]) listener(next);
+      for (const listener of listeners) listener(next);
   };
 
   return {

@@ -13,7 +13,7 @@ import test from 'ava';
 import { Daemon, program, run, type Result, type RunOptions } from './inro.js';
 
 /** Why no such machine can be made here; undefined when it can. */
-export const missing = whatIsMissing();
+const missing = whatIsMissing();
 
 /** A test that needs hosts: one at a time in its file, with time for what it starts, skipped with the reason. */
 export function scenario(

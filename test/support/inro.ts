@@ -5,6 +5,7 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
+import type { ExecutionContext } from 'ava';
 
 /** dist/src/cli/main.js */
 export const program = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
@@ -50,6 +51,15 @@ export async function run(command: readonly string[], options: RunOptions = {}):
   if (child.signalCode === 'SIGKILL')
     throw new Error(`${describe(command)} ended in ${timeoutMs} ms only by force: ${JSON.stringify(result)}`);
   return result;
+}
+
+/** Asserts a failure as an operator should see it: the code, words on standard error alone, and no stack. */
+export function refused(t: ExecutionContext, result: Result, code: 1 | 2, words: RegExp): void {
+  const { stdout, stderr } = result;
+  t.is(result.code, code, stderr);
+  t.is(stdout, '');
+  t.regex(stderr, words);
+  t.regex(stderr, /^inro: [^\n]+\n( {6}[^\n]+\n)?$/, 'one line, and at most one on what to do');
 }
 
 /** A command that runs until it is stopped. */

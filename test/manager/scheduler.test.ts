@@ -1,0 +1,291 @@
+import { create } from '@bufbuild/protobuf';
+import { randomBytes } from 'node:crypto';
+import test, { type ExecutionContext } from 'ava';
+import { pino } from 'pino';
+import { managerLimits } from '../../src/manager/limits.js';
+import { Scheduler } from '../../src/manager/scheduler.js';
+import { ClusterView } from '../../src/manager/view.js';
+import type { TaskState } from '../../src/model/task.js';
+import { ServiceRecordSchema, type TaskRecord } from '../../src/proto/gen/inro/v1/records_pb.js';
+import { stateOf, wireState } from '../../src/proto/task_state.js';
+import { tables } from '../../src/store/tables.js';
+import { transact } from '../../src/store/transaction.js';
+import { FakeClock, settle } from '../support/fake_clock.js';
+import { fakeStore, type FakeStoreOptions } from '../support/fake_store.js';
+
+const hourMs = 3_600_000;
+
+async function scheduling(t: ExecutionContext, nodes: string[] = [], options: FakeStoreOptions = {}) {
+  const store = fakeStore(options);
+  const clock = new FakeClock();
+  const view = await ClusterView.follow(store);
+  const ready = new Set(nodes);
+  const errors: string[] = [];
+  const log = pino({ level: 'error' }, { write: (line: string) => void errors.push(line) });
+  const scheduler = new Scheduler({ store, view, clock, random: randomBytes, log, readyNodes: () => ready });
+  t.teardown(() => scheduler.stop());
+
+  const tasks = (serviceId = 'web'): TaskRecord[] =>
+    view.tasksOfService(serviceId).sort((a, b) => a.slot - b.slot || Number(a.createdMs - b.createdMs));
+
+  return {
+    store,
+    clock,
+    view,
+    ready,
+    scheduler,
+    errors,
+    tasks,
+    /** `slot state node`, for each task. */
+    shown: (serviceId?: string): string[] =>
+      tasks(serviceId).map(({ slot, state, nodeId, desiredState }) =>
+        [
+          slot,
+          stateOf(state),
+          nodeId || '-',
+          ...(stateOf(desiredState) === 'RUNNING' ? [] : ['ending']),
+        ].join(' '),
+      ),
+    async service(id: string, change: { replicas?: number; constraints?: string[] } = {}): Promise<void> {
+      await transact(store, async (tx) => {
+        const known = await tx.get(tables.services, id);
+        tx.put(
+          tables.services,
+          id,
+          Object.assign(known ?? create(ServiceRecordSchema, { id, name: id, replicas: 1 }), change),
+        );
+      });
+      await settle();
+    },
+    /** As the node reports it. */
+    async report(task: TaskRecord | undefined, state: TaskState, error = ''): Promise<void> {
+      await transact(store, async (tx) => {
+        const record = await tx.get(tables.tasks, task?.id ?? '');
+        if (record === undefined) throw new Error('no such task');
+        Object.assign(record, { state: wireState(state), error, updatedMs: BigInt(clock.now()) });
+        tx.put(tables.tasks, record.id, record);
+      });
+      await settle();
+    },
+    async nodeReady(id: string): Promise<void> {
+      ready.add(id);
+      scheduler.nodeReady();
+      await settle();
+    },
+  };
+}
+
+test('replicas are spread over the ready nodes', async (t) => {
+  const s = await scheduling(t, ['a', 'b', 'c']);
+  await s.service('web', { replicas: 5 });
+  t.deepEqual(s.shown(), ['1 ASSIGNED a', '2 ASSIGNED b', '3 ASSIGNED c', '4 ASSIGNED a', '5 ASSIGNED b']);
+});
+
+test('among nodes with as many tasks of this service, the one with the fewest of all takes the next', async (t) => {
+  const s = await scheduling(t, ['a', 'b', 'c']);
+  await s.service('other', { replicas: 2 });
+  await s.service('web', { replicas: 1 });
+  t.deepEqual(s.shown('web'), ['1 ASSIGNED c']);
+});
+
+test('a task on a node stays there: it never moves', async (t) => {
+  const s = await scheduling(t, ['a']);
+  await s.service('web', { replicas: 2 });
+  const before = s.tasks().map(({ id }) => id);
+  await s.nodeReady('b');
+  s.ready.delete('a');
+  await s.service('web', { constraints: ['node.id!=a'] });
+  t.deepEqual(
+    s.tasks().map(({ id }) => id),
+    before,
+  );
+  t.deepEqual(s.shown(), ['1 ASSIGNED a', '2 ASSIGNED a']);
+});
+
+test('constraints narrow the nodes', async (t) => {
+  const s = await scheduling(t, ['a', 'b', 'c']);
+  await s.service('web', { replicas: 3, constraints: ['node.id==b'] });
+  await s.service('api', { replicas: 2, constraints: ['node.id!=a', 'node.id!=b'] });
+  t.deepEqual(s.shown('web'), ['1 ASSIGNED b', '2 ASSIGNED b', '3 ASSIGNED b']);
+  t.deepEqual(s.shown('api'), ['1 ASSIGNED c', '2 ASSIGNED c']);
+});
+
+test('without a node a task waits and says why, and starts when one is ready', async (t) => {
+  const s = await scheduling(t);
+  await s.service('web', { replicas: 2, constraints: ['node.id==b'] });
+  t.deepEqual(s.shown(), ['1 NEW -', '2 NEW -']);
+  t.deepEqual(
+    s.tasks().map(({ error }) => error),
+    ['no node is ready', 'no node is ready'],
+  );
+  await s.nodeReady('a');
+  t.deepEqual(s.shown(), ['1 NEW -', '2 NEW -']);
+  await s.nodeReady('b');
+  t.deepEqual(s.shown(), ['1 ASSIGNED b', '2 ASSIGNED b']);
+  t.deepEqual(
+    s.tasks().map(({ error }) => error),
+    ['', ''],
+  );
+});
+
+test('no node that satisfies the constraints is another reason than no node', async (t) => {
+  const s = await scheduling(t, ['a', 'b']);
+  await s.service('web', { constraints: ['node.id==c'] });
+  t.is(s.tasks()[0]?.error, 'none of 2 ready nodes satisfies node.id==c');
+});
+
+test('waiting costs no commits', async (t) => {
+  const s = await scheduling(t);
+  await s.service('web', { replicas: 3 });
+  const revision = await s.store.revision();
+  for (let n = 0; n < 5; n++) {
+    s.scheduler.nodeReady();
+    await s.clock.advance(10_000);
+  }
+  t.is(await s.store.revision(), revision);
+});
+
+test('scaling up makes tasks, scaling down ends those with the highest slots', async (t) => {
+  const s = await scheduling(t, ['a', 'b']);
+  await s.service('web', { replicas: 1 });
+  await s.report(s.tasks()[0], 'RUNNING');
+  await s.service('web', { replicas: 3 });
+  t.deepEqual(s.shown(), ['1 RUNNING a', '2 ASSIGNED b', '3 ASSIGNED a']);
+  await s.service('web', { replicas: 1 });
+  t.deepEqual(s.shown(), ['1 RUNNING a', '2 ASSIGNED b ending', '3 ASSIGNED a ending']);
+  await s.report(s.tasks()[1], 'SHUTDOWN');
+  await s.report(s.tasks()[2], 'SHUTDOWN');
+  t.deepEqual(s.shown(), ['1 RUNNING a', '2 SHUTDOWN b ending', '3 SHUTDOWN a ending']);
+});
+
+test('scaled down and up again, a slot gets a new task while the old one ends', async (t) => {
+  const s = await scheduling(t, ['a', 'b']);
+  await s.service('web', { replicas: 1 });
+  await s.service('web', { replicas: 0 });
+  await s.service('web', { replicas: 1 });
+  t.deepEqual(s.shown().sort(), ['1 ASSIGNED a ending', '1 ASSIGNED b']);
+});
+
+test('a task that waits for a node ends at once when it is not wanted any more', async (t) => {
+  const s = await scheduling(t);
+  await s.service('web', { replicas: 2 });
+  await s.service('web', { replicas: 1 });
+  t.deepEqual(s.shown(), ['1 NEW -', '2 SHUTDOWN - ending']);
+});
+
+for (const state of ['FAILED', 'REJECTED'] as const) {
+  test(`a task that is ${state} is replaced after the restart delay, not before`, async (t) => {
+    const s = await scheduling(t, ['a']);
+    await s.service('web');
+    await s.report(s.tasks()[0], state, 'it does not fit');
+    await s.clock.advance(managerLimits.restartDelayMs - 1);
+    t.deepEqual(s.shown(), [`1 ${state} a`]);
+    await s.clock.advance(1);
+    t.deepEqual(s.shown(), [`1 ${state} a`, '1 ASSIGNED a']);
+    t.is(s.tasks()[0]?.error, 'it does not fit', 'and says on why');
+  });
+}
+
+test('a task that completed or was shut down is replaced at once', async (t) => {
+  const s = await scheduling(t, ['a']);
+  await s.service('web');
+  await s.report(s.tasks()[0], 'SHUTDOWN');
+  t.deepEqual(s.shown(), ['1 SHUTDOWN a', '1 ASSIGNED a']);
+});
+
+test('one slot that fails for ever is tried once a delay, and its ended tasks are bounded', async (t) => {
+  const s = await scheduling(t, ['a']);
+  await s.service('web', { replicas: 2 });
+  let made = 0;
+  for (let round = 0; round < 10; round++) {
+    const live = s.tasks().find((task) => task.slot === 1 && stateOf(task.state) === 'ASSIGNED');
+    if (live === undefined) break;
+    made += 1;
+    await s.report(live, 'REJECTED');
+    await s.clock.advance(managerLimits.restartDelayMs);
+  }
+  t.is(made, 10);
+  const ended = s.tasks().filter((task) => stateOf(task.state) === 'REJECTED');
+  t.is(ended.length, managerLimits.endedTasksPerSlot);
+  t.deepEqual(
+    s.shown().filter((line) => line.startsWith('2')),
+    ['2 ASSIGNED a'],
+    'the other slot is not touched',
+  );
+});
+
+test('a wall clock that is set back does not keep a service down', async (t) => {
+  const s = await scheduling(t, ['a']);
+  await s.service('web');
+  await s.report(s.tasks()[0], 'FAILED');
+  s.clock.setWall(s.clock.now() - hourMs);
+  await s.clock.advance(2 * managerLimits.restartDelayMs);
+  t.deepEqual(s.shown().toSorted(), ['1 ASSIGNED a', '1 FAILED a']);
+});
+
+test('a wall clock that is set forward makes no storm', async (t) => {
+  const s = await scheduling(t, ['a']);
+  await s.service('web');
+  await s.report(s.tasks()[0], 'FAILED');
+  s.clock.setWall(s.clock.now() + hourMs);
+  for (let n = 0; n < 3; n++) {
+    await s.clock.advance(managerLimits.restartDelayMs);
+    const live = s.tasks().find((task) => stateOf(task.state) === 'ASSIGNED');
+    if (live !== undefined) await s.report(live, 'FAILED');
+  }
+  t.true(s.tasks().length <= 4);
+});
+
+test('services do not disturb each other', async (t) => {
+  const s = await scheduling(t, ['a']);
+  await s.service('web');
+  await s.service('api');
+  const web = s.tasks('web')[0]?.id;
+  await s.report(s.tasks('api')[0], 'FAILED');
+  await s.clock.advance(managerLimits.restartDelayMs);
+  t.deepEqual(s.shown('web'), ['1 ASSIGNED a']);
+  t.is(s.tasks('web')[0]?.id, web);
+});
+
+test('a store that fails for a while is tried again', async (t) => {
+  let full = true;
+  const s = await scheduling(t, ['a'], {
+    delay: async (call) => {
+      if (call === 'commit' && full && s?.view.services.size === 1) throw new Error('the disk is full');
+    },
+  });
+  await s.service('web');
+  t.deepEqual(s.shown(), []);
+  t.is(s.errors.length, 1);
+  full = false;
+  await s.clock.advance(managerLimits.restartDelayMs);
+  t.deepEqual(s.shown(), ['1 ASSIGNED a']);
+});
+
+test('a service that goes while it is scheduled leaves no task behind', async (t) => {
+  const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+  const s = await scheduling(t, ['a'], { delay: turn });
+  await s.service('web', { replicas: 3 });
+  const putting = s.service('api', { replicas: 3 });
+  await turn();
+  const removing = transact(s.store, async (tx) => {
+    await tx.get(tables.services, 'api');
+    for (const task of s.view.tasksOfService('api')) tx.delete(tables.tasks, task.id);
+    tx.delete(tables.services, 'api');
+  });
+  await Promise.all([putting, removing]);
+  for (let n = 0; n < 20; n++) await settle();
+  t.false(s.view.services.has('api'));
+  t.deepEqual(s.shown('api'), []);
+});
+
+test('stopped, it starts nothing any more and holds no timer', async (t) => {
+  const s = await scheduling(t, ['a']);
+  await s.service('web');
+  await s.report(s.tasks()[0], 'FAILED');
+  t.is(s.clock.pending, 1);
+  await s.scheduler.stop();
+  t.is(s.clock.pending, 0);
+  await s.service('web', { replicas: 3 });
+  t.deepEqual(s.shown(), ['1 FAILED a']);
+});
