@@ -89,6 +89,7 @@ export class Vault {
     const contentKey = unwrap('delivered', sealedKey, binding, sessionKey, this.#arena);
     try {
       const value = openValue(ciphertext, contentKey, this.#arena);
+      this.wipe(heldKey(secretId, version), 'superseded'); // never two copies, whatever the caller looked at
       this.#held.set(heldKey(secretId, version), {
         secretId,
         version,

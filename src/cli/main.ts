@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 /** The command line: what there is, and which file does it. Each command's code is loaded when it is called. */
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { Command, CommanderError, InvalidArgumentError } from 'commander';
 import { asInroError, InroError } from '../model/error.js';
 import { version } from '../system/version.js';
@@ -186,6 +187,11 @@ async function run(): Promise<number> {
   }
 }
 
+process.stdout.on('error', ({ code, message }: NodeJS.ErrnoException) => {
+  if (code !== 'EPIPE') process.stderr.write(`inro: the result cannot be written: ${message}\n`);
+  process.exit(1);
+});
 const code = await run();
+await nextTurn(); // what could not be written is said only then
 // A mount that was served keeps handles of its own open: what had to be ended is ended by now.
 process.exit(code);

@@ -4,7 +4,7 @@ import type { Logger } from 'pino';
 import { InroError } from '../model/error.js';
 import { isId } from '../model/id.js';
 import { printable } from '../model/name.js';
-import { isForward } from '../model/task.js';
+import { hasEnded, isForward } from '../model/task.js';
 import { NodeDescriptionSchema, TaskState } from '../proto/gen/inro/v1/common_pb.js';
 import {
   Dispatcher as DispatcherService,
@@ -12,6 +12,7 @@ import {
   type Hello,
   type TaskStatus,
 } from '../proto/gen/inro/v1/dispatcher_pb.js';
+import type { TaskRecord } from '../proto/gen/inro/v1/records_pb.js';
 import { stateOf } from '../proto/task_state.js';
 import { serve, type Registration } from '../rpc/server.js';
 import { tables } from '../store/tables.js';
@@ -22,7 +23,7 @@ import { NodeSession, type NodeSessionParts } from './node_session.js';
 
 export type NodeStatus = 'ready' | 'down' | 'unknown';
 
-export interface DispatcherParts extends Omit<NodeSessionParts, 'onHello' | 'onApplied'> {
+export interface DispatcherParts extends Omit<NodeSessionParts, 'onHello' | 'onApplied' | 'onBack'> {
   log: Logger;
 }
 
@@ -67,6 +68,7 @@ export class Dispatcher {
             ...this.#parts,
             onHello: (s, hello) => this.#hello(s, hello),
             onApplied: (s, applied) => this.#applied(s, applied),
+            onBack: () => this.onNodeReady?.(),
           },
           peer,
           channel,
@@ -156,27 +158,40 @@ export class Dispatcher {
   }
 
   /** A node speaks for its own tasks only; states go forward only. */
-  async #applied(session: NodeSession, { tasks }: Applied): Promise<void> {
-    if (tasks.length === 0) return;
-    await transact(this.#parts.store, async (tx) => {
+  async #applied(session: NodeSession, { revision, tasks }: Applied): Promise<void> {
+    const { store, view, clock, log } = this.#parts;
+    const gone = view
+      .tasksOfNode(session.nodeId)
+      .filter((task) => isToEnd(task) && session.isRidOf(task.id, Number(revision)));
+    if (tasks.length + gone.length === 0) return;
+    await transact(store, async (tx) => {
+      const change = (task: TaskRecord, state: TaskState, error: string): void => {
+        tx.put(tables.tasks, task.id, Object.assign(task, { state, error, updatedMs: BigInt(clock.now()) }));
+      };
       for (const status of tasks) {
         const task = isId(status.taskId) ? await tx.get(tables.tasks, status.taskId) : undefined;
         if (task === undefined) continue; // removed meanwhile, with its service
         if (task.nodeId !== session.nodeId) {
-          this.#parts.log.warn(
-            { node: session.nodeId, task: status.taskId },
+          log.warn(
+            { node: session.nodeId, task: task.id },
             'a node reports on a task of another node; ignored',
           );
           continue;
         }
-        if (!isNews(task, status)) continue;
-        task.state = status.state;
-        task.error = printable(status.error, managerLimits.maxErrorChars);
-        task.updatedMs = BigInt(this.#parts.clock.now());
-        tx.put(tables.tasks, task.id, task);
+        if (isNews(task, status))
+          change(task, status.state, printable(status.error, managerLimits.maxErrorChars));
+      }
+      // A node that was away, or started anew, never says that a task it should not have has ended.
+      for (const { id } of gone) {
+        const task = await tx.get(tables.tasks, id);
+        if (task !== undefined && isToEnd(task)) change(task, TaskState.SHUTDOWN, task.error);
       }
     });
   }
+}
+
+function isToEnd(task: TaskRecord): boolean {
+  return task.desiredState === TaskState.SHUTDOWN && !hasEnded(stateOf(task.state));
 }
 
 function isNews(task: { state: TaskState; error: string }, status: TaskStatus): boolean {

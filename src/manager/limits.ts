@@ -14,6 +14,8 @@ export const managerLimits = {
   helloMs: 10_000,
   maxHoldings: 100_000,
   maxStatusesPerMessage: 10_000,
+  /** Each costs a signature's check. */
+  maxReceiptsPerMessage: 2_000,
   maxErrorChars: 1_000,
   /** Of each text in what a node says of itself. */
   maxDescriptionChars: 255,

@@ -48,6 +48,8 @@ export interface NodeSessionParts {
   managerAddresses: () => readonly string[];
   /** Called with what the node said of itself, once its session key is proved; before it gets anything. */
   onHello: (session: NodeSession, hello: Hello) => Promise<void>;
+  /** Called when a node that had been silent for so long that it was down is heard again. */
+  onBack: () => void;
   /** Called for each message in which the node says what it has done. */
   onApplied: (session: NodeSession, applied: Applied) => Promise<void>;
 }
@@ -91,6 +93,11 @@ export class NodeSession {
       this.#sessionKey?.wipe();
       this.#sessionKey = undefined;
     }
+  }
+
+  /** True when a node that has applied this revision knows nothing of the task any more. */
+  isRidOf(taskId: string, appliedRevision: number): boolean {
+    return appliedRevision > 0 && appliedRevision >= this.#sentRevision && !this.#sent.tasks.has(taskId);
   }
 
   /** The view has changed, and this node may be concerned. */
@@ -159,7 +166,9 @@ export class NodeSession {
 
   async #listen(messages: AsyncIterator<AgentMessage>): Promise<void> {
     for (let next = await messages.next(); next.done !== true; next = await messages.next()) {
-      this.heardAtMs = this.#parts.clock.boottimeMs();
+      const silentMs = this.#parts.clock.boottimeMs() - this.heardAtMs;
+      this.heardAtMs += silentMs;
+      if (silentMs > managerLimits.missedBeats * managerLimits.heartbeatPeriodMs) this.#parts.onBack();
       const { message } = next.value;
       switch (message.case) {
         case 'heartbeat':
@@ -179,6 +188,9 @@ export class NodeSession {
   async #applied(applied: Applied): Promise<void> {
     if (applied.tasks.length > managerLimits.maxStatusesPerMessage) {
       throw new InroError('too_large', `${applied.tasks.length} task states in one message`);
+    }
+    if (applied.receipts.length > managerLimits.maxReceiptsPerMessage) {
+      throw new InroError('too_large', `${applied.receipts.length} receipts in one message`);
     }
     for (const receipt of applied.receipts) this.#checkReceipt(receipt);
     // States first: whoever waits for the revision wants to see them.

@@ -31,6 +31,8 @@ export class Scheduler {
   readonly #parts: SchedulerParts;
   readonly #waiting = new Set<string>();
   readonly #timers = new Map<string, { cancel(): void }>();
+  /** By service, then by task: boot-time ms at which a failed task was seen first. */
+  readonly #failedAtMs = new Map<string, Map<string, number>>();
   #running: Promise<void> | undefined;
   #stopped = false;
 
@@ -75,7 +77,7 @@ export class Scheduler {
 
   async #reconcileService(tx: Transaction, serviceId: string): Promise<void> {
     const service = await tx.get(tables.services, serviceId);
-    if (service === undefined) return; // its tasks went in the transaction that removed it
+    if (service === undefined) return void this.#failedAtMs.delete(serviceId); // its tasks went with it
     const tasks: TaskRecord[] = [];
     for (const { id } of this.#parts.view.tasksOfService(serviceId)) {
       const task = await tx.get(tables.tasks, id);
@@ -101,9 +103,7 @@ export class Scheduler {
     const inSlot = tasks.filter((task) => task.slot === slot);
     let live = inSlot.find((task) => !isOver(task) && task.desiredState === TaskState.RUNNING);
     if (live === undefined) {
-      const lastEndMs = Math.max(0, ...inSlot.filter((t) => failed(t)).map((t) => Number(t.updatedMs)));
-      const sinceEndMs = this.#parts.clock.now() - lastEndMs; // negative when the clock was set back: then it tells nothing
-      if (sinceEndMs >= 0 && sinceEndMs < managerLimits.restartDelayMs) return this.#later(service.id);
+      if (this.#isTooSoon(service.id, inSlot)) return this.#later(service.id);
       live = this.#newTask(service, slot);
       tasks.push(live);
       tx.put(tables.tasks, live.id, live);
@@ -112,6 +112,15 @@ export class Scheduler {
     const nodeId = this.#choose(service, tasks);
     if (nodeId !== undefined) this.#update(tx, live, { nodeId, state: TaskState.ASSIGNED, error: '' });
     else if (live.error === '') this.#update(tx, live, { error: this.#whyNoNode(service) });
+  }
+
+  /** Whether a task in this slot failed within the delay: counted on boot time from when it was seen, as clocks jump. */
+  #isTooSoon(serviceId: string, inSlot: readonly TaskRecord[]): boolean {
+    const nowMs = this.#parts.clock.boottimeMs();
+    const before = this.#failedAtMs.get(serviceId) ?? new Map<string, number>();
+    for (const task of inSlot) if (failed(task) && !before.has(task.id)) before.set(task.id, nowMs);
+    this.#failedAtMs.set(serviceId, before);
+    return inSlot.some((task) => nowMs - (before.get(task.id) ?? -Infinity) < managerLimits.restartDelayMs);
   }
 
   #newTask(service: ServiceRecord, slot: number): TaskRecord {
@@ -164,7 +173,10 @@ export class Scheduler {
       if (isOver(task)) bySlot.set(task.slot, [...(bySlot.get(task.slot) ?? []), task]);
     for (const ended of bySlot.values()) {
       ended.sort((a, b) => Number(b.updatedMs - a.updatedMs));
-      for (const task of ended.slice(managerLimits.endedTasksPerSlot)) tx.delete(tables.tasks, task.id);
+      for (const task of ended.slice(managerLimits.endedTasksPerSlot)) {
+        tx.delete(tables.tasks, task.id);
+        this.#failedAtMs.get(task.serviceId)?.delete(task.id);
+      }
     }
   }
 

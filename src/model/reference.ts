@@ -70,7 +70,7 @@ export function checkTargetsDiffer(references: readonly { target: string; source
   }
 }
 
-/** @throws bad_input unless the text is 3 or 4 octal digits up to 0777 (an `0o` before them is allowed). */
+/** @throws bad_input unless the text is an octal number up to 0777 (an `0o` before it is allowed). */
 export function parseMode(text: string): number {
   const digits = text.replace(/^0o/, '');
   if (!/^[0-7]{1,5}$/.test(digits)) {

@@ -60,6 +60,17 @@ test('what could not be sent comes first again', (t) => {
   );
 });
 
+test('what could not be sent is put back, and goes out first', (t) => {
+  const receipts = new Receipts(own);
+  for (let version = 1; version <= 3; version++) receipts.add(wiped(version));
+  receipts.putBack(receipts.take(2));
+  receipts.add(wiped(4));
+  t.deepEqual(
+    receipts.take(100).map(({ version }) => version),
+    [1, 2, 3, 4],
+  );
+});
+
 test('their number is bounded: the oldest are given up, and counted', (t) => {
   const receipts = new Receipts(own);
   for (let version = 1; version <= agentLimits.maxQueuedReceipts + 3; version++) receipts.add(wiped(version));

@@ -226,6 +226,49 @@ test('a silent node gets no new tasks', async (t) => {
   t.deepEqual([...new Set(m.tasksOf(serviceId).map(({ nodeId }) => nodeId))], [alive.nodeId]);
 });
 
+test('a node that was silent and beats again gets what waits for a node', async (t) => {
+  const m = await cluster(t);
+  const { node, nodeId } = await nodeOf(m);
+  await m.clock.advance(4 * managerLimits.heartbeatPeriodMs);
+  const serviceId = await m.createService('web');
+  t.is(stateOf(m.tasksOf(serviceId)[0]?.state ?? 0), 'NEW');
+  // Whether its stream was kept or ended: it does what a living agent does.
+  const back = node.channel.closed.aborted ? m.attach(node.identity).node : node;
+  if (back === node) await node.channel.send({ message: { case: 'heartbeat', value: { sequence: 1 } } });
+  else await back.begin();
+  await settle();
+  t.is(m.dispatcher.statusOf(nodeId), 'ready');
+  await m.clock.advance(managerLimits.heartbeatPeriodMs / 2);
+  t.is(stateOf(m.tasksOf(serviceId)[0]?.state ?? 0), 'ASSIGNED');
+});
+
+for (const how of ['broke before its answer was out', 'was started anew']) {
+  test(`a task that was ended while its node ${how} is ended when the node has applied what it should have`, async (t) => {
+    const m = await cluster(t);
+    const one = await nodeOf(m);
+    const serviceId = await m.createService('web', { replicas: 2 });
+    await one.node.applied(await one.node.assignment());
+    await settle();
+    if (how === 'was started anew') {
+      one.breakOff();
+      await one.ended;
+    }
+    await m.operate('updateService', { name: 'web', replicas: 1 });
+    await settle();
+    one.breakOff();
+    await one.ended;
+    // It comes back and knows nothing of the task that it should not have.
+    const { node } = m.attach(one.identity);
+    const { revision, tasks } = await node.begin();
+    t.is(tasks.length, 1);
+    await node.applied({ revision, tasks });
+    await settle();
+    const [first, second] = m.tasksOf(serviceId);
+    t.is(stateOf(first?.state ?? 0), 'RUNNING');
+    t.is(stateOf(second?.state ?? 0), 'SHUTDOWN');
+  });
+}
+
 test('a newer stream of a node takes the place of the older one', async (t) => {
   const m = await cluster(t);
   const first = await nodeOf(m);

@@ -1,0 +1,119 @@
+/** The manager's disk is full: what was acknowledged stays, what was not is not there, and room heals it. */
+import type { ExecutionContext } from 'ava';
+import { Host, scenario } from '../support/host.js';
+import type { Result } from '../support/inro.js';
+
+const state = '/var/lib/inro/manager';
+const kib = 1024;
+
+scenario('secrets are created until the disk is full', async (t) => {
+  const { host, fill } = await onSmallDisk(t);
+  await host.ask(['secret', 'create', 'served', '-'], { stdin: 'from the start' });
+  await host.ask(['service', 'create', '--name', 'web', '--secret', 'served']);
+
+  // 1. It fails with words, and everything acknowledged is there.
+  const { acknowledged, failure } = await fill(200 * kib);
+  t.true(acknowledged.length >= 3, `${acknowledged.length} fit`);
+  full(t, failure);
+  t.deepEqual(await listed(host), [...acknowledged, 'served']);
+
+  // 2. A new version fails alike: the old one is served on, and counts.
+  full(t, await host.inro(['secret', 'update', 'served', '-'], { stdin: Buffer.alloc(200 * kib) }));
+  t.is(await host.read('/run/inro/secrets/web/served'), 'from the start');
+  t.like((await host.json(['secret', 'inspect', 'served']))[0], { version: 1, sizeBytes: 14 });
+
+  // 3. Reading goes on.
+  t.like((await host.json(['service', 'ps', 'web']))[0], { state: 'RUNNING' });
+  t.is((await host.inro(['node', 'ls'])).code, 0);
+
+  // 4. What is removed makes room.
+  const [first = '', second = ''] = acknowledged;
+  await host.ask(['secret', 'rm', first, second]);
+  await host.ask(['secret', 'create', 'afterwards', '-'], { stdin: Buffer.alloc(200 * kib, 'x') });
+  await host.ask(['service', 'update', '--secret-add', 'afterwards', 'web']);
+  t.is(
+    (
+      await host.sh(
+        'tr -d x < /run/inro/secrets/web/afterwards | wc -c; wc -c < /run/inro/secrets/web/afterwards',
+      )
+    ).stdout,
+    `0\n${200 * kib}\n`,
+  );
+});
+
+scenario(
+  'a large value that does not fit into what is left is called a full disk too; more room heals it',
+  async (t) => {
+    const { host, manager, fill } = await onSmallDisk(t);
+    const { acknowledged, failure } = await fill(900 * kib);
+    t.true(acknowledged.length >= 1);
+    full(t, failure);
+    t.deepEqual(await listed(host), acknowledged);
+
+    await host.sh(`mount -o remount,size=16m ${state}`);
+    await host.ask(['secret', 'create', 'afterwards', '-'], { stdin: Buffer.alloc(900 * kib) });
+    await host.ask([
+      'service',
+      'create',
+      '--name',
+      'web',
+      '--secret',
+      'afterwards',
+      '--secret',
+      acknowledged[0] ?? '',
+    ]);
+    t.is((await host.sh(`wc -c < /run/inro/secrets/web/afterwards`)).stdout, `${900 * kib}\n`);
+
+    // And all of it is there after a restart.
+    t.is(await manager.stop(), 0);
+    await host.startManager({ state });
+    t.deepEqual(await listed(host), ['afterwards', ...acknowledged]);
+  },
+);
+
+scenario('a manager that is killed on its full disk starts again', async (t) => {
+  const { host, manager, fill } = await onSmallDisk(t);
+  const { acknowledged } = await fill(300 * kib);
+  await manager.kill9();
+  await host.startManager({ state });
+  t.deepEqual(await listed(host), acknowledged);
+  await host.ask(['secret', 'rm', ...acknowledged]);
+  await host.ask(['secret', 'create', 'afterwards', '-'], { stdin: Buffer.alloc(300 * kib) });
+  t.deepEqual(await listed(host), ['afterwards']);
+});
+
+interface Filled {
+  /** In the order of their names. */
+  acknowledged: string[];
+  failure: Result;
+}
+
+async function onSmallDisk(t: ExecutionContext) {
+  const host = await Host.of(t);
+  await host.sh(`mkdir -p ${state} && mount -t tmpfs -o size=3m,mode=700 tmpfs ${state}`);
+  const { manager, agent } = await host.startCluster({ state });
+  /** Creates secrets of this size until one is refused. */
+  const fill = async (bytes: number): Promise<Filled> => {
+    const acknowledged: string[] = [];
+    for (let at = 10; at < 90; at++) {
+      const failure = await host.inro(['secret', 'create', `s${at}`, '-'], { stdin: Buffer.alloc(bytes) });
+      if (failure.code !== 0) return { acknowledged, failure };
+      acknowledged.push(`s${at}`);
+    }
+    throw new Error('it is never full');
+  };
+  return { host, manager, agent, fill };
+}
+
+async function listed(host: Host): Promise<string[]> {
+  return (await host.json<{ name: string }[]>(['secret', 'ls'])).map(({ name }) => name);
+}
+
+function full(t: ExecutionContext, { code, stdout, stderr }: Result): void {
+  t.is(code, 1, stderr);
+  t.is(stdout, '');
+  t.is(
+    stderr,
+    `inro: the disk that holds ${state}/store is full; nothing was changed\n      free some space there and try again\n`,
+  );
+}
