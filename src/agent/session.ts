@@ -56,8 +56,9 @@ export class Session {
     for (let attempt = 0; !signal.aborted; attempt++) {
       const known = managers();
       const manager = known[attempt % known.length] as string;
+      const beganMs = clock.boottimeMs();
       try {
-        await this.#once(manager, signal, () => (backoffMs = 0));
+        await this.#once(manager, signal);
         log.info({ manager }, 'the manager ended the stream');
         this.#set('connecting', manager, this.#status.lastError);
       } catch (thrown) {
@@ -71,6 +72,8 @@ export class Session {
         );
         this.#set('waiting', manager, error);
       }
+      // A session that ends at once, again and again, is no success.
+      if (clock.boottimeMs() - beganMs > agentLimits.backoffMaxMs) backoffMs = 0;
       backoffMs = Math.min(agentLimits.backoffBaseMs + 2 * backoffMs, agentLimits.backoffMaxMs);
       const drawn = Buffer.from(random(4)).readUInt32BE() / 2 ** 32;
       await clock.sleep(backoffMs * drawn, signal);
@@ -78,7 +81,7 @@ export class Session {
     this.#set('stopped', '', this.#status.lastError);
   }
 
-  async #once(manager: string, signal: AbortSignal, onWelcome: () => void): Promise<void> {
+  async #once(manager: string, signal: AbortSignal): Promise<void> {
     if (this.#status.state !== 'waiting') this.#set('connecting', manager, this.#status.lastError);
     const channel = this.#parts.open(manager);
     const close = (): void => channel.close();
@@ -87,7 +90,6 @@ export class Session {
       await this.#parts.attach(channel, () => {
         this.#set('connected', manager, undefined);
         this.#parts.log.info({ manager }, 'session with the manager');
-        onWelcome();
       });
     } finally {
       signal.removeEventListener('abort', close);

@@ -1,7 +1,7 @@
 /** What operators do with services and their tasks. */
 import { create, type MessageInitShape } from '@bufbuild/protobuf';
 import type { Random } from '../model/clock.js';
-import { parseConstraint } from '../model/constraint.js';
+import { constraintText, parseConstraint } from '../model/constraint.js';
 import { InroError } from '../model/error.js';
 import { newId } from '../model/id.js';
 import { limits } from '../model/limits.js';
@@ -48,7 +48,7 @@ export function serviceHandlers(
           name,
           labels,
           replicas,
-          constraints,
+          constraints: canonical(constraints),
           createdMs: now,
           updatedMs: now,
         });
@@ -184,13 +184,24 @@ async function release(tx: Transaction, service: ServiceRecord, secretName: stri
   tx.put(tables.secrets, secret.id, secret);
 }
 
+/** @throws not_found for one to remove that the service does not have; bad_input for one that is not understood. */
 function changedConstraints(
-  { constraints }: ServiceRecord,
+  { name, constraints }: ServiceRecord,
   add: readonly string[],
   remove: readonly string[],
 ): string[] {
-  const kept = constraints.filter((constraint) => !remove.includes(constraint));
-  return [...kept, ...add.filter((constraint) => !kept.includes(constraint))];
+  const gone = canonical(remove);
+  const unknown = gone.find((constraint) => !constraints.includes(constraint));
+  if (unknown !== undefined) {
+    throw new InroError('not_found', `service ${quoted(name)} has no constraint ${quoted(unknown)}`, {
+      remedy: `'inro service inspect ${name}' shows what it has`,
+    });
+  }
+  return [...new Set([...constraints.filter((constraint) => !gone.includes(constraint)), ...canonical(add)])];
+}
+
+function canonical(constraints: readonly string[]): string[] {
+  return constraints.map((text) => constraintText(parseConstraint(text)));
 }
 
 function shownService(service: ServiceRecord, view: ClusterView) {

@@ -139,7 +139,16 @@ export class Dispatcher {
         { node: session.nodeId, was: older.address, now: session.address },
         'a newer stream of this node replaces the older one',
       );
-      older.close();
+      older.close(
+        new InroError(
+          'conflict',
+          `another stream of node ${session.nodeId} took the place of this one, from ${session.address}`,
+          {
+            remedy:
+              'if no other agent was started here, another host uses a copy of this identity: join one of them again',
+          },
+        ),
+      );
     }
     this.#sessions.set(session.nodeId, session);
     log.info(

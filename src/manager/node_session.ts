@@ -106,8 +106,8 @@ export class NodeSession {
   }
 
   /** Ends the stream; the agent comes back when it is still one of ours. */
-  close(): void {
-    this.#channel.close();
+  close(reason?: InroError): void {
+    this.#channel.close(reason);
   }
 
   async #greet(messages: AsyncIterator<AgentMessage>): Promise<Hello> {

@@ -19,6 +19,11 @@ export function parseConstraint(text: string): Constraint {
   return { key: 'node.id', operator: match[2] as '==' | '!=', value: match[3] as string };
 }
 
+/** One constraint has one text, however it was typed. */
+export function constraintText({ key, operator, value }: Constraint): string {
+  return `${key}${operator}${value}`;
+}
+
 export function satisfies(node: { id: string }, constraints: readonly Constraint[]): boolean {
   return constraints.every(({ operator, value }) => (node.id === value) === (operator === '=='));
 }

@@ -96,7 +96,8 @@ export async function listenTls(
         cause: error,
       });
     }
-    throw new InroError('bad_input', `cannot listen on ${address}: ${text}`, {
+    const why = /EADDRNOTAVAIL/.test(text) ? 'it is not an address of this host' : text;
+    throw new InroError('bad_input', `cannot listen on ${address}: ${why}`, {
       remedy: 'use an address of this host: --listen HOST:PORT',
       cause: error,
     });
@@ -205,7 +206,11 @@ function unary(handler: AnyHandler, access: Access, local: boolean) {
 
 function stream(handler: AnyHandler, access: Access, local: boolean) {
   return (call: ServerDuplexStream<unknown, unknown>): void => {
-    const channel = channelOf<unknown, unknown>(call as unknown as Duplex, (error) => error);
+    const channel = channelOf<unknown, unknown>(
+      call as unknown as Duplex,
+      (error) => error,
+      (reason) => call.emit('error', toStatus(reason)),
+    );
     const run = async (): Promise<void> => {
       const peer = peerOf(call, local);
       checkAccess(access, peer);

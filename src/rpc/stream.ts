@@ -9,14 +9,15 @@ export interface Channel<Out, In> {
   messages: AsyncIterable<In>;
   /** Aborts when the stream is over, for whatever reason. */
   closed: AbortSignal;
-  /** Ends the stream from this side. */
-  close(): void;
+  /** Ends the stream from this side. A server's caller gets the reason as the call's error. */
+  close(reason?: InroError): void;
 }
 
 /** @param translate makes the stream's own errors ours. */
 export function channelOf<Out, In>(
   stream: Duplex & { cancel?: () => void },
   translate: (error: Error) => Error,
+  refuse?: (reason: InroError) => void,
 ): Channel<Out, In> {
   const over = new AbortController();
   let failure: Error | undefined;
@@ -44,10 +45,11 @@ export function channelOf<Out, In>(
       });
     },
     messages: read<In>(stream, over.signal, () => failure),
-    close() {
-      finish();
+    close(reason) {
+      finish(reason);
       if (stream.cancel !== undefined) return stream.cancel();
-      stream.end();
+      if (reason !== undefined && refuse !== undefined) refuse(reason);
+      else stream.end();
       // The other side may never end its half: what it still sends is not read any more.
       setImmediate(() => stream.destroy());
     },

@@ -6,7 +6,8 @@ import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 
 const magic = 0xbeefc0de;
 const dataVersion = 2;
-const at = { magic: 24, version: 28, pageBytes: 48, lastPage: 144 } as const;
+const at = { magic: 24, version: 28, pageBytes: 48, freeRoot: 88, mainRoot: 136, lastPage: 144 } as const;
+const noPage = 0xffff_ffff_ffff_ffffn;
 const metaBytes = 160;
 /** lmdb need not write the last pages when it freed them in the transaction that took them. */
 const unwrittenPages = 16;
@@ -28,17 +29,34 @@ export function faultOf(path: string): string | undefined {
     const second = readMeta(descriptor, first.pageBytes);
     if (second === undefined) return 'it is cut inside its head';
     const pages = Math.floor(size / first.pageBytes);
-    const wanted = Math.max(first.lastPage, second.lastPage) + 1 - unwrittenPages;
-    return pages < wanted ? `it is cut: ${pages} of ${wanted + unwrittenPages} pages are there` : undefined;
+    const lastPage = Math.max(first.lastPage, second.lastPage);
+    const needed = Math.max(
+      lastPage - Math.min(unwrittenPages, lastPage >> 2),
+      ...first.roots,
+      ...second.roots,
+    );
+    return pages <= needed ? `it is cut: ${pages} of ${lastPage + 1} pages are there` : undefined;
   } finally {
     closeSync(descriptor);
   }
 }
 
-function readMeta(descriptor: number, position: number): { pageBytes: number; lastPage: number } | undefined {
+interface Meta {
+  pageBytes: number;
+  lastPage: number;
+  /** Pages at which its trees begin. */
+  roots: number[];
+}
+
+function readMeta(descriptor: number, position: number): Meta | undefined {
   const meta = Buffer.alloc(metaBytes);
   if (readSync(descriptor, meta, 0, metaBytes, position) !== metaBytes) return undefined;
   if (meta.readUInt32LE(at.magic) !== magic || meta.readUInt32LE(at.version) !== dataVersion)
     return undefined;
-  return { pageBytes: meta.readUInt32LE(at.pageBytes), lastPage: Number(meta.readBigUInt64LE(at.lastPage)) };
+  const roots = [at.freeRoot, at.mainRoot].map((offset) => meta.readBigUInt64LE(offset));
+  return {
+    pageBytes: meta.readUInt32LE(at.pageBytes),
+    lastPage: Number(meta.readBigUInt64LE(at.lastPage)),
+    roots: roots.filter((root) => root !== noPage).map(Number),
+  };
 }

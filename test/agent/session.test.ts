@@ -116,7 +116,7 @@ test('delays grow as Swarm’s do, up to the maximum, and each is drawn from not
   }
 });
 
-test('a welcome sets the delay back', async (t) => {
+test('a session that lasted sets the delay back', async (t) => {
   const s = sessionOf(t);
   for (let n = 0; n < 6; n++) {
     await settle();
@@ -125,9 +125,26 @@ test('a welcome sets the delay back', async (t) => {
   }
   await s.last().welcome();
   const count = s.attempts.length;
+  await s.clock.advance(agentLimits.backoffMaxMs + 1);
   await s.last().end(lost());
   await s.clock.advance(agentLimits.backoffBaseMs);
   t.is(s.attempts.length, count + 1);
+});
+
+test('sessions that end as soon as they have begun come further and further apart', async (t) => {
+  const s = sessionOf(t);
+  for (let n = 0; n < 6; n++) {
+    await settle();
+    await s.last().welcome();
+    await s.last().end(lost());
+    await s.clock.advance(agentLimits.backoffMaxMs);
+  }
+  await settle();
+  await s.last().welcome();
+  const count = s.attempts.length;
+  await s.last().end(lost());
+  await s.clock.advance(agentLimits.backoffBaseMs);
+  t.is(s.attempts.length, count, 'no sooner than the back-off has grown to');
 });
 
 test('managers take turns, and one that becomes known is tried', async (t) => {
