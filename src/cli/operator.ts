@@ -67,6 +67,12 @@ export async function settle(
   if (missing.length === 0) return;
   const rows = missing.map(({ nodeId, nodeHostname, reason }) => [nodeHostname || nodeId || '-', reason]);
   process.stderr.write(formatTable([['NODE', 'WHY'], ...rows]));
+  const failed = missing.find((one) => one.failed);
+  if (failed !== undefined) {
+    throw new InroError('pending', 'the change is stored, but a task failed', {
+      remedy: `mend what stands above with 'inro service update', or remove the service; 'inro service ps ${failed.serviceName}' shows the next try`,
+    });
+  }
   throw new InroError('pending', 'the change is stored, but not everywhere done', {
     remedy:
       "the nodes go on with it; look again with 'inro service ps SERVICE' and 'inro node ls' (--detach does not wait)",

@@ -59,16 +59,18 @@ function outstanding(
       const newest = newestOf(tasks.filter((task) => task.slot === slot));
       if (newest?.state === TaskState.RUNNING) continue;
       // One that ended before the last change says nothing about it: another takes its place.
-      hopeless ||=
+      const failed =
         newest !== undefined &&
         hasEnded(stateOf(newest.state)) &&
         newest.updatedMs >= changedMs(service, view);
+      hopeless ||= failed;
       const nodeId = newest?.nodeId ?? '';
       missing.push({
         nodeId,
         nodeHostname: hostname(view, nodeId),
         serviceName: service.name,
         reason: reasonOf(newest, slot),
+        failed,
       });
     }
     for (const task of tasks) {

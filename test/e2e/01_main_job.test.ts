@@ -47,7 +47,7 @@ scenario('1: a secret goes in, is read in the mount, changes without a restart, 
   const status = await host.ask(['agent', 'status']);
   t.regex(status, /^Node: +[0-9a-z]{25}$/m);
   t.regex(status, new RegExp(`^Session: +connected 127\\.0\\.0\\.1:${port} `, 'm'));
-  t.regex(status, /^Arena: .* 0 values,/m);
+  t.regex(status, /^Arena: .* values: 0,/m);
   t.regex(status, /^[0-9a-z]{25} +redis +RUNNING +[0-9]+ +-$/m);
   t.regex(status, /^yes +locked arena /m);
 

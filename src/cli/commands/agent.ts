@@ -15,18 +15,15 @@ export async function agentStatus({ socket, json }: { socket?: string; json?: bo
     ['Node', status.nodeId],
     ['Cluster', status.clusterId],
     ['Certificate', `expires ${iso(status.certificateExpiresMs)} (${ago(status.certificateExpiresMs)})`],
-    [
-      'Session',
-      `${session?.state ?? '-'} ${session?.managerAddress ?? ''} since ${ago(session?.sinceMs ?? 0n)}`,
-    ],
+    ['Session', `${session?.state ?? '-'} ${session?.managerAddress ?? ''} (${ago(session?.sinceMs ?? 0n)})`],
     ...(session?.lastError ? [['Last error', session.lastError] as const] : []),
     ['Lease', lease > 0 ? `serves without a manager for ${duration(lease)}` : 'over: nothing is served'],
     ['Mount', `${mount?.path ?? '-'} (driver ${mount?.driver ?? '-'})`],
     [
       'Arena',
-      `${arena?.kind ?? '-'}, ${arena?.values ?? 0} values, ${arena?.usedBytes ?? 0n} of ${arena?.sizeBytes ?? 0n} bytes used`,
+      `${arena?.kind ?? '-'}, values: ${arena?.values ?? 0}, ${arena?.usedBytes ?? 0n} of ${arena?.sizeBytes ?? 0n} bytes used`,
     ],
-    ['Agent', `inro ${status.version}, process ${status.pid}, up since ${ago(status.startedMs)}`],
+    ['Agent', `inro ${status.version}, process ${status.pid}, started ${ago(status.startedMs)}`],
   ]);
   printLine('\nTasks');
   printTable(
