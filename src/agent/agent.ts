@@ -91,7 +91,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
         onWelcome: ({ managerAddresses }) => {
           const usable = managerAddresses.filter(isDialable);
           if (options.managers === undefined && usable.length > 0)
-            known = remember(stateFolder, known, usable);
+            known = remember(stateFolder, known, usable, log);
           onWelcome();
           welcomed();
         },
@@ -131,7 +131,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     };
     const server = await listenUnix(socketPath, [statusService(status)]);
     const running = session.run(ended.signal);
-    const watching = watchLease(lease, tasks, clock, log, ended.signal);
+    const watching = watchLease({ lease, tasks, session, clock, log }, ended.signal);
     log.info({ node: identity.nodeId, mount: mountPath, socket: socketPath }, 'agent is ready');
     return {
       nodeId: identity.nodeId,
@@ -140,6 +140,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
       stop: async () => {
         await stopServing();
         await Promise.all([running, watching, server.stop(agentLimits.stopGraceMs)]);
+        tasks.wipeAll('stopped'); // an assignment may have come in between
       },
     };
   } catch (error) {
@@ -155,12 +156,17 @@ function open(manager: string, credentials: ReturnType<typeof nodeCredentials>):
   return channel;
 }
 
+interface WatchedParts {
+  lease: Lease;
+  tasks: HostTasks;
+  session: Session;
+  clock: Clock;
+  log: Logger;
+}
+
 /** Past its lease the node wipes, whatever else is going on. */
 async function watchLease(
-  lease: Lease,
-  tasks: HostTasks,
-  clock: Clock,
-  log: Logger,
+  { lease, tasks, session, clock, log }: WatchedParts,
   signal: AbortSignal,
 ): Promise<void> {
   let held = false;
@@ -169,6 +175,8 @@ async function watchLease(
     if (held && !holds) {
       log.error('the lease is over: everything is wiped until a manager is heard again');
       tasks.wipeAll('lease');
+      // What was wiped comes back with a complete assignment only.
+      session.reconnect();
     }
     held = holds;
     await clock.sleep(agentLimits.leaseCheckMs, signal);
@@ -180,9 +188,19 @@ function isDialable(address: string): boolean {
   return !/^(0\.0\.0\.0|\[?::\]?):/.test(address);
 }
 
-function remember(stateFolder: string, known: readonly string[], told: readonly string[]): readonly string[] {
+/** The address book is a convenience: a disk that cannot be written must not keep the node from its secrets. */
+function remember(
+  stateFolder: string,
+  known: readonly string[],
+  told: readonly string[],
+  log: Logger,
+): readonly string[] {
   const all = [...new Set([...told, ...known])].slice(0, agentLimits.maxManagers);
-  if (all.length !== known.length || all.some((address) => !known.includes(address)))
+  if (all.length === known.length && all.every((address) => known.includes(address))) return all;
+  try {
     saveManagers(stateFolder, all);
+  } catch (error) {
+    log.warn({ err: error }, 'the addresses of the managers could not be kept');
+  }
   return all;
 }

@@ -16,7 +16,7 @@ import type {
 import { agentLimits } from './limits.js';
 import type { MountDriver, PublishedFile } from './mount/driver.js';
 import { ownerIds } from './owner.js';
-import { heldKey, type Vault } from './vault.js';
+import { heldKey, type HeldVersion, type Vault } from './vault.js';
 
 export interface HostTask {
   assigned: AssignedTask;
@@ -116,8 +116,8 @@ export class HostTasks {
     const { vault, clusterId, log } = this.#parts;
     const failures = new Map<string, InroError>();
     for (const key of new Set([...wanted.values()].flatMap((task) => task.references).map(keyOf))) {
-      if (vault.get(key) !== undefined) continue;
       const delivery = delivered.get(key);
+      if (isHeld(vault.get(key), delivery)) continue;
       try {
         if (delivery === undefined || delivery.ciphertext.length === 0) {
           const why = delivery?.error ?? '';
@@ -158,7 +158,10 @@ export class HostTasks {
         const failure = failures.get(keyOf(reference));
         if (failure !== undefined) throw failure;
       }
-      const shown = JSON.stringify([assigned.serviceName, assigned.references.map(fingerprint)]);
+      const shown = JSON.stringify([
+        assigned.serviceName,
+        assigned.references.map((reference) => this.#fingerprint(reference)),
+      ]);
       if (shown !== task.shown) {
         const files = assigned.references.map((reference) => this.#fileOf(reference));
         const { id: taskId, serviceId, serviceName } = assigned;
@@ -199,6 +202,22 @@ export class HostTasks {
     };
   }
 
+  #fingerprint(assigned: AssignedReference): unknown[] {
+    const { reference, version } = assigned;
+    const digest = Buffer.from(this.#parts.vault.get(keyOf(assigned))?.ciphertextDigest ?? []).toString(
+      'hex',
+    );
+    return [
+      reference?.secretId,
+      version,
+      digest,
+      reference?.target,
+      reference?.uid,
+      reference?.gid,
+      reference?.mode,
+    ];
+  }
+
   #liveTasks(): Map<string, AssignedTask> {
     return new Map(
       this.list()
@@ -208,10 +227,13 @@ export class HostTasks {
   }
 }
 
-function keyOf({ reference, version }: AssignedReference): string {
-  return heldKey(reference?.secretId ?? '', version);
+/** What is held is taken for what is wanted unless something else comes under its name, as after a restored backup. */
+function isHeld(held: HeldVersion | undefined, delivery: DeliveredVersion | undefined): boolean {
+  if (held === undefined) return false;
+  if (delivery === undefined || delivery.ciphertext.length === 0) return true;
+  return Buffer.compare(held.ciphertextDigest, delivery.ciphertextDigest) === 0;
 }
 
-function fingerprint({ reference, version }: AssignedReference): unknown[] {
-  return [reference?.secretId, version, reference?.target, reference?.uid, reference?.gid, reference?.mode];
+function keyOf({ reference, version }: AssignedReference): string {
+  return heldKey(reference?.secretId ?? '', version);
 }

@@ -16,6 +16,8 @@ export const agentLimits = {
   heartbeatJitter: 0.1,
   /** Periods without an answer after which the stream is given up. */
   missedAnswers: 3,
+  /** Beats whose answers are still waited for; older ones extend no lease. */
+  maxUnansweredBeats: 64,
   maxQueuedReceipts: 10_000,
   /** About 70 bytes each: they must fit one message; what is left out is delivered again. */
   maxHoldings: 10_000,

@@ -29,6 +29,7 @@ export interface SessionParts {
 export class Session {
   readonly #parts: SessionParts;
   #status: SessionState;
+  #channel: AgentChannel | undefined;
 
   constructor(parts: SessionParts) {
     this.#parts = parts;
@@ -47,6 +48,11 @@ export class Session {
 
   applied(revision: number): void {
     this.#status = { ...this.#status, revision };
+  }
+
+  /** Ends the present stream and begins a new one, in which everything is told anew. */
+  reconnect(): void {
+    this.#channel?.close();
   }
 
   /** Runs until the signal aborts. Never throws: each failure is logged, shown in the status, and tried again. */
@@ -84,6 +90,7 @@ export class Session {
   async #once(manager: string, signal: AbortSignal): Promise<void> {
     if (this.#status.state !== 'waiting') this.#set('connecting', manager, this.#status.lastError);
     const channel = this.#parts.open(manager);
+    this.#channel = channel;
     const close = (): void => channel.close();
     signal.addEventListener('abort', close, { once: true });
     try {

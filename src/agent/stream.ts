@@ -55,6 +55,7 @@ export async function attach(channel: AgentChannel, parts: StreamParts): Promise
   const ephemeral = drawExchangeKey(parts.arena);
   let shared: Plaintext | undefined;
   const over = new AbortController();
+  const running: Promise<void>[] = [];
   const late = parts.clock.timer(agentLimits.welcomeMs, () => channel.close());
   try {
     const messages = channel.messages[Symbol.asyncIterator]();
@@ -72,15 +73,15 @@ export async function attach(channel: AgentChannel, parts: StreamParts): Promise
     const assignment = new AssignmentReader(parts, shared, channel);
     const reporting = assignment.reportWipes(over.signal);
     const reading = readAll(messages, heart, assignment);
-    await Promise.race([reading, beating, reporting]);
-    over.abort();
-    await Promise.allSettled([beating, reporting]);
+    running.push(beating, reporting, reading);
+    await Promise.race(running);
   } finally {
     late.cancel();
     over.abort();
+    channel.close();
+    await Promise.allSettled(running); // nothing uses the keys any more
     ephemeral.secret.wipe();
     shared?.wipe();
-    channel.close();
   }
 }
 
@@ -146,6 +147,7 @@ async function readAll(
 ): Promise<void> {
   for (let next = await messages.next(); next.done !== true; next = await messages.next()) {
     const { message } = next.value;
+    heart.heard();
     switch (message.case) {
       case 'heartbeatAck':
         heart.answered(message.value.sequence);
@@ -177,7 +179,9 @@ class Heart {
   readonly #periodMs: number;
   readonly #leaseMs: number;
   readonly #parts: StreamParts;
+  /** By sequence: when beats that are not answered yet were sent. */
   readonly #sentMs = new Map<number, number>();
+  #silentBeats = 0;
 
   constructor(channel: AgentChannel, { heartbeatPeriodMs, leaseMs }: Welcome, parts: StreamParts) {
     this.#channel = channel;
@@ -192,12 +196,19 @@ class Heart {
       const drawn = ((random(1)[0] as number) / 255) * 2 - 1;
       await clock.sleep(this.#periodMs * (1 + drawn * agentLimits.heartbeatJitter), signal);
       if (signal.aborted) return;
-      if (this.#sentMs.size >= agentLimits.missedAnswers) {
-        throw new InroError('unreachable', `the manager has not answered ${this.#sentMs.size} heartbeats`);
+      if (this.#silentBeats >= agentLimits.missedAnswers) {
+        throw new InroError('unreachable', `the manager has been silent for ${this.#silentBeats} heartbeats`);
       }
+      this.#silentBeats += 1;
       this.#sentMs.set(sequence, clock.boottimeMs());
+      this.#sentMs.delete(sequence - agentLimits.maxUnansweredBeats);
       await this.#channel.send({ message: { case: 'heartbeat', value: { sequence } } });
     }
+  }
+
+  /** Whatever the manager says is a sign of life; an answer may wait behind a large assignment. */
+  heard(): void {
+    this.#silentBeats = 0;
   }
 
   answered(sequence: number): void {

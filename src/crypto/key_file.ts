@@ -1,28 +1,20 @@
 /** Symmetric and exchange keys on disk: one format byte, then 32 bytes. Format 1 is in clear, mode 0600. */
-import { closeSync, fchmodSync, fsyncSync, openSync, readSync, renameSync, writeSync } from 'node:fs';
+import { closeSync, openSync, readSync } from 'node:fs';
 import { InroError } from '../model/error.js';
+import { replaceFile } from '../system/files.js';
 import type { Arena } from './arena.js';
 import { keyBytes } from './exchange.js';
 import type { Plaintext } from './plaintext.js';
 
 const formatClear = 1;
 
-/** Replaces the file in one step and durably. */
+/** Replaces the file in one step and durably, straight out of the arena. @throws state_unusable. */
 export function writeKeyFile(path: string, key: Plaintext, arena: Arena): void {
   const content = arena.take(1 + keyBytes);
   try {
     content.expose()[0] = formatClear;
     content.expose().set(key.expose(), 1);
-    const temporary = `${path}.new`;
-    const descriptor = openSync(temporary, 'w', 0o600);
-    try {
-      fchmodSync(descriptor, 0o600); // it may be the remainder of a write that was cut off
-      writeSync(descriptor, content.expose());
-      fsyncSync(descriptor);
-    } finally {
-      closeSync(descriptor);
-    }
-    renameSync(temporary, path);
+    replaceFile(path, content.expose(), 0o600);
   } finally {
     content.wipe();
   }

@@ -152,7 +152,11 @@ export class Dispatcher {
     }
     this.#sessions.set(session.nodeId, session);
     log.info(
-      { node: session.nodeId, address: session.address, hostname: hello.description?.hostname },
+      {
+        node: session.nodeId,
+        address: session.address,
+        hostname: this.#parts.view.nodes.get(session.nodeId)?.description?.hostname,
+      },
       'node is ready',
     );
     this.onNodeReady?.();
@@ -203,10 +207,7 @@ function isToEnd(task: TaskRecord): boolean {
   return task.desiredState === TaskState.SHUTDOWN && !hasEnded(stateOf(task.state));
 }
 
-function isNews(task: { state: TaskState; error: string }, status: TaskStatus): boolean {
+function isNews(task: { state: TaskState }, status: TaskStatus): boolean {
   if (status.state === TaskState.UNSPECIFIED || !(status.state in TaskState)) return false;
-  return (
-    isForward(stateOf(task.state), stateOf(status.state)) &&
-    (task.state !== status.state || task.error !== status.error)
-  );
+  return task.state !== status.state && isForward(stateOf(task.state), stateOf(status.state));
 }

@@ -55,7 +55,7 @@ export function enrollment({
         address,
       });
       await transact(store, async (tx) => tx.put(tables.nodes, nodeId, node));
-      log.info({ node: nodeId, address, hostname: description?.hostname }, 'a host joined');
+      log.info({ node: nodeId, address, hostname: node.description?.hostname }, 'a host joined');
       return { certificatePem: certificate.pem, nodeId, clusterId: authority.clusterId };
     },
   });

@@ -9,6 +9,7 @@ import { receiptStatement, sessionKeyStatement } from '../crypto/statement.js';
 import { verifyBytes } from '../crypto/signing.js';
 import type { Clock, Random } from '../model/clock.js';
 import { asInroError, InroError } from '../model/error.js';
+import { isId } from '../model/id.js';
 import {
   type AgentMessage,
   type Applied,
@@ -54,6 +55,8 @@ export interface NodeSessionParts {
   onApplied: (session: NodeSession, applied: Applied) => Promise<void>;
 }
 
+const receiptReasons = new Set(['removed', 'superseded', 'lease', 'stopped']);
+
 export class NodeSession {
   readonly nodeId: string;
   readonly address: string;
@@ -63,7 +66,8 @@ export class NodeSession {
   #sent: Assignment = emptyAssignment();
   #held = new Map<string, string>();
   #sessionKey: Plaintext | undefined;
-  #pushing: Promise<void> | undefined;
+  #isPushing = false;
+  #hasBegun = false;
   #dirty = false;
   #sentRevision = 0;
   /** The store revision that the node has applied, by its own word. */
@@ -87,6 +91,7 @@ export class NodeSession {
       const hello = await this.#greet(messages);
       await this.#parts.onHello(this, hello);
       await this.#welcome();
+      this.#hasBegun = true;
       this.#sendAssignment(true);
       await this.#listen(messages);
     } finally {
@@ -102,7 +107,7 @@ export class NodeSession {
 
   /** The view has changed, and this node may be concerned. */
   nudge(): void {
-    if (this.#sessionKey !== undefined) this.#sendAssignment(false);
+    if (this.#hasBegun) this.#sendAssignment(false);
   }
 
   /** Ends the stream; the agent comes back when it is still one of ours. */
@@ -207,6 +212,9 @@ export class NodeSession {
   onProgress: (() => void) | undefined;
 
   #checkReceipt({ secretId, version, reason, wipedMs, durationUs, signature }: Receipt): void {
+    if (!isId(secretId) || !receiptReasons.has(reason)) {
+      throw new InroError('protocol', 'a receipt that names no secret or no reason that is known');
+    }
     const { clusterId, log } = this.#parts;
     const { nodeId } = this;
     if ([wipedMs, durationUs].some((time) => time < 0n || time > BigInt(Number.MAX_SAFE_INTEGER)))
@@ -231,17 +239,21 @@ export class NodeSession {
 
   #sendAssignment(complete: boolean): void {
     this.#dirty = true;
-    this.#pushing ??= this.#push(complete)
-      .catch((error: unknown) => {
-        this.#parts.log.warn(
-          { err: error, node: this.nodeId },
-          'an assignment could not be sent; the stream ends',
-        );
-        this.#channel.close();
-      })
-      .finally(() => {
-        this.#pushing = undefined;
-      });
+    if (this.#isPushing) return;
+    this.#isPushing = true;
+    void this.#pushAll(complete);
+  }
+
+  async #pushAll(complete: boolean): Promise<void> {
+    try {
+      await this.#push(complete);
+    } catch (error) {
+      this.#parts.log.warn(
+        { err: error, node: this.nodeId },
+        'an assignment could not be sent; the stream ends',
+      );
+      this.#channel.close();
+    }
   }
 
   async #push(complete: boolean): Promise<void> {
@@ -252,7 +264,7 @@ export class NodeSession {
       const wanted = assignmentOf(view, this.nodeId);
       const difference = differenceOf(this.#sent, wanted);
       if (!first && isEmpty(difference)) {
-        this.#upToDate(revision);
+        await this.#upToDate(revision);
         continue;
       }
       const { send } = this.#channel;
@@ -269,24 +281,22 @@ export class NodeSession {
       this.#held = new Map(); // counts for the first, complete assignment alone
       await send({ message: { case: 'commit', value: { revision: BigInt(revision) } } });
     }
+    this.#isPushing = false; // in the step that saw nothing left to do: a nudge is never lost in between
   }
 
   /** Nothing to send for this revision: the node has it as soon as it has what was sent before. */
-  #upToDate(revision: number): void {
-    if (this.appliedRevision < this.#sentRevision) {
-      // The commit on its way is acknowledged under its own number; ask for one under the new number.
-      this.#sentRevision = revision;
-      void this.#channel
-        .send({ message: { case: 'begin', value: { complete: false } } })
-        .catch(() => undefined);
-      void this.#channel
-        .send({ message: { case: 'commit', value: { revision: BigInt(revision) } } })
-        .catch(() => undefined);
+  async #upToDate(revision: number): Promise<void> {
+    const isOnItsWay = this.appliedRevision < this.#sentRevision;
+    this.#sentRevision = revision;
+    if (!isOnItsWay) {
+      this.appliedRevision = revision;
+      this.onProgress?.();
       return;
     }
-    this.#sentRevision = revision;
-    this.appliedRevision = revision;
-    this.onProgress?.();
+    // The commit on its way is acknowledged under its own number: ask for one under the new number.
+    const { send } = this.#channel;
+    await send({ message: { case: 'begin', value: { complete: false } } });
+    await send({ message: { case: 'commit', value: { revision: BigInt(revision) } } });
   }
 
   async #sendVersion(needed: NeededVersion): Promise<void> {

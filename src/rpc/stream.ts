@@ -21,6 +21,7 @@ export function channelOf<Out, In>(
 ): Channel<Out, In> {
   const over = new AbortController();
   let failure: Error | undefined;
+  let isClosed = false;
   const finish = (error?: Error): void => {
     failure ??= error;
     over.abort();
@@ -44,8 +45,13 @@ export function channelOf<Out, In>(
         over.signal.addEventListener('abort', settle, { once: true });
       });
     },
-    messages: read<In>(stream, over.signal, () => failure),
+    messages: read<In>(
+      stream,
+      () => isClosed,
+      () => failure,
+    ),
     close(reason) {
+      isClosed = true;
       finish(reason);
       if (stream.cancel !== undefined) return stream.cancel();
       if (reason !== undefined && refuse !== undefined) refuse(reason);
@@ -56,16 +62,22 @@ export function channelOf<Out, In>(
   };
 }
 
+/** What had arrived before our own close() is not given out after it. */
 async function* read<In>(
   stream: Duplex,
-  over: AbortSignal,
+  isClosed: () => boolean,
   failure: () => Error | undefined,
 ): AsyncGenerator<In> {
   try {
-    for await (const message of stream) yield message as In;
+    for await (const message of stream) {
+      if (isClosed()) break;
+      yield message as In;
+    }
   } catch (error) {
     const reason = failure();
     if (reason !== undefined) throw reason;
-    if (!over.aborted) throw error; // otherwise it is only our own close()
+    if (!isClosed()) throw error;
   }
+  const reason = failure();
+  if (isClosed() && reason !== undefined) throw reason;
 }

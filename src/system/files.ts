@@ -3,6 +3,8 @@ import {
   chmodSync,
   closeSync,
   existsSync,
+  readdirSync,
+  statSync,
   fchmodSync,
   fsyncSync,
   mkdirSync,
@@ -35,7 +37,7 @@ export function makeFolder(path: string, mode: number): void {
 export function makeStateFolder(path: string): void {
   try {
     makeFolder(path, 0o700);
-    chmodSync(path, 0o700);
+    checkClosed(path);
   } catch (error) {
     throw new InroError(
       'state_unusable',
@@ -46,6 +48,21 @@ export function makeStateFolder(path: string): void {
       },
     );
   }
+}
+
+/** A folder that was there before is taken as it is, or not at all: whoever owns it, owns what is in it. */
+function checkClosed(path: string): void {
+  const { uid, mode } = statSync(path);
+  if (uid !== process.geteuid?.()) {
+    throw new InroError('state_unusable', `the state folder ${path} belongs to another user (uid ${uid})`, {
+      remedy: 'choose another with --state DIR, or give it to this user with chown',
+    });
+  }
+  if ((mode & 0o077) === 0) return;
+  if (readdirSync(path).length === 0) return chmodSync(path, 0o700);
+  throw new InroError('state_unusable', `the state folder ${path} is open to other users`, {
+    remedy: `if it is meant for inro alone, close it: chmod 700 ${path}; otherwise choose another with --state DIR`,
+  });
 }
 
 /** Makes the folder and takes its lock for the life of this process. @throws state_unusable, already_running. */
@@ -69,13 +86,14 @@ export function claimStateFolder(path: string, who: string): void {
 }
 
 /** Old content or new, never half of it; on disk before it returns. @throws state_unusable. */
-export function replaceFile(path: string, content: string, mode: number): void {
+export function replaceFile(path: string, content: string | Uint8Array, mode: number): void {
+  const bytes = typeof content === 'string' ? Buffer.from(content) : content;
   const temporary = `${path}.new`;
   try {
     const descriptor = openSync(temporary, 'w', mode);
     try {
       fchmodSync(descriptor, mode); // it may be the remainder of a write that was cut off
-      writeSync(descriptor, content);
+      for (let written = 0; written < bytes.length;) written += writeSync(descriptor, bytes, written);
       fsyncSync(descriptor);
     } finally {
       closeSync(descriptor);

@@ -207,11 +207,13 @@ test('one copy of a value serves all tasks, and goes with the last', (t) => {
   t.is(h.arena.facts().pieces, 0);
 });
 
-test('what is held is not opened again, whatever is delivered under its name', (t) => {
+test('another ciphertext under the name of what is held takes its place, in all tasks', (t) => {
   const h = host();
   h.apply([task('t1', 'web', 'a')], [h.sealed('a', 'first')]);
+  // As after a restored store: the same version number, another value.
   h.apply([task('t1', 'web', 'a'), task('t2', 'api', 'a')], [h.sealed('a', 'other')]);
-  t.deepEqual(h.driver.shown('t2'), { a: 'first' });
+  t.deepEqual(h.driver.shown('t1'), { a: 'other' });
+  t.deepEqual(h.driver.shown('t2'), { a: 'other' });
   t.is(h.arena.facts().pieces, 1);
 });
 

@@ -511,7 +511,7 @@ test('a manager that answers no beat is given up after three, with its stream', 
   await s.clock.advance(5_500);
   await s.ended;
   t.like(s.outcome(), { code: 'unreachable' });
-  t.regex((s.outcome() as InroError).message, /not answered 3 heartbeats/);
+  t.regex((s.outcome() as InroError).message, /silent for 3 heartbeats/);
   t.true(s.manager.closed.aborted);
   t.is(s.clock.pending, 0);
 });

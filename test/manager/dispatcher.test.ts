@@ -386,19 +386,22 @@ test('a first message that is no hello is refused', async (t) => {
 test('a receipt counts with the node’s own signature over what it says', async (t) => {
   const m = await cluster(t);
   const one = await nodeOf(m);
-  const receipt = { secretId: 's1', version: 1, reason: 'removed', wipedMs: 1_000, durationUs: 5 };
+  const secretId = 'a'.repeat(25);
+  const receipt = { secretId, version: 1, reason: 'removed', wipedMs: 1_000, durationUs: 5 };
   await one.node.channel.send({
     message: { case: 'applied', value: { revision: 0n, tasks: [], receipts: [one.node.receipt(receipt)] } },
   });
   await settle();
   t.like(
     m.logged.find(({ msg }) => msg === 'wiped, by receipt'),
-    { node: one.nodeId, secret: 's1', reason: 'removed' },
+    { node: one.nodeId, secret: secretId, reason: 'removed' },
   );
 
   const forged = {
     'another key': one.node.receipt(receipt, { signWith: generateNodeKey().privatePem }),
-    'another secret': { ...one.node.receipt(receipt), secretId: 's2' },
+    'another secret': { ...one.node.receipt(receipt), secretId: 'b'.repeat(25) },
+    'no secret id': one.node.receipt({ ...receipt, secretId: 'x'.repeat(100_000) }),
+    'a reason that nobody knows': one.node.receipt({ ...receipt, reason: 'because' }),
     'another version': { ...one.node.receipt(receipt), version: 2 },
     'another time': { ...one.node.receipt(receipt), wipedMs: 2_000n },
     'no signature': { ...one.node.receipt(receipt), signature: new Uint8Array() },
