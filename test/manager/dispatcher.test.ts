@@ -400,8 +400,8 @@ test('a receipt counts with the node’s own signature over what it says', async
   const forged = {
     'another key': one.node.receipt(receipt, { signWith: generateNodeKey().privatePem }),
     'another secret': { ...one.node.receipt(receipt), secretId: 'b'.repeat(25) },
-    'no secret id': one.node.receipt({ ...receipt, secretId: 'x'.repeat(100_000) }),
-    'a reason that nobody knows': one.node.receipt({ ...receipt, reason: 'because' }),
+    'an impossible secret id': one.node.receipt({ ...receipt, secretId: 'x'.repeat(100_000) }),
+    'an impossible reason': one.node.receipt({ ...receipt, reason: 'because' }),
     'another version': { ...one.node.receipt(receipt), version: 2 },
     'another time': { ...one.node.receipt(receipt), wipedMs: 2_000n },
     'no signature': { ...one.node.receipt(receipt), signature: new Uint8Array() },
@@ -420,6 +420,20 @@ test('a receipt counts with the node’s own signature over what it says', async
     );
   }
   t.is(m.logged.filter(({ msg }) => msg === 'wiped, by receipt').length, 1);
+});
+
+test('a change is told whenever it comes, also while the one before is just out', async (t) => {
+  const m = await cluster(t);
+  const { node } = await nodeOf(m);
+  for (let turns = 0; turns < 12; turns++) {
+    const first = m.createService(`first-${turns}`);
+    for (let n = 0; n < turns; n++) await Promise.resolve();
+    await Promise.all([first, m.createService(`second-${turns}`)]);
+    await settle();
+    const told = new Set<string>();
+    while (told.size < 2) for (const task of (await node.assignment()).tasks) told.add(task.serviceName);
+    t.deepEqual([...told].toSorted(), [`first-${turns}`, `second-${turns}`]);
+  }
 });
 
 test('a stream that ends leaves no key in the arena and no timer', async (t) => {
