@@ -18,7 +18,8 @@ import { createFuseNativeDriver } from './mount/fuse_native.js';
 import { Receipts } from './receipts.js';
 import { Session } from './session.js';
 import { statusService } from './status.js';
-import { attach, type AgentChannel } from './stream.js';
+import type { AgentChannel } from './channel.js';
+import { attach } from './stream.js';
 import { Vault } from './vault.js';
 
 export interface AgentOptions {

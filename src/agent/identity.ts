@@ -47,7 +47,7 @@ export function loadIdentity(folder: string, now: number): Identity {
       `this host has not joined a cluster (no ${join(folder, files.certificate)})`,
       {
         remedy:
-          "on a manager type 'inro token show worker', then here: inro agent join --token T --manager HOST:PORT",
+          "on a manager type 'inro token show worker', then here: inro agent join --token - --manager HOST:PORT",
       },
     );
   }

@@ -3,7 +3,7 @@ import type { Logger } from 'pino';
 import type { Clock, Random } from '../model/clock.js';
 import { asInroError, type InroError } from '../model/error.js';
 import { agentLimits } from './limits.js';
-import type { AgentChannel } from './stream.js';
+import type { AgentChannel } from './channel.js';
 
 export interface SessionState {
   state: 'connecting' | 'connected' | 'waiting' | 'stopped';

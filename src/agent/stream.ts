@@ -2,7 +2,6 @@
  * One stream to one manager, from hello to its end: proves the session key, takes assignments in, answers
  * each, beats. Knows nothing of coming back: that is the session's.
  */
-import type { MessageInitShape } from '@bufbuild/protobuf';
 import type { Logger } from 'pino';
 import type { Arena } from '../crypto/arena.js';
 import { drawExchangeKey, sharedKey } from '../crypto/exchange.js';
@@ -12,26 +11,17 @@ import { sealingKeyStatement, sessionKeyStatement } from '../crypto/statement.js
 import type { Clock, Random } from '../model/clock.js';
 import { InroError } from '../model/error.js';
 import { isSignedByAuthority } from '../pki/root.js';
-import type {
-  AgentMessageSchema,
-  AssignedTask,
-  AssignmentChange,
-  Challenge,
-  DeliveredVersion,
-  ManagerMessage,
-  Welcome,
-} from '../proto/gen/inro/v1/dispatcher_pb.js';
-import { wireState } from '../proto/task_state.js';
-import type { Channel } from '../rpc/stream.js';
+import type { Challenge, ManagerMessage, Welcome } from '../proto/gen/inro/v1/dispatcher_pb.js';
+import { AssignmentReader } from './assignment_reader.js';
+import type { AgentChannel } from './channel.js';
 import { bootId, type Description } from './describe.js';
-import type { HostTasks, TaskReport } from './host_tasks.js';
+import { Heart } from './heart.js';
+import type { HostTasks } from './host_tasks.js';
 import type { Identity } from './identity.js';
 import type { Lease } from './lease.js';
 import { agentLimits } from './limits.js';
 import type { Receipts } from './receipts.js';
-import { heldKey, type Vault } from './vault.js';
-
-export type AgentChannel = Channel<MessageInitShape<typeof AgentMessageSchema>, ManagerMessage>;
+import type { Vault } from './vault.js';
 
 export interface StreamParts {
   identity: Identity;
@@ -169,145 +159,6 @@ async function readAll(
             remedy: 'upgrade the agent to the version of the manager',
           },
         );
-    }
-  }
-}
-
-/** Beats, and extends the lease by what was answered. Silence for long ends the stream. */
-class Heart {
-  readonly #channel: AgentChannel;
-  readonly #periodMs: number;
-  readonly #leaseMs: number;
-  readonly #parts: StreamParts;
-  /** By sequence: when beats that are not answered yet were sent. */
-  readonly #sentMs = new Map<number, number>();
-  #silentBeats = 0;
-
-  constructor(channel: AgentChannel, { heartbeatPeriodMs, leaseMs }: Welcome, parts: StreamParts) {
-    this.#channel = channel;
-    this.#periodMs = Math.min(Math.max(heartbeatPeriodMs, 100), 60_000);
-    this.#leaseMs = Number(leaseMs);
-    this.#parts = parts;
-  }
-
-  async beat(signal: AbortSignal): Promise<void> {
-    const { clock, random } = this.#parts;
-    for (let sequence = 1; ; sequence++) {
-      const drawn = ((random(1)[0] as number) / 255) * 2 - 1;
-      await clock.sleep(this.#periodMs * (1 + drawn * agentLimits.heartbeatJitter), signal);
-      if (signal.aborted) return;
-      if (this.#silentBeats >= agentLimits.missedAnswers) {
-        throw new InroError('unreachable', `the manager has been silent for ${this.#silentBeats} heartbeats`);
-      }
-      this.#silentBeats += 1;
-      this.#sentMs.set(sequence, clock.boottimeMs());
-      this.#sentMs.delete(sequence - agentLimits.maxUnansweredBeats);
-      await this.#channel.send({ message: { case: 'heartbeat', value: { sequence } } });
-    }
-  }
-
-  /** Whatever the manager says is a sign of life; an answer may wait behind a large assignment. */
-  heard(): void {
-    this.#silentBeats = 0;
-  }
-
-  answered(sequence: number): void {
-    const sentMs = this.#sentMs.get(sequence);
-    if (sentMs === undefined) return;
-    for (const earlier of this.#sentMs.keys()) if (earlier <= sequence) this.#sentMs.delete(earlier);
-    this.#parts.lease.extend(sentMs, this.#leaseMs);
-  }
-}
-
-/** Collects an assignment, bounded, and applies it at its commit. */
-class AssignmentReader {
-  readonly #parts: StreamParts;
-  readonly #sessionKey: Plaintext;
-  readonly #channel: AgentChannel;
-  #wanted = new Map<string, AssignedTask>();
-  #delivered = new Map<string, DeliveredVersion>();
-  #pendingBytes = 0;
-  #open = false;
-  #hasApplied = false;
-
-  constructor(parts: StreamParts, sessionKey: Plaintext, channel: AgentChannel) {
-    this.#parts = parts;
-    this.#sessionKey = sessionKey;
-    this.#channel = channel;
-  }
-
-  begin(complete: boolean): void {
-    if (this.#open) throw new InroError('protocol', 'an assignment began inside another');
-    this.#open = true;
-    if (complete) this.#wanted = new Map();
-  }
-
-  change({ change }: AssignmentChange): void {
-    if (!this.#open) throw new InroError('protocol', 'a change outside of an assignment');
-    switch (change.case) {
-      case 'putTask':
-        this.#wanted.set(change.value.id, change.value);
-        if (this.#wanted.size > agentLimits.maxTasks)
-          throw new InroError('too_large', `more than ${agentLimits.maxTasks} tasks`);
-        break;
-      case 'removeTaskId':
-        this.#wanted.delete(change.value);
-        break;
-      case 'putVersion': {
-        const { secretId, version, ciphertext } = change.value;
-        this.#pendingBytes += ciphertext.length;
-        // Beyond this nothing fits the arena anyway: those tasks fail and say so, the others do not suffer.
-        if (this.#pendingBytes <= agentLimits.maxPendingBytes)
-          this.#delivered.set(heldKey(secretId, version), change.value);
-        break;
-      }
-      default:
-        throw new InroError('protocol', 'a change that this version does not know', {
-          remedy: 'upgrade the agent',
-        });
-    }
-  }
-
-  async commit(revision: number): Promise<void> {
-    if (!this.#open) throw new InroError('protocol', 'a commit outside of an assignment');
-    const { tasks, onApplied } = this.#parts;
-    const reports = tasks.apply(this.#wanted, this.#delivered, this.#sessionKey);
-    this.#delivered = new Map();
-    this.#pendingBytes = 0;
-    this.#open = false;
-    this.#hasApplied = true;
-    onApplied(revision);
-    await this.#report(revision, reports);
-  }
-
-  /** Wipes that happen on their own, such as at the end of a grace, are reported as they come. */
-  async reportWipes(signal: AbortSignal): Promise<void> {
-    const { clock, receipts } = this.#parts;
-    while (!signal.aborted) {
-      await clock.sleep(agentLimits.leaseCheckMs, signal);
-      if (receipts.pending > 0 && this.#hasApplied && !signal.aborted) await this.#report(0, []);
-    }
-  }
-
-  /** In messages of bounded size; the revision stands in the last one, when everything else has been said. */
-  async #report(revision: number, reports: readonly TaskReport[]): Promise<void> {
-    const { receipts } = this.#parts;
-    const statuses = reports.map(({ taskId, state, error, atMs }) => ({
-      taskId,
-      state: wireState(state),
-      error: error.slice(0, agentLimits.maxErrorChars),
-      atMs: BigInt(atMs),
-    }));
-    for (let isLast = false; !isLast;) {
-      const tasks = statuses.splice(0, agentLimits.maxStatusesPerMessage);
-      const wiped = receipts.take(agentLimits.maxReceiptsPerMessage);
-      isLast = statuses.length === 0 && receipts.pending === 0;
-      const signed = wiped.map((one) => receipts.signed(one));
-      const value = { revision: BigInt(isLast ? revision : 0), tasks, receipts: signed };
-      await this.#channel.send({ message: { case: 'applied', value } }).catch((error: unknown) => {
-        receipts.putBack(wiped);
-        throw error;
-      });
     }
   }
 }

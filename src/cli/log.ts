@@ -14,7 +14,11 @@ export async function createLogger(name: string, level: string): Promise<Logger>
     level: wanted,
     timestamp: stdTimeFunctions.isoTime,
   };
-  if (process.stderr.isTTY !== true) return pino(options, destination({ fd: 2, sync: true }));
+  if (process.stderr.isTTY !== true)
+    return pino(
+      options,
+      destination({ fd: 2, sync: true }).on('error', () => undefined),
+    ); // nobody reads it any more
   const { default: pretty } = await import('pino-pretty');
   return pino(
     options,

@@ -187,11 +187,16 @@ async function run(): Promise<number> {
   }
 }
 
-process.stdout.on('error', ({ code, message }: NodeJS.ErrnoException) => {
-  if (code !== 'EPIPE') process.stderr.write(`inro: the result cannot be written: ${message}\n`);
-  process.exit(1);
-});
-const code = await run();
+// A reader that went away must not keep a running command from cleaning up.
+let unwritten: NodeJS.ErrnoException | undefined;
+process.stdout.on('error', (error: NodeJS.ErrnoException) => (unwritten ??= error));
+process.stderr.on('error', () => undefined);
+let code = await run();
 await nextTurn(); // what could not be written is said only then
+if (unwritten !== undefined) {
+  if (unwritten.code !== 'EPIPE')
+    process.stderr.write(`inro: done, but the result cannot be written: ${unwritten.message}\n`);
+  code ||= 1;
+}
 // A mount that was served keeps handles of its own open: what had to be ended is ended by now.
 process.exit(code);

@@ -18,7 +18,7 @@ export async function withManager<T>(
   { manager }: ManagerOption,
   use: (connection: Connection) => Promise<T>,
 ): Promise<T> {
-  const address = manager ?? process.env['INRO_MANAGER'] ?? `unix:${paths.managerSocket}`;
+  const address = manager ?? (process.env['INRO_MANAGER'] || `unix:${paths.managerSocket}`);
   if (!address.startsWith('unix:') || address.length === 5) {
     throw new InroError('bad_input', `manager address ${JSON.stringify(address)} is not understood`, {
       remedy: 'operators reach a manager through its socket: --manager unix:PATH, or INRO_MANAGER=unix:PATH',

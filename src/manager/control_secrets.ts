@@ -124,7 +124,8 @@ export function secretHandlers({
         revision: BigInt(revision),
         version: result.currentVersion,
         nodeIds: hasValue ? [...view.nodesOfServices(result.serviceIds)] : [],
-        serviceIds: hasValue ? result.serviceIds : [],
+        // A task that no node was found for waits for its node, not for this value.
+        serviceIds: hasValue ? result.serviceIds.filter((one) => view.nodesOfServices([one]).size > 0) : [],
       };
     },
 

@@ -119,7 +119,7 @@ export async function listenUnix(
   }
   if (await answers(path)) {
     throw new InroError('socket_taken', `another process serves ${path}`, {
-      remedy: 'stop it first, or choose another socket with --socket PATH',
+      remedy: "stop it first ('inro dev' runs once on a host), or choose another socket with --socket PATH",
     });
   }
   const server = build(registrations, true);

@@ -2,7 +2,7 @@ import test, { type ExecutionContext } from 'ava';
 import { pino } from 'pino';
 import { agentLimits } from '../../src/agent/limits.js';
 import { Session } from '../../src/agent/session.js';
-import type { AgentChannel } from '../../src/agent/stream.js';
+import type { AgentChannel } from '../../src/agent/channel.js';
 import { InroError } from '../../src/model/error.js';
 import { FakeClock, settle } from '../support/fake_clock.js';
 import { fakeStream } from '../support/fake_channel.js';

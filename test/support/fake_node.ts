@@ -7,7 +7,7 @@ import { openArena, type Arena } from '../../src/crypto/arena.js';
 import { digestOf, openValue, unwrap } from '../../src/crypto/envelope.js';
 import { readPrivateKey, signBytes } from '../../src/crypto/signing.js';
 import { receiptStatement, sessionKeyStatement } from '../../src/crypto/statement.js';
-import type { AgentChannel } from '../../src/agent/stream.js';
+import type { AgentChannel } from '../../src/agent/channel.js';
 import type { TaskState } from '../../src/model/task.js';
 import type {
   AssignedTask,

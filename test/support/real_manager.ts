@@ -9,7 +9,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { ExecutionContext } from 'ava';
 import { pino } from 'pino';
-import type { AgentChannel } from '../../src/agent/stream.js';
+import type { AgentChannel } from '../../src/agent/channel.js';
 import { openArena } from '../../src/crypto/arena.js';
 import { digestOf, sealValue, submitContentKey } from '../../src/crypto/envelope.js';
 import { generateNodeKey } from '../../src/crypto/signing.js';

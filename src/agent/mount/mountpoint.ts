@@ -2,6 +2,7 @@
  * The directory a mount stands on. What is mounted where comes from /proc/self/mountinfo ONLY: a stat(2) of a
  * dead FUSE mount fails, and one of our own would wait for this very process.
  */
+import { execFile } from 'node:child_process';
 import { chmod, lstat, mkdir, readFile, readdir, realpath, rmdir } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { getSystemErrorName } from 'node:util';
@@ -9,6 +10,9 @@ import { InroError } from '../../model/error.js';
 
 /** The device name and, behind `fuse.`, the type that every inro mount carries in mountinfo. */
 export const mountSource = 'inro';
+
+/** How long a mount may take to say that it lives. */
+const probeMs = 3_000;
 
 /** A run that was killed leaves one dead mount; more mean that something else is wrong. */
 const maxStackedMounts = 16;
@@ -73,6 +77,7 @@ export async function prepareMountpoint(path: string, detach: Detach): Promise<M
   const given = resolve(path);
   await makeParents(dirname(given));
   const canonical = join(await realpath(dirname(given)).catch(refuse(given)), basename(given));
+  await refuseLiveMount(canonical);
   await detachInroMounts(canonical, detach);
   const made = await mkdir(canonical, 0o700).then(
     () => true,
@@ -86,6 +91,33 @@ export async function prepareMountpoint(path: string, detach: Detach): Promise<M
       if (made) await rmdir(canonical).catch(unless('ENOENT', 'EBUSY', 'ENOTEMPTY'));
     },
   };
+}
+
+/**
+ * An inro mount that still answers belongs to an agent that lives. Another process asks it: should it be this
+ * process's own, or one whose server hangs, whoever asks may wait for ever.
+ * @throws already_running when it answers, mount_failed when it neither answers nor is dead.
+ */
+async function refuseLiveMount(path: string): Promise<void> {
+  const top = topMountAt(await readMounts(), path);
+  if (top === undefined || !isInroMount(top)) return;
+  const asked = await new Promise<{ said: string; failed: boolean }>((done) => {
+    const options = {
+      timeout: probeMs,
+      killSignal: 'SIGKILL' as const,
+      env: { ...process.env, LC_ALL: 'C' },
+    };
+    execFile('stat', ['--', path], options, (error, _, said) => done({ said, failed: error !== null }));
+  });
+  if (!asked.failed) {
+    throw new InroError('already_running', `${path} is the mount of an agent that is running`, {
+      remedy: 'stop that agent first, or give this one another mount point with --mount DIR',
+    });
+  }
+  if (asked.said.includes('not connected')) return; // ENOTCONN: its agent is gone
+  throw new InroError('mount_failed', `${path} is a mount of inro whose agent does not answer`, {
+    remedy: `end that agent, or detach the mount: umount -f ${path}`,
+  });
 }
 
 /**

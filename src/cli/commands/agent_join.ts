@@ -1,5 +1,5 @@
 /** inro agent join: the token from the command line or, so that it stands in no process list, from standard input. */
-import { readFileSync } from 'node:fs';
+import { readSync } from 'node:fs';
 import { joinCluster } from '../../agent/join.js';
 import { parseJoinToken } from '../../pki/join_token.js';
 import { checkAddress } from '../../rpc/address.js';
@@ -21,7 +21,7 @@ export async function agentJoin({
   state = paths.agentState,
   json,
 }: JoinOptions): Promise<void> {
-  const parsed = parseJoinToken(token === '-' ? readFileSync(0, 'utf8') : token);
+  const parsed = parseJoinToken(token === '-' ? readToken() : token);
   checkAddress(manager);
   claimStateFolder(state, 'agent');
   const { nodeId, clusterId } = await joinCluster({
@@ -34,4 +34,13 @@ export async function agentJoin({
   printLine(
     `joined cluster ${clusterId} as node ${nodeId}; now start the agent: inro agent run${state === paths.agentState ? '' : ` --state ${state}`}`,
   );
+}
+
+/** A token stands on one line; what is longer than a page is none. */
+function readToken(): string {
+  const page = Buffer.alloc(4096);
+  let length = 0;
+  for (let read = -1; read !== 0 && length < page.length; length += read)
+    read = readSync(0, page, length, page.length - length, null);
+  return page.toString('utf8', 0, length);
 }

@@ -18,7 +18,7 @@ import { checkMayMount } from '../privilege.js';
 import { untilStopped } from '../shutdown.js';
 
 const temporaryPrefix = 'inro-dev-';
-const startMs = 60_000;
+const startMs = 5_000;
 
 export interface DevOptions {
   state?: string;
@@ -32,7 +32,7 @@ export async function dev({ state, mount = paths.mount, listen = '127.0.0.1:0' }
   checkAddress(listen);
   const stopped = untilStopped();
   const log = await createLogger('inro dev', 'warn');
-  if (state === undefined) removeLeftOvers();
+  removeLeftOvers();
   const folder = state ?? mkdtempSync(join(tmpdir(), temporaryPrefix));
   const undo: (() => Promise<void> | void)[] = [];
   if (state === undefined) undo.push(() => rmSync(folder, { recursive: true, force: true }));
