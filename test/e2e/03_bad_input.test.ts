@@ -151,7 +151,7 @@ scenario('a filter that is not known is refused, also when there is nothing to f
 scenario('a result that cannot be written is a failure', async (t) => {
   const host = await Host.of(t);
   await host.startManager();
-  const words = /^inro: the result cannot be written: ENOSPC/;
+  const words = /^inro: done, but the result cannot be written: ENOSPC/;
   refused(t, await host.sh('inro token show worker > /dev/full'), 1, words);
   t.is((await host.sh('inro secret --help > /dev/full')).code, 1);
   t.is((await host.sh('inro secret ls | true')).stderr, '', 'a reader that has seen enough is no failure');
