@@ -4,6 +4,7 @@ import { existsSync } from 'node:fs';
 import { promisify } from 'node:util';
 import test, { type ExecutionContext } from 'ava';
 import { createFuseNativeDriver, type FuseNativeOptions } from '../../../src/agent/mount/fuse_native.js';
+import { InroError } from '../../../src/model/error.js';
 import { openArena } from '../../../src/crypto/arena.js';
 import { guardMounts } from '../../support/mount_guard.js';
 import { MountReader } from '../../support/mount_reader.js';
@@ -139,6 +140,19 @@ mounting('if root remounts it writable, the driver itself refuses to write', asy
     ['truncateSync', `${web}/key`, 0],
   ];
   for (const attempt of attempts) t.is(await reader.fails(...attempt), 'EROFS', attempt.join(' '));
+});
+
+mounting('the mount of a driver that lives is not taken over by another', async (t) => {
+  const context = await mounted(t);
+  publishKey(context);
+  const other = createFuseNativeDriver({ onError: (error) => t.fail(String(error)), now: () => 0 });
+  const refused = await t.throwsAsync<InroError>(
+    other.mount({ path: context.mountPoint, mayServe: () => true }),
+    { instanceOf: InroError },
+  );
+  t.is(refused?.code, 'already_running');
+  const content = await context.reader().call<Uint8Array>('readWhole', `${context.mountPoint}/web/key`);
+  t.is(Buffer.from(content).toString(), 'value');
 });
 
 mounting('one driver mounts once, and again after an unmount', async (t) => {
