@@ -9,6 +9,7 @@ import { answers, listenUnix } from '../rpc/server.js';
 import { nodeCredentials } from '../rpc/tls.js';
 import { addon } from '../system/addon.js';
 import { claimStateFolder } from '../system/files.js';
+import type { AgentChannel } from './channel.js';
 import { describeHost } from './describe.js';
 import { HostTasks } from './host_tasks.js';
 import { loadIdentity, saveManagers } from './identity.js';
@@ -18,7 +19,6 @@ import { createFuseNativeDriver } from './mount/fuse_native.js';
 import { Receipts } from './receipts.js';
 import { Session } from './session.js';
 import { statusService } from './status.js';
-import type { AgentChannel } from './channel.js';
 import { attach } from './stream.js';
 import { Vault } from './vault.js';
 
