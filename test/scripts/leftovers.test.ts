@@ -7,7 +7,7 @@ import { checkout, type Checkout, type Ended } from './checkout.js';
 /** Runs the shell commands in its arguments and ends with the exit code of the last. */
 const ava = `import { spawnSync } from 'node:child_process';
 console.log('run', process.env.INRO_TEST_RUN, process.env.TMPDIR);
-process.exitCode = spawnSync('sh', ['-c', process.argv.slice(2).join(';')], { stdio: 'inherit' }).status ?? 1;
+process.exitCode = spawnSync('sh', ['-c', process.argv.slice(2).join('\\n')], { stdio: 'inherit' }).status ?? 1;
 `;
 
 const left = (what: string, things = 1): RegExp =>
