@@ -6,13 +6,23 @@
     {
       "target_name": "inro",
       "sources": [
-        "src/locked_mapping.cc",
-        "src/arena.cc",
-        "src/arguments.cc",
-        "src/arena_binding.cc",
-        "src/syscalls_binding.cc",
-        "src/addon.cc",
+        "core/locked_mapping.cc",
+        "core/arena.cc",
+        "core/image.cc",
+        "core/nodes.cc",
+        "core/core.cc",
+        "core/channel.cc",
+        "core/responder.cc",
+        "core/notifier.cc",
+        "core/server.cc",
+        "core/mount.cc",
+        "addon/arguments.cc",
+        "addon/arena_binding.cc",
+        "addon/nodes_binding.cc",
+        "addon/syscalls_binding.cc",
+        "addon/addon.cc",
       ],
+      "include_dirs": ["core"],
       "variables": {
         "node_addon_api_dir": "<!(node -p \"require('path').resolve(require('node-addon-api').include_dir)\")",
       },
@@ -27,10 +37,18 @@
         "-fno-exceptions",
         "-fvisibility=hidden",
         "-fstack-protector-strong",
+        "-pthread",
         "-isystem <(node_addon_api_dir)",
         "-isystem <(node_root_dir)/include/node",
       ],
-      "ldflags": ["-Wl,-z,relro,-z,now"],
+      # The C++ library inside, where the compiler has the archive: a packed addon is not bound to the version of its build host,
+      # and shares no symbol with Node's. Sections that nothing uses go, because they ask for a newer glibc.
+      "ldflags": [
+        "-Wl,-z,relro,-z,now",
+        "-Wl,--exclude-libs,ALL",
+        "-Wl,--gc-sections",
+        "<!@(${CXX:-g++} -print-file-name=libstdc++.a | grep -q / && echo -static-libstdc++ || :)",
+      ],
     }
   ]
 }

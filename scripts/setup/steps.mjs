@@ -6,6 +6,7 @@
 import { createHash } from 'node:crypto';
 import { chmodSync, existsSync, readFileSync, readdirSync, rmSync, rmdirSync, statSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
+import { buildArguments } from './addon.mjs';
 
 /** @param root the checkout */
 export function steps(root) {
@@ -87,22 +88,15 @@ export function steps(root) {
     remedy: 'Mend the errors above and try again.',
   };
 
-  const headers = dirname(dirname(node));
   const addon = {
     name: 'addon',
     compiles: true,
-    command: [
-      ...program('node-gyp/bin/node-gyp.js'),
-      'rebuild',
-      '-C',
-      at('native'),
-      '--jobs=max',
-      '--loglevel=warn',
-      // Node's own headers when they are installed beside it: no network.
-      ...(existsSync(join(headers, 'include/node/node.h')) ? [`--nodedir=${headers}`] : []),
-    ],
+    command: [...program('node-gyp/bin/node-gyp.js'), ...buildArguments(at('native'))],
     key: () =>
-      hash([host, version('node-gyp'), version('node-addon-api')], filesBelow(at('native'), ['build'])),
+      hash(
+        [host, version('node-gyp'), version('node-addon-api')],
+        filesBelow(at('native'), ['build', 'prebuilds']),
+      ),
     missing: () => firstAbsent([at('native/build/Release/inro.node')]),
     says: 'node-gyp rebuild',
     remedy: 'Its output is above.',

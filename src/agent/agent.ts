@@ -1,6 +1,6 @@
 /** The agent: takes its identity, mounts, serves its status, and keeps a session with a manager. */
 import type { Logger } from 'pino';
-import { openArena } from '../crypto/arena.js';
+import { openServedArena } from '../crypto/arena.js';
 import type { Clock, Random } from '../model/clock.js';
 import { asInroError, InroError } from '../model/error.js';
 import { Dispatcher } from '../proto/gen/inro/v1/dispatcher_pb.js';
@@ -15,7 +15,7 @@ import { HostTasks } from './host_tasks.js';
 import { loadIdentity, saveManagers } from './identity.js';
 import { Lease } from './lease.js';
 import { agentLimits } from './limits.js';
-import { createFuseNativeDriver } from './mount/fuse_native.js';
+import { createDriver, type DriverName } from './mount/drivers.js';
 import { Receipts } from './receipts.js';
 import { Session } from './session.js';
 import { statusService } from './status.js';
@@ -28,6 +28,8 @@ export interface AgentOptions {
   socketPath: string;
   /** Instead of the managers that the identity knows. */
   managers?: readonly string[];
+  /** The best one of this host, unless given. */
+  driver?: DriverName;
   clock: Clock;
   random: Random;
   log: Logger;
@@ -55,14 +57,15 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     });
   }
 
-  const arena = openArena(agentLimits.arenaBytes);
+  const arena = openServedArena(agentLimits.arenaBytes, agentLimits.maxNodes);
   const receipts = new Receipts(identity);
   const vault = new Vault(arena, clock, (wiped) => receipts.add(wiped));
-  const driver = createFuseNativeDriver({
+  const driver = createDriver(options.driver, {
+    arena,
+    clock,
     onError: (error, operation) => log.error({ err: error, operation }, 'a file system request failed'),
-    now: () => clock.now(),
   });
-  const lease = new Lease(clock);
+  const lease = new Lease(clock, (deadlineMs) => driver.serveUntil(deadlineMs));
   const tasks = new HostTasks({ vault, driver, clock, log, clusterId: identity.clusterId });
   let known = options.managers ?? identity.managers;
   let swapBytes = 0;
@@ -107,7 +110,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     log,
   });
 
-  await driver.mount({ path: mountPath, mayServe: () => lease.holds() });
+  await driver.mount({ path: mountPath });
   const ended = new AbortController();
   const stopServing = async (): Promise<void> => {
     ended.abort();

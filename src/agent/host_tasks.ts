@@ -166,7 +166,14 @@ export class HostTasks {
         const files = assigned.references.map((reference) => this.#fileOf(reference));
         const { id: taskId, serviceId, serviceName } = assigned;
         driver.openService(serviceId, serviceName);
-        driver.publish({ taskId, serviceId, serviceName, number: task.generation + 1, files });
+        driver.publish({
+          taskId,
+          serviceId,
+          serviceName,
+          number: task.generation + 1,
+          graceMs: agentLimits.graceMs,
+          files,
+        });
         task.generation += 1;
         task.shown = shown;
         log.info(
@@ -198,6 +205,7 @@ export class HostTasks {
       mode,
       ...ownerIds(reference),
       modifiedMs: held.createdMs,
+      mmap: reference.mmap,
       value: held.value,
     };
   }
@@ -215,6 +223,7 @@ export class HostTasks {
       reference?.uid,
       reference?.gid,
       reference?.mode,
+      reference?.mmap,
     ];
   }
 

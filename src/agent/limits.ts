@@ -3,6 +3,8 @@ export const agentLimits = {
   arenaBytes: 32 * 1024 * 1024,
   /** What one assignment may hold back until its commit: one arena, as ciphertext, and what stands around it. */
   maxPendingBytes: 40 * 1024 * 1024,
+  /** Files, links and directories of the mount, at 128 bytes each of memory that is touched as it is used. */
+  maxNodes: 131_072,
   maxTasks: 10_000,
   maxManagers: 16,
   /** How long a manager may take from the connection to its Welcome. */

@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /** The command line: what there is, and which file does it. Each command's code is loaded when it is called. */
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import { Command, CommanderError, InvalidArgumentError } from 'commander';
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { asInroError, InroError } from '../model/error.js';
 import { version } from '../system/version.js';
 
@@ -36,6 +36,14 @@ function operator(parent: Command, usage: string, description: string): Command 
     .option('--json', 'print JSON (docs/json.md)');
 }
 
+/** How the mount is served. The names are those of src/agent/mount/drivers.ts, which is not loaded for every command. */
+function driver(): Option {
+  return new Option('--driver <NAME>', 'how to mount: kernel or fuse-native (README)').choices([
+    'kernel',
+    'fuse-native',
+  ]);
+}
+
 const detach = ['-d, --detach', 'return when the change is stored, do not wait for the nodes'] as const;
 const quiet = ['-q, --quiet', 'print ids only'] as const;
 const filter = [
@@ -51,6 +59,7 @@ program
   .option('--state <DIR>', 'keep the state there (otherwise it is temporary)')
   .option('--mount <DIR>', 'mount the secrets there')
   .option('--listen <HOST:PORT>', "the manager's address (a free port of 127.0.0.1 if not given)")
+  .addOption(driver())
   .action(async (options) => (await import('./commands/dev.js')).dev(options));
 
 const manager = program.command('manager').description('run a manager');
@@ -77,6 +86,7 @@ agent
   .option('--state <DIR>', 'where the identity is kept')
   .option('--mount <DIR>', 'mount the secrets there')
   .option('--socket <PATH>', 'where operators reach it')
+  .addOption(driver())
   .action(async (options) => (await import('./commands/agent_run.js')).agentRun(options));
 agent
   .command('status')
@@ -131,7 +141,7 @@ operator(secret, 'rm <SECRET...>', 'remove secrets that no service uses').action
 );
 
 const service = program.command('service').description('services: who gets which secrets');
-const secretSyntax = 'NAME or source=NAME,target=FILE,uid=U,gid=G,mode=OCTAL (repeatable)';
+const secretSyntax = 'NAME or source=NAME,target=FILE,uid=U,gid=G,mode=OCTAL,mmap (repeatable)';
 operator(service, 'create [IMAGE]', 'create a service; its tasks get its secrets')
   .requiredOption('--name <NAME>', 'its name')
   .option('--secret <SECRET>', `a secret: ${secretSyntax}`, collect, [])

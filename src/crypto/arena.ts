@@ -1,6 +1,6 @@
 /** The arena: the locked memory that holds plaintext and keys; nothing else does. */
 import { InroError } from '../model/error.js';
-import { addon, type ArenaFacts } from '../system/addon.js';
+import { addon, type ArenaFacts, type NativeArena, type NativeServedArena } from '../system/addon.js';
 import { Plaintext } from './plaintext.js';
 
 /** secretbox wants this many zero bytes before the message (tweetnacl: crypto_secretbox_ZEROBYTES). */
@@ -12,9 +12,23 @@ export interface Arena {
   facts(): ArenaFacts;
 }
 
+/** An arena that a mount can be served from. */
+export interface ServedArena extends Arena {
+  readonly served: NativeServedArena;
+}
+
 /** An arena of the native addon. `bytes` is all it will ever hold, padding included. */
 export function openArena(bytes: number, kind: 'auto' | 'mlock' = 'auto'): Arena {
-  const native = addon().createArena(bytes, kind);
+  return arenaOf(addon().createArena(bytes, kind));
+}
+
+/** @param nodes how many files, directories and links a mount of it can show. */
+export function openServedArena(bytes: number, nodes: number, kind: 'auto' | 'mlock' = 'auto'): ServedArena {
+  const served = addon().createArena(bytes, kind, nodes);
+  return { ...arenaOf(served), served };
+}
+
+function arenaOf(native: NativeArena): Arena {
   return {
     take(payloadBytes) {
       const piece = native.alloc(payloadBytes + paddingBytes);

@@ -7,15 +7,15 @@ import { inspect } from 'node:util';
 
 export class Plaintext {
   #buffer: ArrayBuffer;
-  readonly #giveBack: (buffer: ArrayBuffer) => void;
+  readonly #giveBack: (buffer: ArrayBuffer) => boolean;
   readonly #offset: number;
   readonly #size: number;
 
   /**
    * @param buffer the whole piece; `offset` bytes before the payload are room for the cipher's zero padding.
-   * @param giveBack zeroes the piece and returns it to its arena.
+   * @param giveBack zeroes the piece and returns it to its arena; false when the kernel still holds mapped pages of it.
    */
-  constructor(buffer: ArrayBuffer, offset: number, giveBack: (buffer: ArrayBuffer) => void) {
+  constructor(buffer: ArrayBuffer, offset: number, giveBack: (buffer: ArrayBuffer) => boolean) {
     this.#buffer = buffer;
     this.#offset = offset;
     this.#size = buffer.byteLength - offset;
@@ -39,14 +39,22 @@ export class Plaintext {
     return new Uint8Array(this.#buffer, this.#offset);
   }
 
+  /** The whole piece, for the mount that serves it; and how many bytes of it come before the payload. */
+  piece(): { buffer: ArrayBuffer; skip: number } {
+    return { buffer: this.#buffer, skip: this.#offset };
+  }
+
   /** Payload and the padding before it, for ciphers that want their zero bytes in front. A TypeError once wiped. */
   exposePadded(): Uint8Array {
     return new Uint8Array(this.#buffer);
   }
 
-  /** Zeroes the bytes; may be called again. */
-  wipe(): void {
-    if (!this.wiped) this.#giveBack(this.#buffer);
+  /**
+   * Zeroes the bytes; may be called again. False when a mount's readers may still see them through a mapping, because the
+   * kernel has not let go of its pages in time.
+   */
+  wipe(): boolean {
+    return this.wiped || this.#giveBack(this.#buffer);
   }
 
   toJSON(): string {

@@ -13,17 +13,19 @@ export interface Reference {
   gid: string;
   /** Permission bits, 0 to 0o777. */
   mode: number;
+  /** May be mapped, spliced, sent by sendfile(2): the kernel then keeps pages of it until the wipe, which zeroes them. */
+  mmap: boolean;
 }
 
 const defaultMode = 0o444;
 
 /**
- * Parses `NAME` or `source=NAME[,target=FILE][,uid=U][,gid=G][,mode=OCTAL]`.
+ * Parses `NAME` or `source=NAME[,target=FILE][,uid=U][,gid=G][,mode=OCTAL][,mmap]`.
  * `mode` is octal with or without a leading 0 (Docker reads `400` as decimal, a known trap).
  * @throws bad_input naming the part that is wrong.
  */
 export function parseReference(text: string): Reference {
-  const fields = text.includes('=') ? parseFields(text) : new Map([['source', text]]);
+  const fields = text.includes('=') || text.includes(',') ? parseFields(text) : new Map([['source', text]]);
   const source = fields.get('source');
   if (source === undefined) {
     throw new InroError('bad_input', `secret reference ${quoted(text)} has no source`, {
@@ -36,11 +38,12 @@ export function parseReference(text: string): Reference {
     uid: fields.get('uid') ?? '0',
     gid: fields.get('gid') ?? '0',
     mode: fields.has('mode') ? parseMode(fields.get('mode') as string) : defaultMode,
+    mmap: parseFlag('mmap', fields.get('mmap') ?? 'false'),
   });
 }
 
 /** @throws bad_input when target, owner, group or mode cannot be shown by a node. */
-export function checkReference<R extends Omit<Reference, 'source'>>(reference: R): R {
+export function checkReference<R extends Omit<Reference, 'source' | 'mmap'>>(reference: R): R {
   checkTarget(reference.target);
   checkOwner('uid', reference.uid);
   checkOwner('gid', reference.gid);
@@ -87,8 +90,15 @@ export function parseMode(text: string): number {
   return mode;
 }
 
+function parseFlag(name: string, text: string): boolean {
+  if (text === 'true') return true;
+  if (text === 'false') return false;
+  throw new InroError('bad_input', `${name}=${quoted(text)} is neither true nor false`);
+}
+
 function parseFields(text: string): Map<string, string> {
-  const known = new Set(['source', 'target', 'uid', 'gid', 'mode']);
+  const known = new Set(['source', 'target', 'uid', 'gid', 'mode', 'mmap']);
+  const flags = new Set(['mmap']);
   const short = new Map([
     ['src', 'source'],
     ['dst', 'target'],
@@ -98,18 +108,19 @@ function parseFields(text: string): Map<string, string> {
     const at = part.indexOf('=');
     const typed = at < 0 ? part : part.slice(0, at);
     const key = short.get(typed) ?? typed;
-    if (at < 0 || !known.has(key) || at === part.length - 1) {
+    const isWhole = at < 0 ? flags.has(key) : at < part.length - 1;
+    if (!known.has(key) || !isWhole) {
       throw new InroError(
         'bad_input',
         `secret reference ${quoted(text)}: ${quoted(part)} is not understood`,
         {
-          remedy: 'the parts are source=, target=, uid=, gid= and mode=, separated by commas',
+          remedy: 'the parts are source=, target=, uid=, gid=, mode= and mmap, separated by commas',
         },
       );
     }
     if (fields.has(key))
       throw new InroError('bad_input', `secret reference ${quoted(text)} gives ${key} twice`);
-    fields.set(key, part.slice(at + 1));
+    fields.set(key, at < 0 ? 'true' : part.slice(at + 1));
   }
   return fields;
 }

@@ -2,7 +2,10 @@
  * The typed face of the native addon (native/): locked memory and the few system calls that Node lacks.
  * It knows bytes and paths, nothing of tasks or managers.
  */
+import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { fileURLToPath } from 'node:url';
+import { InroError } from '../model/error.js';
 
 /**
  * A bounded region of locked memory that hands out pieces of itself. Every function below throws a TypeError, or a RangeError for
@@ -17,9 +20,94 @@ export interface NativeArena {
   /**
    * Zeroes the piece, detaches the ArrayBuffer (its length becomes 0) and takes it back. A TypeError for a foreign or detached one.
    * Not while an asynchronous read or write of it is under way: that would write into whatever piece comes next at the place.
+   * When it returns, no reader of a mount gets a byte of it any more, not by an open descriptor, not by a mapping. False when
+   * the kernel has not let go of mapped pages within 5 s; it is then told again and again.
    */
-  free(piece: ArrayBuffer): void;
+  free(piece: ArrayBuffer): boolean;
   facts(): ArenaFacts;
+}
+
+/** An arena that also holds what a mount shows (native/core/image.h), and can serve it without JavaScript. */
+export interface NativeServedArena extends NativeArena {
+  /** An id for a new node, never used before, or null when the table is full. */
+  reserveNode(): number | null;
+  /** An id that is not going to be made. */
+  giveBackNode(id: number): void;
+  /** Carries the step out and returns '', or does nothing and says why; ids of `made` are given back then. */
+  commit(step: NativeStep): string;
+  /** The lease: ms of CLOCK_BOOTTIME at and after which each open and read fails with ESTALE. */
+  serveUntil(boottimeMs: number): void;
+  /**
+   * Mounts and serves with `workers` threads, once the kernel has agreed. Rejects with `errno`, `step` (what was tried) and
+   * `said` (by fusermount3).
+   * @param how 'direct' (root), 'helper' (fusermount3, for the same user alone), 'helper, others'.
+   * @param newestMinor of the FUSE protocol that the server admits to know; 45 but for tests.
+   */
+  mount(
+    path: string,
+    how: 'direct' | 'helper' | 'helper, others',
+    workers: number,
+    newestMinor: number,
+  ): Promise<NativeServer>;
+  nodesUsed(): number;
+}
+
+/** The node that exists from the beginning: the root directory, 0700. */
+export const rootNode = 1;
+
+export interface NativeNode {
+  id: number;
+  kind: 'file' | 'link' | 'directory';
+  /** Permission bits. */
+  mode: number;
+  uid: number;
+  gid: number;
+  /** Of a directory: what `..` is. */
+  parent?: number;
+  /** ms since 1970. */
+  modifiedMs: number;
+  /** Of a file: a piece of this arena, bytes in it before the value, bytes of the value. */
+  piece?: ArrayBuffer;
+  skip?: number;
+  size?: number;
+  /** The kernel may keep its pages: mmap(2), splice(2), sendfile(2) work. */
+  mappable?: boolean;
+  /** Of a link. */
+  text?: string;
+}
+
+export interface NativeStep {
+  made: readonly NativeNode[];
+  filled: readonly { directory: number; entries: readonly (readonly [name: string, node: number])[] }[];
+  removed: readonly { directory: number; name: string }[];
+  /** Files that a newer version replaced: open descriptors read on until `readableUntilMs` of CLOCK_BOOTTIME. */
+  superseded: readonly number[];
+  readableUntilMs: number;
+  /** Nodes that nobody may use any more. */
+  gone: readonly number[];
+  /** ms since 1970. */
+  changedMs: number;
+}
+
+export interface NativeServer {
+  facts(): ServerFacts;
+  /** Ends the threads and closes the connection: readers of what is still mounted somewhere get ENOTCONN. */
+  stop(): void;
+}
+
+export interface ServerFacts {
+  /** Of the FUSE protocol, as agreed with the kernel. */
+  minor: number;
+  requests: number;
+  malformed: number;
+  connected: boolean;
+  /** Why it is not, if by an error. */
+  ended: string;
+  /** Names that inotify was not told of. */
+  droppedNames: number;
+  /** Mapped files whose pages the kernel has not let go of yet. */
+  pendingScrubs: number;
+  lateScrubs: number;
 }
 
 export interface ArenaFacts {
@@ -45,6 +133,13 @@ export interface Addon {
    * @param kind 'auto' takes memfd_secret where the kernel has it; 'mlock' is for tests of the fallback.
    */
   createArena(bytes: number, kind: 'auto' | 'mlock'): NativeArena;
+  /** With room for `nodes` (at most 2^20) files, links and directories beside the `bytes`. */
+  createArena(bytes: number, kind: 'auto' | 'mlock', nodes: number): NativeServedArena;
+  /**
+   * Reads the file in every way that could leave its bytes in the page cache: '' when read(2) gives `content` and all else is
+   * refused and leaves nothing, otherwise what happened.
+   */
+  strictSelfTest(path: string, content: string): Promise<string>;
   /** umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW). Returns 0 or an errno. */
   unmount(path: string): number;
   /** fcntl(fd, F_SETFD, FD_CLOEXEC): children do not inherit it. Returns 0 or an errno. */
@@ -71,10 +166,37 @@ export interface Addon {
   overwriteFreedHeap(): boolean;
 }
 
+/** The compiled file stands in dist/src/system. */
+const native = new URL('../../../native/', import.meta.url);
 let loaded: Addon | undefined;
 
-/** The addon; loaded at the first call, so that commands that need none start without it. */
+/**
+ * The addon; loaded at the first call, so that commands that need none start without it.
+ * @throws not_supported where there is none for this platform, or it does not load.
+ */
 export function addon(): Addon {
-  loaded ??= createRequire(import.meta.url)('../../../native/build/Release/inro.node') as Addon;
+  loaded ??= load();
   return loaded;
+}
+
+/** What was built here goes before what the package brings: an installation builds it where the other does not load. */
+function load(): Addon {
+  const platform = `${process.platform}-${process.arch}`;
+  const remedy =
+    'to build it, install g++, make and python3, then run: npm rebuild inro (in a checkout: npm run setup)';
+  const path = ['build/Release/inro.node', `prebuilds/${platform}/inro.node`]
+    .map((place) => fileURLToPath(new URL(place, native)))
+    .find((place) => existsSync(place));
+  if (path === undefined) {
+    throw new InroError('not_supported', `this installation has no native addon for ${platform}`, { remedy });
+  }
+  try {
+    return createRequire(import.meta.url)(path) as Addon;
+  } catch (cause) {
+    const reason = (cause as Error).message;
+    throw new InroError('not_supported', `the native addon for ${platform} does not load: ${reason}`, {
+      cause,
+      remedy,
+    });
+  }
 }

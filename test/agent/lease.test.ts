@@ -5,14 +5,14 @@ import { FakeClock } from '../support/fake_clock.js';
 const dayMs = 86_400_000;
 
 test('without a word from a manager nothing may be served', (t) => {
-  const lease = new Lease(new FakeClock());
+  const lease = new Lease(new FakeClock(), () => undefined);
   t.false(lease.holds());
   t.is(lease.leftMs(), 0);
 });
 
 test('it holds for its time from when the question was sent, not from when the answer came', async (t) => {
   const clock = new FakeClock();
-  const lease = new Lease(clock);
+  const lease = new Lease(clock, () => undefined);
   const sentMs = clock.boottimeMs();
   await clock.advance(3_000);
   lease.extend(sentMs, 10_000);
@@ -26,7 +26,7 @@ test('it holds for its time from when the question was sent, not from when the a
 
 test('a late answer never shortens it', async (t) => {
   const clock = new FakeClock();
-  const lease = new Lease(clock);
+  const lease = new Lease(clock, () => undefined);
   lease.extend(clock.boottimeMs(), 10_000);
   lease.extend(clock.boottimeMs() - 5_000, 10_000);
   lease.extend(clock.boottimeMs(), 1);
@@ -35,7 +35,7 @@ test('a late answer never shortens it', async (t) => {
 
 test('setting the wall clock neither lengthens nor ends it', async (t) => {
   const clock = new FakeClock();
-  const lease = new Lease(clock);
+  const lease = new Lease(clock, () => undefined);
   lease.extend(clock.boottimeMs(), dayMs);
   clock.setWall(clock.now() + 10 * dayMs);
   t.true(lease.holds());
@@ -46,7 +46,7 @@ test('setting the wall clock neither lengthens nor ends it', async (t) => {
 
 test('the manager’s order ends it at once, and its next word begins it anew', (t) => {
   const clock = new FakeClock();
-  const lease = new Lease(clock);
+  const lease = new Lease(clock, () => undefined);
   lease.extend(clock.boottimeMs(), dayMs);
   lease.end();
   t.false(lease.holds());

@@ -55,7 +55,7 @@ function host() {
   const vault = new Vault(arena, clock, (wiped) => receipts.add(wiped));
   const log = pino({ level: 'silent' });
   const tasks = new HostTasks({ vault, driver, clock, log, clusterId: cluster.clusterId });
-  const lease = new Lease(clock);
+  const lease = new Lease(clock, () => undefined);
   const applied: number[] = [];
   const parts: Omit<StreamParts, 'onWelcome'> = {
     identity,

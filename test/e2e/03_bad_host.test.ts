@@ -28,10 +28,17 @@ scenario('no FUSE device, or one that is none', async (t) => {
     1,
     /^inro: \/dev\/fuse cannot be opened: /,
   );
-  const none = await host.inro(['dev'], { through: bare('touch /run/dev/fuse') });
-  t.is(none.code, 1);
+  const none = bare('touch /run/dev/fuse');
+  refused(
+    t,
+    await host.inro(['dev'], { through: none }),
+    1,
+    /^inro: cannot mount \/run\/inro\/secrets: \/dev\/fuse is no FUSE device\n/,
+  );
+  const portable = await host.inro(['dev', '--driver', 'fuse-native'], { through: none });
+  t.is(portable.code, 1);
   t.regex(
-    none.stderr,
+    portable.stderr,
     /^fuse: mount failed: Invalid argument\ninro: libfuse cannot mount \/run\/inro\/secrets\n/,
   );
   t.is((await host.sh('ls -A /run/inro 2>/dev/null; ls -A tmp')).stdout, '', 'nothing is left behind');

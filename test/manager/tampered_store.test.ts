@@ -51,7 +51,7 @@ function runAgent(t: ExecutionContext, manager: RealManager, identity: FakeIdent
     tasks,
     receipts,
     log,
-    lease: new Lease(systemClock),
+    lease: new Lease(systemClock, () => undefined),
     clock: systemClock,
     random: randomBytes,
     describe: async () => ({ hostname: 'host' }),

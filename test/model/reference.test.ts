@@ -6,7 +6,7 @@ import { checkReference, checkTargetsDiffer, parseMode, parseReference } from '.
 import { anyText } from '../support/any_text.js';
 import { refuses } from '../support/refuses.js';
 
-const plain = { source: 'db', target: 'db', uid: '0', gid: '0', mode: 0o444 };
+const plain = { source: 'db', target: 'db', uid: '0', gid: '0', mode: 0o444, mmap: false };
 
 test('the short form: a name, and Docker’s defaults', (t) => {
   t.deepEqual(parseReference('db'), plain);
@@ -20,8 +20,18 @@ test('the long form, in any order, with Docker’s short keys', (t) => {
     uid: '999',
     gid: 'postgres',
     mode: 0o440,
+    mmap: false,
   });
   t.deepEqual(parseReference('mode=400,dst=x,src=db'), { ...plain, target: 'x', mode: 0o400 });
+});
+
+test('mmap is a word alone, or true or false', (t) => {
+  t.true(parseReference('source=db,mmap').mmap);
+  t.true(parseReference('mmap,source=db').mmap);
+  t.true(parseReference('source=db,mmap=true').mmap);
+  t.false(parseReference('source=db,mmap=false').mmap);
+  refuses(t, () => parseReference('source=db,mmap=1'), 'bad_input', /mmap="?1"? is neither true nor false/);
+  refuses(t, () => parseReference('source=db,target'), 'bad_input', /"target" is not understood/);
 });
 
 test('mode is octal, with or without a zero in front: 400 is not Docker’s decimal 0620', (t) => {

@@ -7,6 +7,7 @@ export function fakePlaintext(value: string | Uint8Array): Plaintext {
   const plaintext = new Plaintext(new ArrayBuffer(bytes.length), 0, (buffer) => {
     new Uint8Array(buffer).fill(0);
     structuredClone(buffer, { transfer: [buffer] });
+    return true;
   });
   plaintext.expose().set(bytes);
   return plaintext;

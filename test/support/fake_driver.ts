@@ -17,6 +17,8 @@ export class FakeDriver implements MountDriver {
     this.calls.push('mount');
   }
 
+  serveUntil(): void {}
+
   openService(_serviceId: string, serviceName: string): void {
     if (this.#services.has(serviceName)) return;
     this.#services.add(serviceName);

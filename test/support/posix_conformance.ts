@@ -15,8 +15,6 @@ export interface ConformanceContext {
   driver: MountDriver;
   /** A plaintext of the kind that this driver serves. */
   take(payloadBytes: number): Plaintext;
-  /** What the driver's `mayServe` looks at. */
-  lease: { over: boolean };
   /** An empty directory outside the mount. */
   scratch: string;
 }
@@ -87,7 +85,14 @@ export const checks: Record<string, Check> = {
       value.expose().forEach((_, at, bytes) => (bytes[at] = (at * 31 + (at >> 8) + size) & 0xff));
       return published(`v${size}`, value);
     });
-    driver.publish({ taskId: 't1', serviceId: 'id-web', serviceName: 'web', number: 1, files });
+    driver.publish({
+      taskId: 't1',
+      serviceId: 'id-web',
+      serviceName: 'web',
+      number: 1,
+      graceMs: 10_000,
+      files,
+    });
     await shell(`cp -a ${mount}/web ${scratch}/copy && tar cf ${scratch}/all.tar -C ${mount} web`);
     await shell(`mkdir ${scratch}/tar && tar xf ${scratch}/all.tar -C ${scratch}/tar`);
     for (const { target, value } of files) {
@@ -213,7 +218,14 @@ for change in (lambda: os.setxattr(sys.argv[1], "user.a", b"1"), lambda: os.remo
       owned('roots-group', 0, 0, 0o440),
       owned('own-but-0', nobody, nobody, 0o044),
     ];
-    driver.publish({ taskId: 't1', serviceId: 'id-web', serviceName: 'web', number: 1, files });
+    driver.publish({
+      taskId: 't1',
+      serviceId: 'id-web',
+      serviceName: 'web',
+      number: 1,
+      graceMs: 10_000,
+      files,
+    });
     await withReader(
       async (reader) => {
         for (const folder of [scratch, `${scratch}/..`]) await reader.call('chmodSync', folder, 0o755);
@@ -370,11 +382,11 @@ for change in (lambda: os.setxattr(sys.argv[1], "user.a", b"1"), lambda: os.remo
     publish(context, { files: { key: 'value' } });
     await withReader(async (reader) => {
       const fd = await reader.call<number>('openSync', `${mount}/web/key`);
-      context.lease.over = true;
+      context.driver.serveUntil(0);
       assert.equal(await reader.fails('pread', fd, 1, 0), 'ESTALE');
       assert.equal(await reader.fails('openSync', `${mount}/web/key`), 'ESTALE');
       assert.equal(await reader.fails('readdirSync', `${mount}/web`), 'ok');
-      context.lease.over = false;
+      context.driver.serveUntil(Number.MAX_SAFE_INTEGER);
       assert.equal(await reader.pread(fd, 100, 0), 'value');
       assert.equal(await reader.fails('openSync', `${mount}/web/key`), 'ok');
     });
@@ -508,12 +520,12 @@ function publish({ driver, take }: ConformanceContext, publication: Publication)
     ...published(target, filled(take, text)),
     ...attributes,
   }));
-  driver.publish({ taskId, serviceId, serviceName: 'web', number, files });
+  driver.publish({ taskId, serviceId, serviceName: 'web', number, graceMs: 10_000, files });
   return files;
 }
 
 function published(target: string, value: Plaintext): PublishedFile {
-  return { target, source: target, uid: 0, gid: 0, mode: 0o444, modifiedMs, value };
+  return { target, source: target, uid: 0, gid: 0, mode: 0o444, modifiedMs, mmap: false, value };
 }
 
 function filled(take: ConformanceContext['take'], text: string): Plaintext {

@@ -23,6 +23,8 @@ export interface PublishedFile {
   mode: number;
   /** When the shown version was made, ms since 1970: mtime and ctime. */
   modifiedMs: number;
+  /** May be mapped, spliced and sent by sendfile(2): the kernel then keeps copies in its page cache until the wipe. */
+  mmap: boolean;
   /** Once it is wiped, reads of a descriptor that is open on it fail with ESTALE. */
   value: Plaintext;
 }
@@ -34,6 +36,8 @@ export interface Generation {
   serviceName: string;
   /** Grows with each generation of this task; part of the directory name that `..data` points to. */
   number: number;
+  /** How long descriptors that are open on a file's former version may read on. */
+  graceMs: number;
   files: readonly PublishedFile[];
 }
 
@@ -52,13 +56,24 @@ export interface DriverFacts {
 
 export interface MountDriver {
   facts(): DriverFacts;
-  /** @param mayServe asked at each open and read: false once the lease is over (then both fail with ESTALE). */
-  mount(options: { path: string; mayServe: () => boolean }): Promise<void>;
+  /** @throws mount_failed, no_fuse, not_supported, already_running. */
+  mount(options: { path: string }): Promise<void>;
+  /**
+   * The lease: at and after this moment (ms of CLOCK_BOOTTIME) each open and read fails with ESTALE. Nothing is served
+   * before the first call.
+   */
+  serveUntil(boottimeMs: number): void;
   /** Makes the service's directory appear, empty until a task of it is published. Idempotent. */
   openService(serviceId: string, serviceName: string): void;
-  /** Replaces all files of the task in one step: no reader sees a mixture. */
+  /**
+   * Replaces all files of the task in one step: no reader sees a mixture. When it throws, nothing has changed.
+   * @throws arena_full, not_supported (a file that this host cannot serve as it must be).
+   */
   publish(generation: Generation): void;
-  /** Takes the task's files away and cuts open descriptors off, whoever else uses the values; the service's directory then shows the newest other task of it, or is empty. */
+  /**
+   * Takes the task's files away and cuts open descriptors off, whoever else uses the values; the service's directory then
+   * shows the newest other task of it, or is empty. Never fails.
+   */
   withdraw(taskId: string): void;
   /** Unmounts; open descriptors fail from then on. */
   unmount(): Promise<void>;

@@ -7,6 +7,7 @@
  */
 import { constants, open } from 'node:fs';
 import { promisify } from 'node:util';
+import type { Clock } from '../../model/clock.js';
 import { InroError } from '../../model/error.js';
 import { addon } from '../../system/addon.js';
 import { keepsSmallBlocks } from '../../system/heap.js';
@@ -32,8 +33,7 @@ export const mountLimits = {
 export interface FuseNativeOptions {
   /** Told of whatever a request's handler threw; its reader gets EIO. */
   onError: (error: unknown, operation: string) => void;
-  /** ms since 1970, for the times of directories. */
-  now: () => number;
+  clock: Pick<Clock, 'now' | 'boottimeMs'>;
   maxOpenHandles?: number;
 }
 
@@ -55,7 +55,13 @@ const libfuseOptions = {
 
 export function createFuseNativeDriver(options: FuseNativeOptions): MountDriver {
   const owner = { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 };
-  const tree = new Tree({ owner, now: options.now });
+  const { clock } = options;
+  const boottimeMs = () => clock.boottimeMs();
+  // Whatever is asked is looked up in the tree itself: there is nothing to carry out elsewhere.
+  let lastIno = 1;
+  const sink = { newIno: () => ++lastIno, commit: () => undefined };
+  const tree = new Tree({ owner, now: () => clock.now(), boottimeMs, sink, rootIno: 1 });
+  let untilMs = -Infinity;
   let heapOverwritten = true;
   let mounted: { fuse: Fuse; point: Mountpoint; close: () => void } | undefined;
 
@@ -65,7 +71,11 @@ export function createFuseNativeDriver(options: FuseNativeOptions): MountDriver 
     publish: (generation) => tree.publish(generation),
     withdraw: (taskId) => tree.withdraw(taskId),
 
-    async mount({ path, mayServe }) {
+    serveUntil: (boottime) => {
+      untilMs = boottime;
+    },
+
+    async mount({ path }) {
       if (mounted !== undefined) {
         throw new InroError('mount_failed', `this driver is already mounted at ${mounted.point.path}`);
       }
@@ -74,7 +84,13 @@ export function createFuseNativeDriver(options: FuseNativeOptions): MountDriver 
       heapOverwritten = addon().overwriteFreedHeap();
       const point = await prepareMountpoint(path, detach);
       const { maxOpenHandles = mountLimits.maxOpenHandles, onError } = options;
-      const requests = answerRequests({ tree, mayServe, onError, maxOpenHandles });
+      const requests = answerRequests({
+        tree,
+        serveUntilMs: () => untilMs,
+        boottimeMs,
+        onError,
+        maxOpenHandles,
+      });
       const fuse = newFuse(point.path, requests.operations, libfuseOptions);
       try {
         await fuse.mount();

@@ -11,8 +11,9 @@ import { isReadable, type FileNode, type Tree, type TreeNode } from './tree.js';
 
 export interface RequestOptions {
   tree: Tree;
-  /** Asked at each open and read: false makes both fail with ESTALE. */
-  mayServe: () => boolean;
+  /** Asked at each open and read: until when these may be answered, and what time it is, both ms of CLOCK_BOOTTIME. */
+  serveUntilMs: () => number;
+  boottimeMs: () => number;
   /** Told of whatever a handler threw; its reader gets EIO. */
   onError: (error: unknown, operation: string) => void;
   maxOpenHandles: number;
@@ -48,7 +49,8 @@ const writingOperations = [
 
 // Not implemented, so that the kernel asks once and never again: flush and fsync (nothing to write: success),
 // and the extended attributes (there are none: EOPNOTSUPP, which ls and cp -a take for exactly that).
-export function answerRequests({ tree, mayServe, onError, maxOpenHandles }: RequestOptions): Requests {
+export function answerRequests(options: RequestOptions): Requests {
+  const { tree, serveUntilMs, boottimeMs, onError, maxOpenHandles } = options;
   const handles = new HandleTable<FileNode>(maxOpenHandles);
   let closed = false;
 
@@ -69,6 +71,11 @@ export function answerRequests({ tree, mayServe, onError, maxOpenHandles }: Requ
       }
       done(...answer);
     };
+  }
+
+  function mayRead(node: FileNode): boolean {
+    const nowMs = boottimeMs();
+    return nowMs < serveUntilMs() && isReadable(node, nowMs);
   }
 
   function report(error: unknown, operation: string): void {
@@ -120,7 +127,7 @@ export function answerRequests({ tree, mayServe, onError, maxOpenHandles }: Requ
         if (node.kind !== 'file') return failed(node.kind === 'link' ? ELOOP : EISDIR);
         if ((flags & (files.O_WRONLY | files.O_RDWR | files.O_TRUNC | files.O_APPEND)) !== 0)
           return failed(EROFS);
-        if (!isReadable(node) || !mayServe()) return failed(ESTALE);
+        if (!mayRead(node)) return failed(ESTALE);
         const handle = handles.add(node);
         return handle === undefined ? failed(ENFILE) : [0, handle];
       }),
@@ -130,7 +137,7 @@ export function answerRequests({ tree, mayServe, onError, maxOpenHandles }: Requ
     read: answered('read', (_path, handle, buffer, length, offset) => {
       const node = handles.get(handle);
       if (node === undefined) return failed(EBADF);
-      if (!isReadable(node) || !mayServe()) return failed(ESTALE);
+      if (!mayRead(node)) return failed(ESTALE);
       const piece = node.value.expose().subarray(offset, offset + length);
       buffer.set(piece);
       return [piece.length];

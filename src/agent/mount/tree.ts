@@ -1,9 +1,7 @@
 /**
- * What a mount shows, as ONE table of nodes: every question a driver gets (attributes, listing, link, open)
- * is a lookup here and then a look at the node. No I/O; a driver asks it from its own requests.
- *
- * A change builds the new entries aside and swaps the directory's pointer to them. publish and withdraw are
- * synchronous, so no request ever falls between two swaps of one task.
+ * What a mount shows, as ONE table of nodes. A change is first put together as a step, which a driver's sink carries
+ * out or refuses, and only then seen here: so a driver that answers by itself (the kernel driver) and one that looks
+ * its answers up here (fuse-native) show the same, each step whole.
  */
 import type { Plaintext } from '../../crypto/plaintext.js';
 import type { Generation, PublishedFile } from './driver.js';
@@ -26,6 +24,7 @@ export interface NodeFacts {
 
 export interface DirectoryNode extends NodeFacts {
   readonly kind: 'directory';
+  readonly parent: DirectoryNode | undefined;
   readonly entries: ReadonlyMap<string, TreeNode>;
 }
 
@@ -38,18 +37,46 @@ export interface FileNode extends NodeFacts {
   readonly kind: 'file';
   /** Wiped in place when its time is over; an open handle on this node then has nothing to read. */
   readonly value: Plaintext;
+  readonly mmap: boolean;
   readonly grant: Grant;
+  /** Once a newer version is shown: until when (ms of CLOCK_BOOTTIME) descriptors may read on. */
+  readonly readableUntilMs: number;
 }
 
 /** A task's right to show one source under one target; all versions share it, so that losing it cuts all off. */
 interface Grant {
   readonly source: string;
   withdrawn: boolean;
+  /** The shown version and those before it that may still be read. */
+  files: MutableFile[];
+}
+
+/** A change that is seen whole or not at all. */
+export interface TreeStep {
+  /** Nodes that nothing has shown before. */
+  made: readonly TreeNode[];
+  /** Directories that show other entries from now on. */
+  filled: readonly { directory: DirectoryNode; entries: ReadonlyMap<string, TreeNode> }[];
+  /** Names taken out of directories. */
+  removed: readonly { directory: DirectoryNode; name: string }[];
+  superseded: readonly FileNode[];
+  readableUntilMs: number;
+  /** Nodes that nobody may use any more. */
+  gone: readonly TreeNode[];
+  /** ms since 1970: when the directories changed. */
+  changedMs: number;
+}
+
+export interface TreeSink {
+  /** @throws arena_full when no more nodes can be shown. */
+  newIno(): number;
+  /** Carries the step out, or throws and has done nothing. One that makes and fills nothing but with nothing never throws. */
+  commit(step: TreeStep): void;
 }
 
 /** Whether a handle on this file may still be read: its value is there, and the task still has it. */
-export function isReadable({ value, grant }: FileNode): boolean {
-  return !value.wiped && !grant.withdrawn;
+export function isReadable({ value, grant, readableUntilMs }: FileNode, boottimeMs: number): boolean {
+  return !value.wiped && !grant.withdrawn && boottimeMs < readableUntilMs;
 }
 
 /** stat(2) st_mode, inode(7). */
@@ -59,43 +86,77 @@ const linkName = '..data';
 const tasksName = '.task';
 
 interface Service {
-  readonly directory: Directory;
+  readonly directory: MutableDirectory;
   /** The directory's name; undefined once a newer service of this name has taken it. */
   name: string | undefined;
   /** Its published tasks, oldest first publication first: the last one is shown. */
   readonly tasks: Task[];
+  view: View;
 }
 
 interface Task {
   readonly service: Service;
-  readonly directory: Directory;
-  number: number;
-  files: ReadonlyMap<string, FileNode>;
+  readonly directory: MutableDirectory;
+  files: ReadonlyMap<string, MutableFile>;
+  view: View;
 }
 
-type Directory = DirectoryNode & {
+/** A directory's `..data` and what it points to: of their own for each directory, because a directory has one name. */
+interface View {
+  number: number;
+  nodes: readonly TreeNode[];
+}
+
+type MutableDirectory = DirectoryNode & {
   nlink: number;
   modifiedMs: number;
   entries: ReadonlyMap<string, TreeNode>;
 };
+type MutableFile = FileNode & { readableUntilMs: number };
+
+interface BuildingStep extends TreeStep {
+  made: TreeNode[];
+  filled: { directory: MutableDirectory; entries: ReadonlyMap<string, TreeNode> }[];
+  removed: { directory: MutableDirectory; name: string }[];
+  superseded: FileNode[];
+  readableUntilMs: number;
+  gone: TreeNode[];
+}
+
+const nothing: View = { number: 0, nodes: [] };
 
 export class Tree {
   readonly #owner: { uid: number; gid: number };
   readonly #now: () => number;
-  readonly #root: Directory;
-  readonly #taskRoot: Directory;
+  readonly #boottimeMs: () => number;
+  readonly #sink: TreeSink;
+  readonly #root: MutableDirectory;
+  readonly #taskRoot: MutableDirectory;
   readonly #services = new Map<string, Service>();
   readonly #tasks = new Map<string, Task>();
-  #lastIno = 0;
 
-  /** @param options.owner of every directory and link; options.now gives ms since 1970. */
-  constructor(options: { owner: { uid: number; gid: number }; now: () => number }) {
+  /**
+   * @param options.owner of every directory and link; options.now gives ms since 1970, options.boottimeMs ms of
+   * CLOCK_BOOTTIME; options.rootIno is the root's inode, which no sink makes.
+   */
+  constructor(options: {
+    owner: { uid: number; gid: number };
+    now: () => number;
+    boottimeMs: () => number;
+    sink: TreeSink;
+    rootIno: number;
+  }) {
     this.#owner = options.owner;
     this.#now = options.now;
+    this.#boottimeMs = options.boottimeMs;
+    this.#sink = options.sink;
     // Closed: what may read a secret is what had its service's directory bind-mounted.
-    this.#root = this.#directory(0o700, new Map());
-    this.#taskRoot = this.#directory(0o555, new Map());
-    this.#fill(this.#root, new Map([[tasksName, this.#taskRoot]]));
+    this.#root = this.#directory(0o700, undefined, new Map(), options.rootIno);
+    this.#taskRoot = this.#directory(0o555, this.#root);
+    const step = this.#step();
+    step.made.push(this.#taskRoot);
+    this.#fill(step, this.#root, new Map([[tasksName, this.#taskRoot]]));
+    this.#commit(step);
   }
 
   /** The node at an absolute path (`/` is the root); links are not followed. */
@@ -110,110 +171,217 @@ export class Tree {
   }
 
   openService(serviceId: string, serviceName: string): void {
-    this.#service(serviceId, serviceName);
+    if (this.#services.has(serviceId)) return;
+    const step = this.#step();
+    const service = this.#newService(step, serviceName);
+    this.#commit(step);
+    this.#adopt(serviceId, service);
   }
 
   publish(generation: Generation): void {
-    const { taskId, number } = generation;
+    const { taskId, serviceId, serviceName, number, graceMs } = generation;
+    const step = this.#step();
+    step.readableUntilMs = this.#boottimeMs() + graceMs;
     const known = this.#tasks.get(taskId);
+    const service = known?.service ?? this.#services.get(serviceId) ?? this.#newService(step, serviceName);
+    const task = known ?? this.#newTask(step, service, taskId);
     const files = new Map(
-      generation.files.map((file) => [file.target, this.#file(file, known?.files.get(file.target))]),
+      generation.files.map((file) => [file.target, this.#file(step, file, task.files.get(file.target))]),
     );
-    const task = known ?? this.#newTask(generation);
-    for (const [target, { grant }] of task.files)
-      if (files.get(target)?.grant !== grant) grant.withdrawn = true;
-    task.number = number;
-    task.files = files;
-    this.#fill(task.directory, this.#generationEntries(task));
-    if (known === undefined) {
-      this.#fill(this.#taskRoot, new Map([...this.#taskRoot.entries, [taskId, task.directory]]));
+    const lost = [...task.files].filter(([target, { grant }]) => files.get(target)?.grant !== grant);
+    const replaced = [...task.files].filter(
+      ([target, file]) => files.get(target)?.grant === file.grant && files.get(target) !== file,
+    );
+    step.gone.push(...lost.flatMap(([, { grant }]) => grant.files), ...task.view.nodes);
+    step.superseded.push(...replaced.map(([, file]) => file));
+
+    const view = this.#show(step, task.directory, files, number);
+    const isShown = known === undefined || service.tasks.at(-1) === task;
+    const serviceView = isShown ? this.#showService(step, service, files, number) : service.view;
+    this.#commit(step);
+
+    this.#adopt(serviceId, service);
+    if (known === undefined) service.tasks.push(task);
+    this.#tasks.set(taskId, task);
+    for (const [, { grant }] of lost) grant.withdrawn = true;
+    for (const [, file] of replaced) file.readableUntilMs = step.readableUntilMs;
+    for (const file of files.values()) {
+      const alive = file.grant.files.filter((one) => isReadable(one, this.#boottimeMs()) && one !== file);
+      file.grant.files = [...alive, file];
     }
-    if (task.service.tasks.at(-1) === task) this.#show(task.service);
+    Object.assign(task, { files, view });
+    service.view = serviceView;
   }
 
   withdraw(taskId: string): void {
     const task = this.#tasks.get(taskId);
     if (task === undefined) return;
     const { service } = task;
+    const step = this.#step();
+    step.removed.push({ directory: this.#taskRoot, name: taskId });
+    for (const { grant } of task.files.values()) step.gone.push(...grant.files);
+    step.gone.push(task.directory, ...task.view.nodes);
+    const next = service.tasks.at(-1) === task ? service.tasks.at(-2) : undefined;
     const wasShown = service.tasks.at(-1) === task;
+
     service.tasks.splice(service.tasks.indexOf(task), 1);
     this.#tasks.delete(taskId);
     for (const { grant } of task.files.values()) grant.withdrawn = true;
-    // A process may still stand in the directory: it is to see nothing there.
-    this.#fill(task.directory, new Map());
-    this.#fill(this.#taskRoot, without(this.#taskRoot.entries, taskId));
-    if (wasShown) this.#show(service);
+    if (!wasShown) return this.#commit(step);
+    try {
+      const view = this.#showService(step, service, next?.files, next?.view.number ?? 0);
+      this.#commit(step);
+      service.view = view;
+    } catch {
+      // No memory for the other task's entries: what must go goes all the same, and the directory is empty.
+      const bare = { ...step, made: [], filled: [] };
+      this.#fill(bare, service.directory, new Map());
+      this.#commit(bare);
+      service.view = { number: service.view.number, nodes: [] };
+    }
   }
 
-  /** The service's directory; a new id takes the name over for good, so that two ids never alternate under one name. */
-  #service(id: string, name: string): Service {
-    const known = this.#services.get(id);
-    if (known !== undefined) return known;
-    const holder = [...this.#services.values()].find((service) => service.name === name);
-    if (holder !== undefined) holder.name = undefined;
-    const service: Service = { directory: this.#directory(0o555, new Map()), name, tasks: [] };
-    this.#services.set(id, service);
-    this.#fill(this.#root, new Map([...this.#root.entries, [name, service.directory]]));
-    return service;
-  }
-
-  #newTask({ taskId, serviceId, serviceName, number }: Generation): Task {
-    const service = this.#service(serviceId, serviceName);
-    const task: Task = { service, directory: this.#directory(0o555, new Map()), number, files: new Map() };
-    service.tasks.push(task);
-    this.#tasks.set(taskId, task);
-    return task;
-  }
-
-  #show(service: Service): void {
-    const newest = service.tasks.at(-1);
-    this.#fill(service.directory, newest === undefined ? new Map() : this.#generationEntries(newest));
-  }
-
-  #generationEntries({ files, number }: Task): Map<string, TreeNode> {
-    const generationName = `..${number}`;
-    return new Map<string, TreeNode>([
-      ...files,
-      [linkName, this.#link(generationName)],
-      [generationName, this.#directory(0o555, files)],
-    ]);
-  }
-
-  #file(file: PublishedFile, before: FileNode | undefined): FileNode {
-    return {
-      kind: 'file',
-      ino: before?.value === file.value ? before.ino : this.#newIno(),
-      mode: fileType.file | (file.mode & 0o777),
-      uid: file.uid,
-      gid: file.gid,
-      nlink: 1,
-      size: file.value.size,
-      modifiedMs: file.modifiedMs,
-      value: file.value,
-      grant: before?.grant.source === file.source ? before.grant : { source: file.source, withdrawn: false },
+  /** Shows a file in the root until the function that it gives back is called. */
+  showProbe(file: PublishedFile): () => void {
+    const step = this.#step();
+    const node = this.#file(step, file, undefined);
+    this.#fill(step, this.#root, new Map([...this.#root.entries, [file.target, node]]));
+    this.#commit(step);
+    return () => {
+      const end = this.#step();
+      end.removed.push({ directory: this.#root, name: file.target });
+      end.gone.push(node);
+      this.#commit(end);
     };
   }
 
+  #step(): BuildingStep {
+    const lists = { made: [], filled: [], removed: [], superseded: [], gone: [] };
+    return { ...lists, readableUntilMs: 0, changedMs: this.#now() };
+  }
+
+  /** The sink first: if it refuses, nothing has changed here either. */
+  #commit(step: BuildingStep): void {
+    this.#sink.commit(step);
+    for (const { directory, entries } of step.filled) changeEntries(directory, entries, step.changedMs);
+    for (const { directory, name } of step.removed) {
+      changeEntries(directory, without(directory.entries, name), step.changedMs);
+    }
+    for (const node of step.gone) {
+      // A process may still stand in it: it is to see nothing there.
+      if (node.kind === 'directory') (node as MutableDirectory).entries = new Map();
+    }
+  }
+
+  #fill(step: BuildingStep, directory: MutableDirectory, entries: ReadonlyMap<string, TreeNode>): void {
+    step.filled.push({ directory, entries });
+  }
+
+  /** A new id takes the name over for good, so that two ids never alternate under one name. */
+  #newService(step: BuildingStep, name: string): Service {
+    const directory = this.#directory(0o555, this.#root);
+    step.made.push(directory);
+    this.#fill(step, this.#root, new Map([...this.#root.entries, [name, directory]]));
+    return { directory, name, tasks: [], view: nothing };
+  }
+
+  #adopt(id: string, service: Service): void {
+    if (this.#services.has(id)) return;
+    for (const other of this.#services.values()) if (other.name === service.name) other.name = undefined;
+    this.#services.set(id, service);
+  }
+
+  #newTask(step: BuildingStep, service: Service, taskId: string): Task {
+    const directory = this.#directory(0o555, this.#taskRoot);
+    step.made.push(directory);
+    this.#fill(step, this.#taskRoot, new Map([...this.#taskRoot.entries, [taskId, directory]]));
+    return { service, directory, files: new Map(), view: nothing };
+  }
+
+  #showService(
+    step: BuildingStep,
+    service: Service,
+    files: ReadonlyMap<string, FileNode> | undefined,
+    taskNumber: number,
+  ): View {
+    step.gone.push(...service.view.nodes);
+    const { number } = service.view;
+    if (files !== undefined)
+      return this.#show(step, service.directory, files, Math.max(number + 1, taskNumber));
+    this.#fill(step, service.directory, new Map());
+    return { number, nodes: [] };
+  }
+
+  #show(
+    step: BuildingStep,
+    directory: MutableDirectory,
+    files: ReadonlyMap<string, FileNode>,
+    number: number,
+  ): View {
+    const generationName = `..${number}`;
+    const generation = this.#directory(0o555, directory, files);
+    const link = this.#link(generationName);
+    const entries = new Map<string, TreeNode>([...files, [linkName, link], [generationName, generation]]);
+    step.made.push(generation, link);
+    this.#fill(step, generation, files);
+    this.#fill(step, directory, entries);
+    return { number, nodes: [generation, link] };
+  }
+
+  #file(step: BuildingStep, file: PublishedFile, before: MutableFile | undefined): MutableFile {
+    const shown = {
+      mode: fileType.file | (file.mode & 0o777),
+      uid: file.uid,
+      gid: file.gid,
+      size: file.value.size,
+      modifiedMs: file.modifiedMs,
+      mmap: file.mmap,
+      value: file.value,
+    };
+    const isSameSource = before?.grant.source === file.source;
+    if (
+      isSameSource &&
+      Object.entries(shown).every(([key, value]) => before[key as keyof FileNode] === value)
+    )
+      return before;
+    const grant = isSameSource ? before.grant : { source: file.source, withdrawn: false, files: [] };
+    const made: MutableFile = {
+      kind: 'file',
+      ino: this.#sink.newIno(),
+      nlink: 1,
+      readableUntilMs: Infinity,
+      grant,
+      ...shown,
+    };
+    step.made.push(made);
+    return made;
+  }
+
   #link(target: string): LinkNode {
-    const facts = { ino: this.#newIno(), ...this.#owner, nlink: 1, modifiedMs: this.#now() };
+    const facts = { ino: this.#sink.newIno(), ...this.#owner, nlink: 1, modifiedMs: this.#now() };
     return { kind: 'link', mode: fileType.link | 0o777, size: target.length, target, ...facts };
   }
 
-  #directory(mode: number, entries: ReadonlyMap<string, TreeNode>): Directory {
-    const facts = { ino: this.#newIno(), ...this.#owner, size: 0 };
+  #directory(
+    mode: number,
+    parent: DirectoryNode | undefined,
+    entries: ReadonlyMap<string, TreeNode> = new Map(),
+    ino = this.#sink.newIno(),
+  ): MutableDirectory {
+    const facts = { ino, ...this.#owner, size: 0, parent };
     const changing = { nlink: linksTo(entries), modifiedMs: this.#now(), entries };
     return { kind: 'directory', mode: fileType.directory | mode, ...facts, ...changing };
   }
+}
 
-  #fill(directory: Directory, entries: ReadonlyMap<string, TreeNode>): void {
-    directory.entries = entries;
-    directory.nlink = linksTo(entries);
-    directory.modifiedMs = this.#now();
-  }
-
-  #newIno(): number {
-    return ++this.#lastIno;
-  }
+function changeEntries(
+  directory: MutableDirectory,
+  entries: ReadonlyMap<string, TreeNode>,
+  nowMs: number,
+): void {
+  directory.entries = entries;
+  directory.nlink = linksTo(entries);
+  directory.modifiedMs = nowMs;
 }
 
 /** A directory's own two names and one `..` from each directory in it. */

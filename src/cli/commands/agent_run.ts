@@ -1,6 +1,7 @@
 /** inro agent run */
 import { resolve } from 'node:path';
 import { startAgent } from '../../agent/agent.js';
+import type { DriverName } from '../../agent/mount/drivers.js';
 import { systemClock, systemRandom } from '../../system/clock.js';
 import { restartWithoutBlockCache } from '../../system/heap.js';
 import { createLogger } from '../log.js';
@@ -12,9 +13,10 @@ export interface AgentRunOptions {
   state?: string;
   mount?: string;
   socket?: string;
+  driver?: DriverName;
 }
 
-export async function agentRun({ state, mount, socket }: AgentRunOptions): Promise<void> {
+export async function agentRun({ state, mount, socket, driver }: AgentRunOptions): Promise<void> {
   checkMayMount('inro agent run');
   restartWithoutBlockCache();
   const stopped = untilStopped();
@@ -23,6 +25,7 @@ export async function agentRun({ state, mount, socket }: AgentRunOptions): Promi
     stateFolder: state ?? paths.agentState,
     mountPath: resolve(mount ?? paths.mount),
     socketPath: socket ?? paths.agentSocket,
+    ...(driver === undefined ? {} : { driver }),
     clock: systemClock,
     random: systemRandom,
     log,

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { startAgent } from '../../agent/agent.js';
 import { hasIdentity } from '../../agent/identity.js';
+import type { DriverName } from '../../agent/mount/drivers.js';
 import { joinCluster } from '../../agent/join.js';
 import { startManager } from '../../manager/manager.js';
 import { parseJoinToken } from '../../pki/join_token.js';
@@ -24,9 +25,11 @@ export interface DevOptions {
   state?: string;
   mount?: string;
   listen?: string;
+  driver?: DriverName;
 }
 
-export async function dev({ state, mount = paths.mount, listen = '127.0.0.1:0' }: DevOptions): Promise<void> {
+export async function dev(options: DevOptions): Promise<void> {
+  const { state, mount = paths.mount, listen = '127.0.0.1:0', driver } = options;
   checkMayMount('inro dev');
   restartWithoutBlockCache();
   checkAddress(listen);
@@ -56,6 +59,7 @@ export async function dev({ state, mount = paths.mount, listen = '127.0.0.1:0' }
       mountPath: resolve(mount),
       socketPath: paths.agentSocket,
       managers: [manager.address],
+      ...(driver === undefined ? {} : { driver }),
       clock,
       random,
       log: log.child({ part: 'agent' }),

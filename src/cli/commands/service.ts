@@ -150,12 +150,13 @@ export async function serviceRm(names: string[], options: Common): Promise<void>
 function referencesOf(texts: readonly string[]) {
   const references = texts.map(parseReference);
   checkTargetsDiffer(references);
-  return references.map(({ source, target, uid, gid, mode }) => ({
+  return references.map(({ source, target, uid, gid, mode, mmap }) => ({
     secretName: source,
     target,
     uid,
     gid,
     mode,
+    mmap,
   }));
 }
 
@@ -173,8 +174,8 @@ function serviceJson(service: Service) {
   };
 }
 
-function referenceJson({ secretId, secretName, target, uid, gid, mode }: Reference) {
-  return { secretId, source: secretName, target, uid, gid, mode: octal(mode) };
+function referenceJson({ secretId, secretName, target, uid, gid, mode, mmap }: Reference) {
+  return { secretId, source: secretName, target, uid, gid, mode: octal(mode), mmap };
 }
 
 function taskJson(task: Task) {

@@ -219,8 +219,9 @@ mounting('after the unmount nothing of the driver keeps the process alive', asyn
 /** Mounts, says so, and unmounts when standard input has said something. */
 const runDriver = `
   import { createFuseNativeDriver } from ${JSON.stringify(new URL('../../../src/agent/mount/fuse_native.js', import.meta.url).href)};
-  const driver = createFuseNativeDriver({ onError: console.error, now: Date.now });
-  await driver.mount({ path: process.argv[1], mayServe: () => true });
+  const driver = createFuseNativeDriver({ onError: console.error, clock: { now: Date.now, boottimeMs: () => 0 } });
+  driver.serveUntil(1);
+  await driver.mount({ path: process.argv[1] });
   console.log('mounted');
   process.stdin.once('data', () => driver.unmount());
 `;

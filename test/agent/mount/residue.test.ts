@@ -23,13 +23,14 @@ const program = `
   import { openArena } from ${at('crypto/arena.js')};
   import { createInterface } from 'node:readline';
   const [mountPoint, file, size] = process.argv.slice(1);
-  const driver = createFuseNativeDriver({ onError: console.error, now: Date.now });
-  await driver.mount({ path: mountPoint, mayServe: () => true });
+  const driver = createFuseNativeDriver({ onError: console.error, clock: { now: Date.now, boottimeMs: () => 0 } });
+  driver.serveUntil(1);
+  await driver.mount({ path: mountPoint });
   const arena = openArena(1 << 20, 'auto');
   const value = arena.take(Number(size));
   readSync(openSync(file), value.expose(), 0, Number(size), 0);
-  const files = [{ target: 'key', source: 'key', uid: 0, gid: 0, mode: 0o444, modifiedMs: 0, value }];
-  driver.publish({ taskId: 't1', serviceId: 's', serviceName: 'web', number: 1, files });
+  const files = [{ target: 'key', source: 'key', uid: 0, gid: 0, mode: 0o444, modifiedMs: 0, mmap: false, value }];
+  driver.publish({ taskId: 't1', serviceId: 's', serviceName: 'web', number: 1, graceMs: 0, files });
   console.log(arena.facts().kind);
   for await (const step of createInterface({ input: process.stdin })) {
     if (step === 'wipe') value.wipe();

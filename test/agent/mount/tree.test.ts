@@ -11,6 +11,7 @@ function file(target: string, text = target, more: Partial<PublishedFile> = {}):
     gid: 0,
     mode: 0o444,
     modifiedMs: 1_000,
+    mmap: false,
     value: fakePlaintext(text),
     ...more,
   };
@@ -18,9 +19,16 @@ function file(target: string, text = target, more: Partial<PublishedFile> = {}):
 
 function newTree() {
   const clock = { ms: 5_000 };
-  const tree = new Tree({ owner: { uid: 7, gid: 8 }, now: () => clock.ms });
+  let lastIno = 1;
+  const tree = new Tree({
+    owner: { uid: 7, gid: 8 },
+    now: () => clock.ms,
+    boottimeMs: () => clock.ms,
+    sink: { newIno: () => ++lastIno, commit: () => undefined },
+    rootIno: 1,
+  });
   const publish = (taskId: string, serviceName: string, number: number, files: PublishedFile[]) =>
-    tree.publish({ taskId, serviceId: `id-${serviceName}`, serviceName, number, files });
+    tree.publish({ taskId, serviceId: `id-${serviceName}`, serviceName, number, graceMs: 10_000, files });
   return { tree, clock, publish };
 }
 

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <iterator>
-#include <utility>
 
 namespace inro {
 namespace {
@@ -14,13 +13,13 @@ void zero(std::span<std::byte> bytes) { explicit_bzero(bytes.data(), bytes.size(
 
 }  // namespace
 
-Arena::Arena(LockedMapping mapping) : mapping_(std::move(mapping)) { free_.emplace(0, mapping_.bytes().size()); }
+Arena::Arena(std::span<std::byte> region) : region_(region) { free_.emplace(0, region.size()); }
 
 Arena::~Arena() { wipe(); }
 
 std::optional<Arena::Piece> Arena::alloc(std::size_t bytes) {
   // The size is checked before it is rounded up, which could overflow.
-  if (bytes == 0 || bytes > mapping_.bytes().size()) return std::nullopt;
+  if (bytes == 0 || bytes > region_.size()) return std::nullopt;
   const std::size_t length = (bytes + granuleBytes - 1) / granuleBytes * granuleBytes;
 
   const auto fit = std::ranges::find_if(free_, [length](const auto& span) { return span.second >= length; });
@@ -33,14 +32,42 @@ std::optional<Arena::Piece> Arena::alloc(std::size_t bytes) {
   occupied_.emplace(offset, Occupied{length, id.serial});
   usedBytes_ += length;
   // Zero already, but for a late write through a stale pointer: a read(2) that was under way when the piece was freed.
-  zero(mapping_.bytes().subspan(offset, std::min(length, touchedBytes_ - std::min(offset, touchedBytes_))));
+  zero(region_.subspan(offset, std::min(length, touchedBytes_ - std::min(offset, touchedBytes_))));
   touchedBytes_ = std::max(touchedBytes_, offset + length);
-  return Piece{id, mapping_.bytes().subspan(offset, bytes)};
+  return Piece{id, region_.subspan(offset, bytes)};
+}
+
+std::optional<Arena::PieceId> Arena::claim(std::size_t offset, std::size_t bytes) {
+  const std::size_t size = region_.size();
+  if (bytes == 0 || offset % granuleBytes != 0 || offset > size || bytes > size - offset) return std::nullopt;
+  const std::size_t length = std::min((bytes + granuleBytes - 1) / granuleBytes * granuleBytes, size - offset);
+  const auto after = free_.upper_bound(offset);
+  if (after == free_.begin()) return std::nullopt;
+  const auto [start, available] = *std::prev(after);
+  if (start + available < offset + length) return std::nullopt;
+  free_.erase(std::prev(after));
+  if (start < offset) free_.emplace(start, offset - start);
+  if (offset + length < start + available) free_.emplace(offset + length, start + available - offset - length);
+  const PieceId id{offset, nextSerial_++};
+  occupied_.emplace(offset, Occupied{length, id.serial});
+  usedBytes_ += length;
+  touchedBytes_ = std::max(touchedBytes_, offset + length);
+  return id;
+}
+
+void Arena::zeroFree() {
+  for (const auto& [offset, length] : free_) zero(region_.subspan(offset, length));
+}
+
+std::span<std::byte> Arena::bytesOf(PieceId id) const {
+  const auto piece = occupied_.find(id.offset);
+  if (piece == occupied_.end() || piece->second.serial != id.serial) return {};
+  return region_.subspan(id.offset, piece->second.length);
 }
 
 std::optional<Arena::PieceId> Arena::find(const void* start) const {
   const auto address = reinterpret_cast<std::uintptr_t>(start);
-  const auto base = reinterpret_cast<std::uintptr_t>(mapping_.bytes().data());
+  const auto base = reinterpret_cast<std::uintptr_t>(region_.data());
   if (address < base) return std::nullopt;
   const auto piece = occupied_.find(address - base);
   if (piece == occupied_.end()) return std::nullopt;
@@ -51,7 +78,7 @@ bool Arena::release(PieceId id) {
   const auto piece = occupied_.find(id.offset);
   if (piece == occupied_.end() || piece->second.serial != id.serial) return false;
   const std::size_t length = piece->second.length;
-  zero(mapping_.bytes().subspan(id.offset, length));
+  zero(region_.subspan(id.offset, length));
   occupied_.erase(piece);
   usedBytes_ -= length;
   giveBack(id.offset, length);
@@ -74,10 +101,10 @@ void Arena::giveBack(std::size_t offset, std::size_t length) {
   free_.emplace_hint(next, offset, length);
 }
 
-void Arena::wipe() { zero(mapping_.bytes().first(touchedBytes_)); }
+void Arena::wipe() { zero(region_.first(touchedBytes_)); }
 
 ArenaUse Arena::use() const {
-  const std::size_t size = mapping_.bytes().size();
+  const std::size_t size = region_.size();
   std::size_t largest = 0;
   for (const auto& [offset, length] : free_) largest = std::max(largest, length);
   return {size, usedBytes_, size - usedBytes_, largest, occupied_.size()};

@@ -4,20 +4,21 @@
 // of them is gone. A piece comes back by free(), or when its ArrayBuffer is collected, whichever is first. Node runs the
 // finalizer in both cases, after a free() some turns later, when another piece may be at the same place: Arena::release
 // knows pieces by serial and ignores the second.
+#include <unistd.h>
+
+#include <algorithm>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "arena.h"
 #include "arguments.h"
 #include "bindings.h"
+#include "core_binding.h"
 
 namespace inro {
 namespace {
-
-using SharedArena = std::shared_ptr<Arena>;
 
 // Arenas to be zeroed together; holds none of them alive.
 class ArenaList {
@@ -27,7 +28,7 @@ class ArenaList {
   ArenaList& operator=(const ArenaList&) = delete;
   ~ArenaList() { wipe(); }
 
-  void add(const SharedArena& arena) {
+  void add(const SharedCore& arena) {
     const std::scoped_lock lock(mutex_);
     std::erase_if(arenas_, [](const auto& known) { return known.expired(); });
     arenas_.push_back(arena);
@@ -42,13 +43,13 @@ class ArenaList {
 
  private:
   std::mutex mutex_;
-  std::vector<std::weak_ptr<Arena>> arenas_;
+  std::vector<std::weak_ptr<Core>> arenas_;
 };
 
 // Wiped by exit(3): Node runs no clean-up hook and no finalizer at process.exit() or after an uncaught exception.
 ArenaList processArenas;
 
-Napi::Value alloc(const Napi::CallbackInfo& info, const SharedArena& arena) {
+Napi::Value alloc(const Napi::CallbackInfo& info, const SharedCore& arena) {
   const Napi::Env env = info.Env();
   const auto bytes = sizeArgument(info, {"alloc", "bytes", 0});
   if (!bytes) return env.Undefined();
@@ -64,19 +65,26 @@ Napi::Value alloc(const Napi::CallbackInfo& info, const SharedArena& arena) {
   return buffer;
 }
 
-void free(const Napi::CallbackInfo& info, const SharedArena& arena) {
+Napi::Value free(const Napi::CallbackInfo& info, const SharedCore& arena) {
   const Napi::Env env = info.Env();
   auto buffer = bufferArgument(info, {"free", "piece", 0});
-  if (!buffer) return;
-  if (buffer->IsDetached()) return throwTypeError(env, "free: piece is detached: it was freed or transferred before");
+  if (!buffer) return env.Undefined();
+  if (buffer->IsDetached()) {
+    throwTypeError(env, "free: piece is detached: it was freed or transferred before");
+    return env.Undefined();
+  }
   const auto id = arena->find(buffer->Data());
-  if (!id) return throwTypeError(env, "free: piece is not one of this arena's");
+  if (!id) {
+    throwTypeError(env, "free: piece is not one of this arena's");
+    return env.Undefined();
+  }
   // Detached first: a buffer that cannot be detached stays the caller's piece.
   buffer->Detach();
-  if (!env.IsExceptionPending()) arena->release(*id);
+  if (env.IsExceptionPending()) return env.Undefined();
+  return Napi::Boolean::New(env, arena->release(*id) != Released::late);
 }
 
-Napi::Value facts(const Napi::CallbackInfo& info, const SharedArena& arena) {
+Napi::Value facts(const Napi::CallbackInfo& info, const SharedCore& arena) {
   const LockedMapping& mapping = arena->mapping();
   const ArenaUse use = arena->use();
   Napi::Object facts = Napi::Object::New(info.Env());
@@ -92,11 +100,12 @@ Napi::Value facts(const Napi::CallbackInfo& info, const SharedArena& arena) {
 }
 
 // Functions that own the arena, not methods of a wrapped object: there is no `this` to get wrong.
-Napi::Object arenaObject(Napi::Env env, const SharedArena& arena) {
+Napi::Object arenaObject(Napi::Env env, const SharedCore& arena) {
   Napi::Object object = Napi::Object::New(env);
   object.Set("alloc", Napi::Function::New(env, [arena](const Napi::CallbackInfo& i) { return alloc(i, arena); }, "alloc"));
-  object.Set("free", Napi::Function::New(env, [arena](const Napi::CallbackInfo& i) { free(i, arena); }, "free"));
+  object.Set("free", Napi::Function::New(env, [arena](const Napi::CallbackInfo& i) { return free(i, arena); }, "free"));
   object.Set("facts", Napi::Function::New(env, [arena](const Napi::CallbackInfo& i) { return facts(i, arena); }, "facts"));
+  if (arena->hasNodes()) exportNodes(env, object, arena);
   return object;
 }
 
@@ -124,13 +133,24 @@ Napi::Value createArena(const Napi::CallbackInfo& info, ArenaList& environmentAr
   bool allowSecret = false;
   if (!kindArgument(info, allowSecret)) return env.Undefined();
 
+  CoreOptions options{*bytes, allowSecret};
+  if (!info[2].IsUndefined()) {
+    const auto nodes = sizeArgument(info, {"createArena", "nodes", 2});
+    if (!nodes) return env.Undefined();
+    if (*nodes > maxNodes) {
+      Napi::RangeError::New(env, "createArena: nodes must be at most " + std::to_string(maxNodes)).ThrowAsJavaScriptException();
+      return env.Undefined();
+    }
+    options.nodes = std::max(*nodes, firstFreeSlot);
+    options.uid = getuid();
+    options.gid = getgid();
+  }
   std::string error;
-  auto mapping = LockedMapping::map(*bytes, allowSecret, error);
-  if (!mapping) {
+  const SharedCore arena = Core::create(options, error);
+  if (!arena) {
     Napi::Error::New(env, "createArena: " + error).ThrowAsJavaScriptException();
     return env.Undefined();
   }
-  const auto arena = std::make_shared<Arena>(std::move(*mapping));
   environmentArenas.add(arena);
   processArenas.add(arena);
   return arenaObject(env, arena);

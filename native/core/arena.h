@@ -1,4 +1,4 @@
-// A bounded region of locked memory that hands out pieces of itself. Knows nothing of Node.
+// Hands out pieces of a bounded region of memory.
 //
 // What holds between any two calls: every byte outside a piece that is out is zero, unless somebody wrote through a stale
 // pointer (then alloc zeroes it before anyone else sees it). The books are kept outside the region, so that nothing written
@@ -10,8 +10,6 @@
 #include <map>
 #include <optional>
 #include <span>
-
-#include "locked_mapping.h"
 
 namespace inro {
 
@@ -38,13 +36,18 @@ class Arena {
     std::span<std::byte> bytes;
   };
 
-  explicit Arena(LockedMapping mapping);
+  // The region outlives the arena.
+  explicit Arena(std::span<std::byte> region);
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
   ~Arena();
 
   // First fit. Zeroed; starts at a granule. Nothing for 0 bytes, or when no free stretch is as large.
   std::optional<Piece> alloc(std::size_t bytes);
+  // Takes a stretch as a piece that is in use already, as the pieces of an adopted image are. Nothing when it is not wholly free.
+  std::optional<PieceId> claim(std::size_t offset, std::size_t bytes);
+  // Zeroes whatever is free: for a region that was not zero at first.
+  void zeroFree();
   // The piece that starts at `start`, if one does.
   std::optional<PieceId> find(const void* start) const;
   // Zeroes the piece and takes it back. False when it is not out (any more).
@@ -53,7 +56,8 @@ class Arena {
   void wipe();
 
   ArenaUse use() const;
-  const LockedMapping& mapping() const { return mapping_; }
+  std::span<std::byte> region() const { return region_; }
+  std::span<std::byte> bytesOf(PieceId id) const;
 
  private:
   struct Occupied {
@@ -63,7 +67,7 @@ class Arena {
 
   void giveBack(std::size_t offset, std::size_t length);
 
-  LockedMapping mapping_;
+  std::span<std::byte> region_;
   std::map<std::size_t, std::size_t> free_;   // offset -> length; neighbours are always merged
   std::map<std::size_t, Occupied> occupied_;  // offset -> piece
   std::size_t usedBytes_ = 0;

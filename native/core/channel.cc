@@ -1,0 +1,25 @@
+#include "channel.h"
+
+#include <unistd.h>
+
+#include <cerrno>
+
+namespace inro {
+
+DeviceChannel::~DeviceChannel() { close(fd_); }
+
+ssize_t DeviceChannel::receive(std::span<std::byte> buffer) {
+  const ssize_t bytes = read(fd_, buffer.data(), buffer.size());
+  return bytes >= 0 ? bytes : -errno;
+}
+
+int DeviceChannel::send(std::span<const std::byte> message) {
+  ssize_t bytes;
+  do {
+    bytes = write(fd_, message.data(), message.size());
+  } while (bytes < 0 && errno == EINTR);
+  if (bytes < 0) return errno;
+  return static_cast<std::size_t>(bytes) == message.size() ? 0 : EIO;
+}
+
+}  // namespace inro

@@ -1,0 +1,131 @@
+#include "core.h"
+
+#include <time.h>
+
+#include <mutex>
+#include <shared_mutex>
+#include <utility>
+
+namespace inro {
+namespace {
+
+constexpr std::uint32_t rootMode = 0700;
+
+std::uint64_t clockMs(clockid_t clock) {
+  timespec now{};
+  clock_gettime(clock, &now);
+  return static_cast<std::uint64_t>(now.tv_sec) * 1000 + static_cast<std::uint64_t>(now.tv_nsec) / 1'000'000;
+}
+
+}  // namespace
+
+ReadWriteLock::ReadWriteLock() {
+  pthread_rwlockattr_t attributes;
+  pthread_rwlockattr_init(&attributes);
+#ifdef __GLIBC__
+  pthread_rwlockattr_setkind_np(&attributes, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+#endif
+  pthread_rwlock_init(&lock_, &attributes);
+  pthread_rwlockattr_destroy(&attributes);
+}
+
+std::uint64_t boottimeMs() { return clockMs(CLOCK_BOOTTIME); }
+
+Core::Core(LockedMapping mapping, std::span<std::byte> heap) : mapping_(std::move(mapping)), arena_(heap) {}
+
+std::unique_ptr<Core> Core::create(const CoreOptions& options, std::string& error) {
+  const std::size_t before = options.nodes == 0 ? 0 : layoutOf(options.nodes).heapOffset;
+  auto mapping = LockedMapping::map(before + options.heapBytes, options.allowSecret, error);
+  if (!mapping) return nullptr;
+  const std::span<std::byte> memory = mapping->bytes();
+  std::unique_ptr<Core> core(new Core(std::move(*mapping), memory.subspan(before)));
+  if (options.nodes != 0) {
+    const Image image =
+        Image::format(memory, options.nodes, rootMode, options.uid, options.gid, clockMs(CLOCK_REALTIME));
+    core->nodes_ = Nodes::on(image, core->arena_, error);
+  }
+  return core;
+}
+
+Core::~Core() { wipe(); }
+
+std::optional<Arena::Piece> Core::alloc(std::size_t bytes) {
+  const std::scoped_lock guard(lock_);
+  return arena_.alloc(bytes);
+}
+
+std::optional<Arena::PieceId> Core::find(const void* start) {
+  const std::scoped_lock guard(lock_);
+  return arena_.find(start);
+}
+
+Released Core::release(Arena::PieceId id) {
+  Told told;
+  {
+    const std::scoped_lock guard(lock_);
+    if (arena_.bytesOf(id).empty()) return Released::notOut;  // another piece may be at the same place by now
+    if (nodes_) nodes_->forget(id, told);
+    arena_.release(id);
+  }
+  return tell(told) ? Released::done : Released::late;
+}
+
+ArenaUse Core::use() {
+  const std::scoped_lock guard(lock_);
+  return arena_.use();
+}
+
+std::size_t Core::nodesUsed() {
+  const std::scoped_lock guard(lock_);
+  return nodes_ ? nodes_->used() : 0;
+}
+
+void Core::wipe() {
+  const std::scoped_lock guard(lock_);
+  if (nodes_) nodes_->image().header().closed.store(1, std::memory_order_release);
+  arena_.wipe();
+}
+
+std::optional<std::uint64_t> Core::reserve() {
+  const std::scoped_lock guard(lock_);
+  return nodes_->reserve();
+}
+
+void Core::giveBack(std::uint64_t id) {
+  const std::scoped_lock guard(lock_);
+  nodes_->giveBack(id);
+}
+
+bool Core::commit(const Step& step, std::string& error) {
+  Told told;
+  {
+    const std::scoped_lock guard(lock_);
+    nodes_->expire(boottimeMs(), told);
+    if (!nodes_->commit(step, told, error)) return false;
+  }
+  tell(told);
+  return true;
+}
+
+void Core::serveUntil(std::uint64_t boottimeMs) {
+  const std::scoped_lock guard(lock_);
+  nodes_->image().header().serveUntilMs.store(boottimeMs, std::memory_order_release);
+}
+
+void Core::forgetConnection() {
+  const std::scoped_lock guard(lock_);
+  nodes_->removeAllWaiters();
+  nodes_->image().header().fuseMinor.store(0, std::memory_order_release);
+}
+
+void Core::onTold(std::function<bool(const Told&)> tell) {
+  const std::scoped_lock guard(tellLock_);
+  tell_ = std::move(tell);
+}
+
+bool Core::tell(const Told& told) {
+  const std::scoped_lock guard(tellLock_);
+  return tell_ ? tell_(told) : true;
+}
+
+}  // namespace inro

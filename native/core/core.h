@@ -1,0 +1,100 @@
+// The arena with, if wanted, a tree of nodes over it: the one object that holds plaintext. Readers (the FUSE server's threads)
+// hold the lock shared while they answer; whoever changes something holds it alone. So when a call that takes bytes away
+// returns, every answer that had begun before it has been given and its buffer zeroed.
+#pragma once
+
+#include <pthread.h>
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+
+#include "arena.h"
+#include "image.h"
+#include "locked_mapping.h"
+#include "nodes.h"
+
+namespace inro {
+
+// Prefers writers: readers that follow each other without a gap must not keep a wipe waiting.
+class ReadWriteLock {
+ public:
+  ReadWriteLock();
+  ReadWriteLock(const ReadWriteLock&) = delete;
+  ReadWriteLock& operator=(const ReadWriteLock&) = delete;
+  ~ReadWriteLock() { pthread_rwlock_destroy(&lock_); }
+  void lock() { pthread_rwlock_wrlock(&lock_); }
+  void unlock() { pthread_rwlock_unlock(&lock_); }
+  void lock_shared() { pthread_rwlock_rdlock(&lock_); }
+  void unlock_shared() { pthread_rwlock_unlock(&lock_); }
+
+ private:
+  pthread_rwlock_t lock_;
+};
+
+std::uint64_t boottimeMs();
+
+enum class Released { notOut, done, late };
+
+struct CoreOptions {
+  std::size_t heapBytes;
+  bool allowSecret = true;
+  std::size_t nodes = 0;  // 0: an arena alone, nothing to mount
+  std::uint32_t uid = 0;  // of the root directory
+  std::uint32_t gid = 0;
+};
+
+class Core {
+ public:
+  // Nothing only when the kernel has no memory; then `error` says so.
+  static std::unique_ptr<Core> create(const CoreOptions& options, std::string& error);
+  Core(const Core&) = delete;
+  Core& operator=(const Core&) = delete;
+  // Zeroes everything.
+  ~Core();
+
+  const LockedMapping& mapping() const { return mapping_; }
+  bool hasNodes() const { return nodes_.has_value(); }
+
+  std::optional<Arena::Piece> alloc(std::size_t bytes);
+  std::optional<Arena::PieceId> find(const void* start);
+  // Ends the nodes that show the piece, zeroes it, takes it back. Returns once nobody can read it any more, not by a descriptor,
+  // not by a mapping; `late` when the kernel has not let go of its mapped pages yet.
+  Released release(Arena::PieceId id);
+  ArenaUse use();
+  std::size_t nodesUsed();
+  // Nothing is served any more; everything is zero.
+  void wipe();
+
+  std::optional<std::uint64_t> reserve();
+  void giveBack(std::uint64_t id);
+  bool commit(const Step& step, std::string& error);
+  // CLOCK_BOOTTIME in ms, at and after which nothing is served.
+  void serveUntil(std::uint64_t boottimeMs);
+
+  // Before a new mount: nothing is negotiated yet, nobody waits.
+  void forgetConnection();
+
+  // For the server.
+  ReadWriteLock& lock() { return lock_; }
+  Nodes& nodes() { return *nodes_; }
+  // Called outside of the lock with what the kernel should hear; set before anything is served, cleared after.
+  void onTold(std::function<bool(const Told&)> tell);
+
+ private:
+  explicit Core(LockedMapping mapping, std::span<std::byte> heap);
+  bool tell(const Told& told);
+
+  LockedMapping mapping_;
+  ReadWriteLock lock_;
+  Arena arena_;
+  std::optional<Nodes> nodes_;
+  std::mutex tellLock_;
+  std::function<bool(const Told&)> tell_;
+};
+
+}  // namespace inro

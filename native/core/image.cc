@@ -1,0 +1,203 @@
+#include "image.h"
+
+#include <sys/stat.h>
+
+#include <cstring>
+
+namespace inro {
+namespace {
+
+constexpr std::size_t pageBytes = 4096;
+
+constexpr std::size_t wholePages(std::size_t bytes) { return (bytes + pageBytes - 1) / pageBytes * pageBytes; }
+
+// Whether `bytes` bytes at `offset` lie within `size`, without an overflow.
+constexpr bool within(std::uint64_t offset, std::uint64_t bytes, std::uint64_t size) {
+  return offset <= size && bytes <= size - offset;
+}
+
+}  // namespace
+
+ImageLayout layoutOf(std::size_t nodeCapacity) {
+  ImageLayout layout{};
+  layout.pollsOffset = wholePages(sizeof(ImageHeader));
+  layout.nodesOffset = layout.pollsOffset + wholePages(pollCapacity * sizeof(PollRecord));
+  layout.journalOffset = layout.nodesOffset + wholePages(nodeCapacity * sizeof(NodeRecord));
+  layout.heapOffset = layout.journalOffset + wholePages(journalCapacity * sizeof(JournalStore));
+  return layout;
+}
+
+Image Image::format(std::span<std::byte> memory, std::size_t nodeCapacity, std::uint32_t rootMode, std::uint32_t uid,
+                    std::uint32_t gid, std::uint64_t nowMs) {
+  const Image image(memory);
+  const ImageLayout layout = layoutOf(nodeCapacity);
+  ImageHeader& header = image.header();
+  header.layout = imageLayout;
+  header.headerBytes = sizeof(ImageHeader);
+  header.imageBytes = memory.size();
+  header.nodeCapacity = nodeCapacity;
+  header.pollsOffset = layout.pollsOffset;
+  header.nodesOffset = layout.nodesOffset;
+  header.journalOffset = layout.journalOffset;
+  header.heapOffset = layout.heapOffset;
+  header.nextSerial = 2;  // a serial is what stat(2) shows for an inode: 1 is the root's
+  header.nextCookie = 3;  // 1 and 2 are `.` and `..`
+  header.nextHandle = 1;
+  NodeRecord& root = image.nodes()[rootNode];
+  root.kind = static_cast<std::uint32_t>(NodeKind::directory);
+  root.mode = S_IFDIR | rootMode;
+  root.uid = uid;
+  root.gid = gid;
+  root.parent = rootNode;
+  root.modifiedMs = nowMs;
+  root.id = rootNode;
+  // Last: before this it is no image.
+  std::memcpy(header.magic, imageMagic, sizeof imageMagic);
+  return image;
+}
+
+std::optional<Image> Image::open(std::span<std::byte> memory, std::string& error) {
+  const Image image(memory);
+  if (!image.checkHeader(error) || !image.checkJournal(error)) return std::nullopt;
+  image.replay();
+  const auto nodes = image.nodes();
+  for (std::size_t slot = 0; slot < nodes.size(); slot++) {
+    if (nodes[slot].id != 0 && !image.checkNode(nodes[slot], slot, error)) return std::nullopt;
+  }
+  if (image.find(rootNode) == nullptr) {
+    error = "the image has no root directory";
+    return std::nullopt;
+  }
+  return image;
+}
+
+std::span<NodeRecord> Image::nodes() const {
+  return {reinterpret_cast<NodeRecord*>(memory_.data() + header().nodesOffset), header().nodeCapacity};
+}
+
+std::span<PollRecord> Image::polls() const {
+  return {reinterpret_cast<PollRecord*>(memory_.data() + header().pollsOffset), pollCapacity};
+}
+
+std::span<JournalStore> Image::journal() const {
+  return {reinterpret_cast<JournalStore*>(memory_.data() + header().journalOffset), journalCapacity};
+}
+
+NodeRecord* Image::find(std::uint64_t id) const {
+  const std::uint64_t slot = id & slotMask;
+  if (id == 0 || slot >= header().nodeCapacity) return nullptr;
+  NodeRecord& node = nodes()[slot];
+  return node.id.load(std::memory_order_acquire) == id ? &node : nullptr;
+}
+
+DirectoryBlock* Image::block(const NodeRecord& directory) const {
+  const std::uint64_t offset = directory.content.load(std::memory_order_acquire);
+  return offset == 0 ? nullptr : reinterpret_cast<DirectoryBlock*>(memory_.data() + offset);
+}
+
+void Image::replay() const {
+  const std::uint64_t length = header().journalLength.load(std::memory_order_acquire);
+  for (const JournalStore& store : journal().first(length)) {
+    reinterpret_cast<Word*>(memory_.data() + store.offset)->store(store.value, std::memory_order_release);
+  }
+  header().journalLength.store(0, std::memory_order_release);
+}
+
+bool Image::checkHeader(std::string& error) const {
+  if (memory_.size() < pageBytes || std::memcmp(header().magic, imageMagic, sizeof imageMagic) != 0) {
+    error = "this is no image of inro";
+    return false;
+  }
+  const ImageHeader& it = header();
+  if (it.layout != imageLayout || it.headerBytes != sizeof(ImageHeader)) {
+    error = "the image has layout " + std::to_string(it.layout) + ", this program knows layout " + std::to_string(imageLayout);
+    return false;
+  }
+  if (it.imageBytes != memory_.size() || it.nodeCapacity < firstFreeSlot || it.nodeCapacity > maxNodes) {
+    error = "the image is cut or damaged: its sizes contradict each other";
+    return false;
+  }
+  const ImageLayout layout = layoutOf(it.nodeCapacity);
+  if (it.pollsOffset != layout.pollsOffset || it.nodesOffset != layout.nodesOffset ||
+      it.journalOffset != layout.journalOffset || it.heapOffset != layout.heapOffset || it.heapOffset >= memory_.size()) {
+    error = "the image is damaged: its parts are not where they must be";
+    return false;
+  }
+  if (it.nextSerial < 2 || it.nextSerial > maxSerial || it.nextCookie < 3 || it.nextHandle == 0) {
+    error = "the image is damaged: its counters are impossible";
+    return false;
+  }
+  return true;
+}
+
+bool Image::checkJournal(std::string& error) const {
+  const std::uint64_t length = header().journalLength;
+  if (length > journalCapacity) {
+    error = "the image is damaged: its journal is longer than it can be";
+    return false;
+  }
+  for (const JournalStore& store : journal().first(length)) {
+    const bool inNodes = store.offset >= header().nodesOffset && store.offset < header().journalOffset;
+    const bool inHeap = store.offset >= header().heapOffset;
+    if (store.offset % sizeof(Word) != 0 || !within(store.offset, sizeof(Word), memory_.size()) || !(inNodes || inHeap)) {
+      error = "the image is damaged: its journal writes where it must not";
+      return false;
+    }
+  }
+  return true;
+}
+
+bool Image::inHeap(std::uint64_t offset, std::uint64_t bytes) const {
+  return offset % 8 == 0 && offset >= header().heapOffset && within(offset, bytes, memory_.size());
+}
+
+bool Image::checkNode(const NodeRecord& node, std::size_t slot, std::string& error) const {
+  const auto wrong = [&](const char* what) {
+    error = "the image is damaged: node " + std::to_string(node.id.load()) + " " + what;
+    return false;
+  };
+  if ((node.id & slotMask) != slot || (node.id >> slotBits) >= header().nextSerial) return wrong("is not in its place");
+  const std::uint64_t content = node.content;
+  switch (static_cast<NodeKind>(node.kind)) {
+    case NodeKind::directory:
+      if (!S_ISDIR(node.mode)) return wrong("has a mode of another kind");
+      return content == 0 || checkBlock(node, error);
+    case NodeKind::link:
+      if (!S_ISLNK(node.mode)) return wrong("has a mode of another kind");
+      if (node.size == 0 || node.size >= pageBytes || !inHeap(content, node.size)) return wrong("has no text");
+      return true;
+    case NodeKind::file:
+      if (!S_ISREG(node.mode)) return wrong("has a mode of another kind");
+      if (content != 0 && (node.skip > pageBytes || node.size > memory_.size() || !inHeap(content, node.skip + node.size)))
+        return wrong("has a value outside of the heap");
+      return true;
+  }
+  return wrong("is of no kind");
+}
+
+bool Image::checkBlock(const NodeRecord& directory, std::string& error) const {
+  const auto wrong = [&](const char* what) {
+    error = "the image is damaged: the directory of node " + std::to_string(directory.id.load()) + " " + what;
+    return false;
+  };
+  const std::uint64_t offset = directory.content;
+  if (!inHeap(offset, sizeof(DirectoryBlock))) return wrong("is outside of the heap");
+  DirectoryBlock* const block = this->block(directory);
+  if (block->bytes < sizeof(DirectoryBlock) || !inHeap(offset, block->bytes)) return wrong("leaves the heap");
+  std::uint64_t left = block->bytes - sizeof(DirectoryBlock);
+  std::uint64_t lastCookie = 2;
+  DirectoryEntry* entry = firstEntry(block);
+  for (std::uint32_t i = 0; i < block->count; i++, entry = nextEntry(entry)) {
+    if (left < sizeof(DirectoryEntry) || entry->nameBytes == 0 || entry->nameBytes > maxNameBytes || left < entry->bytes())
+      return wrong("is cut");
+    if (entry->cookie <= lastCookie || entry->cookie >= header().nextCookie) return wrong("is out of order");
+    lastCookie = entry->cookie;
+    const std::string_view name(entry->name(), entry->nameBytes);
+    if (name.find('/') != name.npos || name.find('\0') != name.npos || name == "." || name == "..")
+      return wrong("holds an impossible name");
+    left -= entry->bytes();
+  }
+  return true;
+}
+
+}  // namespace inro

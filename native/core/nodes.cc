@@ -1,0 +1,437 @@
+#include "nodes.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cstring>
+#include <new>
+#include <unordered_set>
+
+namespace inro {
+namespace {
+
+std::uint32_t typeBits(NodeKind kind) {
+  switch (kind) {
+    case NodeKind::directory: return S_IFDIR;
+    case NodeKind::link: return S_IFLNK;
+    case NodeKind::file: return S_IFREG;
+  }
+  return 0;
+}
+
+NodeKind kindOf(const NodeRecord& node) { return static_cast<NodeKind>(node.kind); }
+
+bool isName(const std::string& name) {
+  return !name.empty() && name.size() <= maxNameBytes && name != "." && name != ".." && name.find('/') == name.npos &&
+         name.find('\0') == name.npos;
+}
+
+}  // namespace
+
+std::optional<Nodes> Nodes::on(Image image, Arena& arena, std::string& error) {
+  Nodes nodes(image, arena);
+  if (!nodes.adopt(error)) return std::nullopt;
+  return nodes;
+}
+
+// Marks what the root reaches, and superseded files, whose descriptors may be open; frees the rest.
+bool Nodes::adopt(std::string& error) {
+  std::unordered_set<std::uint64_t> reached;
+  std::vector<std::uint64_t> toVisit{rootNode};
+  while (!toVisit.empty()) {
+    const std::uint64_t id = toVisit.back();
+    toVisit.pop_back();
+    const NodeRecord* const node = image_.find(id);
+    if (node == nullptr || !reached.insert(id).second || kindOf(*node) != NodeKind::directory) continue;
+    DirectoryBlock* const block = image_.block(*node);
+    if (block == nullptr) continue;
+    DirectoryEntry* entry = Image::firstEntry(block);
+    for (std::uint32_t i = 0; i < block->count; i++, entry = Image::nextEntry(entry)) toVisit.push_back(entry->node);
+  }
+
+  const auto nodes = image_.nodes();
+  std::unordered_map<std::uint64_t, std::uint64_t> claimed;  // offset -> bytes
+  const auto claim = [&](std::uint64_t offset, std::uint64_t bytes) {
+    const auto known = claimed.find(offset);
+    if (known != claimed.end()) return known->second == bytes;
+    if (!arena_->claim(offset - image_.header().heapOffset, bytes)) return false;
+    claimed.emplace(offset, bytes);
+    return true;
+  };
+  for (std::size_t slot = 1; slot < nodes.size(); slot++) {
+    NodeRecord& node = nodes[slot];
+    const std::uint64_t id = node.id;
+    if (id == 0) {
+      // Most of the table was never used: its pages are not touched needlessly, so the slots are not listed either.
+      continue;
+    }
+    const bool superseded = kindOf(node) == NodeKind::file && (node.flags & nodeSuperseded) != 0;
+    const bool hasValue = kindOf(node) != NodeKind::file || node.content != 0;
+    if ((!reached.contains(id) && !superseded) || !hasValue) {
+      node.id = 0;
+      node.content = 0;
+      continue;
+    }
+    const std::uint64_t content = node.content;
+    bool fits = true;
+    if (kindOf(node) == NodeKind::file) {
+      fits = claim(content, node.skip + node.size);
+      valueUsers_[content].push_back(id);
+      if (superseded) superseded_.push_back(id);
+    } else if (content != 0) {
+      fits = claim(content, kindOf(node) == NodeKind::link ? node.size : image_.block(node)->bytes);
+      blockUsers_[content]++;
+    }
+    if (!fits) {
+      error = "the image is damaged: the content of node " + std::to_string(id) + " overlaps another's";
+      return false;
+    }
+    nextSlot_ = std::max(nextSlot_, slot + 1);
+    used_++;
+  }
+  for (std::size_t slot = firstFreeSlot; slot < nextSlot_; slot++) {
+    if (nodes[slot].id == 0) freeSlots_.push_back(static_cast<std::uint32_t>(slot));
+  }
+  const auto polls = image_.polls();
+  for (std::size_t i = 0; i < polls.size(); i++) {
+    if (polls[i].kernelHandle != 0) waiters_.emplace(polls[i].kernelHandle, i);
+  }
+  return true;
+}
+
+std::optional<std::uint64_t> Nodes::reserve() {
+  ImageHeader& header = image_.header();
+  if (header.nextSerial > maxSerial) return std::nullopt;
+  std::uint64_t slot;
+  if (!freeSlots_.empty()) {
+    slot = freeSlots_.back();
+    freeSlots_.pop_back();
+  } else if (nextSlot_ < header.nodeCapacity) {
+    slot = nextSlot_++;
+  } else {
+    return std::nullopt;
+  }
+  return (header.nextSerial++ << slotBits) | slot;
+}
+
+void Nodes::giveBack(std::uint64_t id) {
+  if (image_.find(id) == nullptr) freeSlots_.push_back(static_cast<std::uint32_t>(id & slotMask));
+}
+
+bool Nodes::check(const Step& step, std::string& error) const {
+  std::unordered_map<std::uint64_t, NodeKind> made;
+  for (const NewNode& node : step.made) {
+    const std::uint64_t slot = node.id & slotMask;
+    const bool isFresh = slot >= firstFreeSlot && slot < nextSlot_ && image_.nodes()[slot].id == 0 &&
+                         node.id >> slotBits < image_.header().nextSerial;
+    if (!isFresh || !made.emplace(node.id, node.kind).second) {
+      error = "a new node has no id of its own";
+      return false;
+    }
+    const bool hasRoom = node.kind != NodeKind::file || arena_->bytesOf(node.piece).size() >= node.skip + node.size;
+    const bool hasText = node.kind != NodeKind::link || (!node.text.empty() && node.text.size() < 4096);
+    if ((node.mode & ~07777U) != 0 || !hasRoom || !hasText) {
+      error = "a new node has no content";
+      return false;
+    }
+  }
+  const auto isDirectory = [&](std::uint64_t id) {
+    if (const auto known = made.find(id); known != made.end()) return known->second == NodeKind::directory;
+    const NodeRecord* const node = image_.find(id);
+    return node != nullptr && kindOf(*node) == NodeKind::directory;
+  };
+  std::size_t stores = step.removed.size() + 2 * step.superseded.size();
+  for (const Filling& filling : step.filled) {
+    stores += 2;
+    if (!isDirectory(filling.directory)) {
+      error = "what is to be filled is no directory";
+      return false;
+    }
+    for (const auto& [name, id] : filling.entries) {
+      if (!isName(name) || (!made.contains(id) && image_.find(id) == nullptr)) {
+        error = "a directory entry has no name or no node";
+        return false;
+      }
+    }
+  }
+  if (stores > journalCapacity) {
+    error = "the step changes " + std::to_string(stores) + " places, at most " + std::to_string(journalCapacity) + " are possible";
+    return false;
+  }
+  return true;
+}
+
+// A new block in the heap. Names that the first directory shows already keep their cookie.
+std::optional<Nodes::Built> Nodes::build(const Filling& filling) {
+  if (filling.entries.empty()) return Built{0, {}};
+  std::unordered_map<std::string_view, std::uint64_t> cookies;
+  if (const NodeRecord* const before = image_.find(filling.directory)) {
+    if (DirectoryBlock* const block = image_.block(*before)) {
+      DirectoryEntry* entry = Image::firstEntry(block);
+      for (std::uint32_t i = 0; i < block->count; i++, entry = Image::nextEntry(entry)) {
+        if (entry->node != 0) cookies.emplace(std::string_view(entry->name(), entry->nameBytes), entry->cookie);
+      }
+    }
+  }
+  struct Sorted {
+    std::uint64_t cookie;
+    const std::string* name;
+    std::uint64_t id;
+  };
+  std::vector<Sorted> sorted;
+  std::size_t bytes = sizeof(DirectoryBlock);
+  for (const auto& [name, id] : filling.entries) {
+    const auto known = cookies.find(name);
+    const std::uint64_t cookie = known != cookies.end() ? known->second : image_.header().nextCookie++;
+    sorted.push_back({cookie, &name, id});
+    bytes += sizeof(DirectoryEntry) + (name.size() + 7) / 8 * 8;
+  }
+  std::ranges::sort(sorted, {}, &Sorted::cookie);
+
+  const auto piece = arena_->alloc(bytes);
+  if (!piece) return std::nullopt;
+  auto* const block = new (piece->bytes.data()) DirectoryBlock{bytes, static_cast<std::uint32_t>(sorted.size()), 2};
+  DirectoryEntry* entry = Image::firstEntry(block);
+  for (const auto& [cookie, name, id] : sorted) {
+    entry->node = id;
+    entry->cookie = cookie;
+    entry->nameBytes = static_cast<std::uint32_t>(name->size());
+    std::memcpy(reinterpret_cast<char*>(entry + 1), name->data(), name->size());
+    if (const NodeRecord* const node = image_.find(id); node != nullptr && kindOf(*node) == NodeKind::directory) block->links++;
+    entry = Image::nextEntry(entry);
+  }
+  return Built{image_.header().heapOffset + piece->id.offset, piece->id};
+}
+
+void Nodes::make(const NewNode& node, std::uint64_t textOffset) {
+  NodeRecord& record = image_.nodes()[node.id & slotMask];
+  record.kind = static_cast<std::uint32_t>(node.kind);
+  record.mode = typeBits(node.kind) | node.mode;
+  record.uid = node.uid;
+  record.gid = node.gid;
+  record.parent = node.parent;
+  record.modifiedMs = node.modifiedMs;
+  record.skip = node.skip;
+  record.size = node.kind == NodeKind::link ? node.text.size() : node.size;
+  record.flags = node.mappable ? nodeMappable : 0;
+  record.readableUntilMs = 0;
+  const std::uint64_t content =
+      node.kind == NodeKind::file ? image_.header().heapOffset + node.piece.offset : textOffset;
+  record.content = content;
+  record.id.store(node.id, std::memory_order_release);
+  if (node.kind == NodeKind::file) valueUsers_[content].push_back(node.id);
+  if (node.kind == NodeKind::link) blockUsers_[content] = 1;
+  used_++;
+}
+
+void Nodes::store(const Word& word, std::uint64_t value) {
+  image_.journal()[journalled_++] = {image_.offsetOf(word), value};
+}
+
+bool Nodes::commit(const Step& step, Told& told, std::string& error) {
+  if (!check(step, error)) {
+    for (const NewNode& node : step.made) giveBack(node.id);
+    return false;
+  }
+
+  // Everything that can fail comes first: texts, records, blocks. Nothing refers to them yet.
+  std::vector<Arena::PieceId> pieces;
+  std::vector<std::uint64_t> madeIds;
+  const auto undo = [&](std::size_t bytes) {
+    Told unheard;
+    for (const std::uint64_t id : madeIds) free(id, unheard);
+    for (std::size_t i = madeIds.size(); i < step.made.size(); i++) giveBack(step.made[i].id);
+    for (const Arena::PieceId piece : pieces) arena_->release(piece);
+    error = "the arena has no room for " + std::to_string(bytes) + " bytes of names";
+    return false;
+  };
+  for (const NewNode& node : step.made) {
+    std::uint64_t textOffset = 0;
+    if (node.kind == NodeKind::link) {
+      const auto piece = arena_->alloc(node.text.size());
+      if (!piece) return undo(node.text.size());
+      std::memcpy(piece->bytes.data(), node.text.data(), node.text.size());
+      textOffset = image_.header().heapOffset + piece->id.offset;
+    }
+    make(node, textOffset);
+    madeIds.push_back(node.id);
+  }
+  std::vector<std::uint64_t> blocks;
+  for (const Filling& filling : step.filled) {
+    const auto built = build(filling);
+    if (!built) return undo(filling.entries.size() * sizeof(DirectoryEntry));
+    if (built->offset != 0) pieces.push_back(built->piece);
+    blocks.push_back(built->offset);
+  }
+
+  // What is to be cut off is cut off first: should this process be killed now, it must not come back.
+  for (const std::uint64_t id : step.gone) {
+    if (const NodeRecord* const node = image_.find(id); node != nullptr && kindOf(*node) == NodeKind::file) free(id, told);
+  }
+
+  // The change itself, aside in the journal, then in one go.
+  journalled_ = 0;
+  std::vector<std::uint64_t> before;
+  for (std::size_t i = 0; i < step.filled.size(); i++) {
+    const Filling& filling = step.filled[i];
+    NodeRecord& directory = *image_.find(filling.directory);
+    tellNames(directory, told);
+    told.directories.push_back(filling.directory);
+    if (blocks[i] != 0) blockUsers_[blocks[i]]++;
+    before.push_back(directory.content);
+    store(directory.content, blocks[i]);
+    store(directory.modifiedMs, step.changedMs);
+  }
+  for (const auto& [parent, name] : step.removed) {
+    const NodeRecord* const directory = image_.find(parent);
+    DirectoryBlock* const block = directory == nullptr ? nullptr : image_.block(*directory);
+    if (block == nullptr) continue;
+    DirectoryEntry* entry = Image::firstEntry(block);
+    for (std::uint32_t i = 0; i < block->count; i++, entry = Image::nextEntry(entry)) {
+      if (entry->node == 0 || std::string_view(entry->name(), entry->nameBytes) != name) continue;
+      told.names.push_back({parent, entry->node, name});
+      told.directories.push_back(parent);
+      store(entry->node, 0);
+    }
+  }
+  for (const std::uint64_t id : step.superseded) {
+    NodeRecord* const node = image_.find(id);
+    if (node == nullptr || kindOf(*node) != NodeKind::file) continue;
+    if (node->content == 0) {  // wiped before it was replaced: nobody can read on
+      free(id, told);
+      continue;
+    }
+    store(node->readableUntilMs, step.readableUntilMs);
+    store(node->flags, node->flags | nodeSuperseded);
+    superseded_.push_back(id);
+    wakeWaiters(id, told);
+  }
+  image_.header().journalLength.store(journalled_, std::memory_order_release);
+  image_.replay();
+
+  for (const std::uint64_t block : before) unshare(block);
+  for (const std::uint64_t id : step.gone) free(id, told);
+  keepChangedNames(told);
+  return true;
+}
+
+// Only the names that show something else now.
+void Nodes::keepChangedNames(Told& told) const {
+  std::unordered_map<std::uint64_t, std::unordered_map<std::string_view, std::uint64_t>> shown;
+  std::erase_if(told.names, [&](const Told::Name& name) {
+    const auto [known, isNew] = shown.try_emplace(name.parent);
+    const NodeRecord* const parent = image_.find(name.parent);
+    DirectoryBlock* const block = parent == nullptr || !isNew ? nullptr : image_.block(*parent);
+    if (block != nullptr) {
+      DirectoryEntry* entry = Image::firstEntry(block);
+      for (std::uint32_t i = 0; i < block->count; i++, entry = Image::nextEntry(entry))
+        known->second.emplace(std::string_view(entry->name(), entry->nameBytes), entry->node);
+    }
+    const auto now = known->second.find(name.name);
+    return now != known->second.end() && now->second == name.child;
+  });
+}
+
+void Nodes::forget(Arena::PieceId piece, Told& told) {
+  const auto users = valueUsers_.find(image_.header().heapOffset + piece.offset);
+  if (users == valueUsers_.end()) return;
+  const std::vector<std::uint64_t> ids = std::move(users->second);
+  valueUsers_.erase(users);
+  for (const std::uint64_t id : ids) {
+    NodeRecord& node = *image_.find(id);
+    if ((node.flags & nodeMappable) != 0) told.mapped.push_back({id, node.size});
+    wakeWaiters(id, told);
+    node.content.store(0, std::memory_order_release);
+    // One that is shown stays until it is replaced or taken away: its name is there, its value is not.
+    if ((node.flags & nodeSuperseded) != 0) free(id, told);
+  }
+}
+
+void Nodes::expire(std::uint64_t nowMs, Told& told) {
+  const std::vector<std::uint64_t> ids = superseded_;
+  for (const std::uint64_t id : ids) {
+    const NodeRecord* const node = image_.find(id);
+    if (node == nullptr) {
+      std::erase(superseded_, id);
+    } else if (node->readableUntilMs <= nowMs) {
+      free(id, told);
+    }
+  }
+}
+
+// Ends a node: nobody reads it from here on, and its id is never used again.
+void Nodes::free(std::uint64_t id, Told& told) {
+  NodeRecord* const node = image_.find(id);
+  if (node == nullptr || id == rootNode) return;
+  const std::uint64_t content = node->content;
+  wakeWaiters(id, told);
+  if ((node->flags & nodeMappable) != 0 && content != 0) told.mapped.push_back({id, node->size});
+  node->content.store(0, std::memory_order_release);
+  node->id.store(0, std::memory_order_release);
+  switch (kindOf(*node)) {
+    case NodeKind::file:
+      if (const auto users = valueUsers_.find(content); users != valueUsers_.end()) {
+        std::erase(users->second, id);
+        if (users->second.empty()) valueUsers_.erase(users);
+      }
+      if ((node->flags & nodeSuperseded) != 0) std::erase(superseded_, id);
+      break;
+    case NodeKind::directory:
+    case NodeKind::link: unshare(content); break;
+  }
+  freeSlots_.push_back(static_cast<std::uint32_t>(id & slotMask));
+  used_--;
+}
+
+void Nodes::unshare(std::uint64_t block) {
+  const auto users = blockUsers_.find(block);
+  if (users == blockUsers_.end() || --users->second > 0) return;
+  blockUsers_.erase(users);
+  if (const auto piece = arena_->find(image_.bytes().data() + block)) arena_->release(*piece);
+}
+
+void Nodes::tellNames(const NodeRecord& directory, Told& told) const {
+  DirectoryBlock* const block = image_.block(directory);
+  if (block == nullptr) return;
+  DirectoryEntry* entry = Image::firstEntry(block);
+  for (std::uint32_t i = 0; i < block->count; i++, entry = Image::nextEntry(entry)) {
+    if (entry->node != 0) told.names.push_back({directory.id, entry->node, std::string(entry->name(), entry->nameBytes)});
+  }
+}
+
+bool Nodes::addWaiter(std::uint64_t kernelHandle, std::uint64_t handle, std::uint64_t node) {
+  if (waiters_.contains(kernelHandle)) return true;
+  const auto polls = image_.polls();
+  for (std::size_t i = 0, place = waiters_.size(); i < polls.size(); i++, place++) {
+    PollRecord& record = polls[place % polls.size()];
+    if (record.kernelHandle != 0) continue;
+    record.handle = handle;
+    record.node = node;
+    record.kernelHandle.store(kernelHandle, std::memory_order_release);
+    waiters_.emplace(kernelHandle, place % polls.size());
+    return true;
+  }
+  return false;
+}
+
+void Nodes::removeWaiters(std::uint64_t handle) {
+  std::erase_if(waiters_, [&](const auto& waiter) {
+    PollRecord& record = image_.polls()[waiter.second];
+    if (record.handle != handle) return false;
+    record.kernelHandle.store(0, std::memory_order_release);
+    return true;
+  });
+}
+
+void Nodes::removeAllWaiters() {
+  for (const auto& [kernelHandle, place] : waiters_) image_.polls()[place].kernelHandle.store(0, std::memory_order_release);
+  waiters_.clear();
+}
+
+void Nodes::wakeWaiters(std::uint64_t node, Told& told) const {
+  for (const auto& [kernelHandle, place] : waiters_) {
+    if (image_.polls()[place].node == node) told.waiters.push_back(kernelHandle);
+  }
+}
+
+}  // namespace inro

@@ -1,0 +1,121 @@
+// What a mount shows, kept in an image: makes steps of it, each seen whole or not at all, and takes values away. The books here
+// (free slots, who uses which piece) are made anew from an adopted image. One thread at a time, and no reader during a call.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "arena.h"
+#include "image.h"
+
+namespace inro {
+
+struct NewNode {
+  std::uint64_t id;  // reserved before
+  NodeKind kind;
+  std::uint32_t mode;  // permission bits
+  std::uint32_t uid;
+  std::uint32_t gid;
+  std::uint64_t parent;
+  std::uint64_t modifiedMs;
+  Arena::PieceId piece;  // of a file: where its value is
+  std::size_t skip;
+  std::size_t size;
+  bool mappable;
+  std::string text;  // of a link
+};
+
+struct Filling {
+  std::uint64_t directory;
+  std::vector<std::pair<std::string, std::uint64_t>> entries;
+};
+
+struct Step {
+  std::vector<NewNode> made;
+  std::vector<Filling> filled;
+  std::vector<std::pair<std::uint64_t, std::string>> removed;  // a directory, a name in it
+  std::vector<std::uint64_t> superseded;                       // files; open descriptors read on for a while
+  std::uint64_t readableUntilMs = 0;                           // CLOCK_BOOTTIME, for those
+  std::vector<std::uint64_t> gone;                             // nodes that nobody may use any more
+  std::uint64_t changedMs = 0;                                 // since 1970: when the directories changed
+};
+
+// What the kernel should hear after a step.
+struct Told {
+  struct Name {
+    std::uint64_t parent;
+    std::uint64_t child;
+    std::string name;
+  };
+  struct Mapped {
+    std::uint64_t node;
+    std::uint64_t bytes;
+  };
+  std::vector<Name> names;                // names whose node is gone or another one
+  std::vector<std::uint64_t> directories;  // whose attributes changed
+  std::vector<std::uint64_t> waiters;      // kernel handles of poll(2) to wake
+  std::vector<Mapped> mapped;              // pages of these may be in the page cache, and must go
+};
+
+class Nodes {
+ public:
+  // On an image that Image::format or Image::open gave. An adopted one is swept: what nothing reaches is freed and zeroed.
+  // Nothing when its parts overlap; then `error` says so.
+  static std::optional<Nodes> on(Image image, Arena& arena, std::string& error);
+
+  // A fresh id, or nothing when all slots are taken. Not shown before a step has made it.
+  std::optional<std::uint64_t> reserve();
+  void giveBack(std::uint64_t id);
+
+  // Carries out all of a step or, when memory is lacking or the step makes no sense, nothing of it, and says why. A step that
+  // makes nothing and fills with nothing needs no memory.
+  bool commit(const Step& step, Told& told, std::string& error);
+  // Takes the value from every node that shows this piece. The caller zeroes it then.
+  void forget(Arena::PieceId piece, Told& told);
+  // Frees superseded nodes whose time is over.
+  void expire(std::uint64_t nowMs, Told& told);
+
+  const Image& image() const { return image_; }
+  std::size_t used() const { return used_; }
+
+  // Somebody waits for news of a node. False when there is no room for one more.
+  bool addWaiter(std::uint64_t kernelHandle, std::uint64_t handle, std::uint64_t node);
+  void removeWaiters(std::uint64_t handle);
+  void removeAllWaiters();
+
+ private:
+  explicit Nodes(Image image, Arena& arena) : image_(image), arena_(&arena) {}
+
+  bool adopt(std::string& error);
+  bool check(const Step& step, std::string& error) const;
+  struct Built {
+    std::uint64_t offset;  // in the image; 0: empty
+    Arena::PieceId piece;
+  };
+  std::optional<Built> build(const Filling& filling);
+  void make(const NewNode& node, std::uint64_t textOffset);
+  void store(const Word& word, std::uint64_t value);
+  void free(std::uint64_t id, Told& told);
+  void unshare(std::uint64_t block);
+  void tellNames(const NodeRecord& directory, Told& told) const;
+  void keepChangedNames(Told& told) const;
+  void wakeWaiters(std::uint64_t node, Told& told) const;
+
+  Image image_;
+  Arena* arena_;
+  std::vector<std::uint32_t> freeSlots_;
+  std::size_t nextSlot_ = firstFreeSlot;
+  std::size_t used_ = 0;
+  std::size_t journalled_ = 0;
+  std::unordered_map<std::uint64_t, std::uint32_t> blockUsers_;              // block or text offset -> nodes that show it
+  std::unordered_map<std::uint64_t, std::vector<std::uint64_t>> valueUsers_;  // value offset -> nodes
+  std::vector<std::uint64_t> superseded_;
+  std::unordered_map<std::uint64_t, std::size_t> waiters_;  // kernel handle -> place in the table
+};
+
+}  // namespace inro

@@ -1,0 +1,145 @@
+#include "notifier.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <vector>
+
+#include "fuse_protocol.h"
+
+namespace inro {
+
+using fuse::Notice;
+
+namespace {
+
+// Names wait only while a reader holds a directory's lock; there is no harm in not telling inotify of one.
+constexpr std::size_t maxWaitingNames = 65'536;
+constexpr std::chrono::milliseconds scrubMs{5'000};
+constexpr std::size_t storeBytes = 64 * 1024;
+
+class Message {
+ public:
+  explicit Message(Notice notice) {
+    const fuse::OutHeader header{0, static_cast<std::int32_t>(notice), 0};
+    put(&header, sizeof header);
+  }
+  template <typename T>
+  Message& with(const T& value) {
+    put(&value, sizeof value);
+    return *this;
+  }
+  Message& withName(const std::string& name) {
+    put(name.c_str(), name.size() + 1);
+    return *this;
+  }
+  Message& withZeros(std::size_t bytes) {
+    bytes_.resize(bytes_.size() + bytes);
+    return *this;
+  }
+  std::span<const std::byte> bytes() {
+    const auto length = static_cast<std::uint32_t>(bytes_.size());
+    std::memcpy(bytes_.data(), &length, sizeof length);
+    return bytes_;
+  }
+
+ private:
+  void put(const void* data, std::size_t size) {
+    const auto* const begin = static_cast<const std::byte*>(data);
+    bytes_.insert(bytes_.end(), begin, begin + size);
+  }
+  std::vector<std::byte> bytes_;
+};
+
+}  // namespace
+
+Notifier::Notifier(Channel& channel, bool canEpoch) : channel_(channel), canEpoch_(canEpoch), thread_([this] { run(); }) {}
+
+Notifier::~Notifier() {
+  {
+    const std::scoped_lock guard(lock_);
+    stopping_ = true;
+  }
+  wake_.notify_all();
+  thread_.join();
+}
+
+bool Notifier::tell(const Told& told) {
+  // None of these waits for anything. ENOENT: the kernel does not know the node (any more), which is as well.
+  if (canEpoch_ && !told.names.empty()) (void)channel_.send(Message(Notice::incEpoch).bytes());
+  for (const std::uint64_t directory : told.directories) invalidate(directory, -1);
+  for (const std::uint64_t waiter : told.waiters)
+    (void)channel_.send(Message(Notice::poll).with(fuse::NotifyPollOut{waiter}).bytes());
+
+  std::unique_lock guard(lock_);
+  for (const Told::Name& name : told.names) {
+    if (jobs_.size() < maxWaitingNames) {
+      jobs_.push_back(Gone{name});
+    } else {
+      facts_.droppedNames++;
+    }
+  }
+  for (const Told::Mapped& mapped : told.mapped) {
+    // In front: a wipe waits for it.
+    jobs_.push_front(Scrub{mapped, ++lastTicket_});
+    facts_.pendingScrubs++;
+  }
+  wake_.notify_one();
+  if (told.mapped.empty()) return true;
+  const bool isDone = done_.wait_for(guard, scrubMs, [this] { return facts_.pendingScrubs == 0; });
+  if (!isDone) facts_.lateScrubs++;
+  return isDone;
+}
+
+Notifier::Facts Notifier::facts() {
+  const std::scoped_lock guard(lock_);
+  return facts_;
+}
+
+void Notifier::run() {
+  std::unique_lock guard(lock_);
+  for (;;) {
+    wake_.wait(guard, [this] { return stopping_ || !jobs_.empty(); });
+    if (stopping_) return;
+    const Job job = std::move(jobs_.front());
+    jobs_.pop_front();
+    guard.unlock();
+    say(job);
+    guard.lock();
+    if (std::holds_alternative<Scrub>(job)) {
+      facts_.pendingScrubs--;
+      if (facts_.pendingScrubs == 0) done_.notify_all();
+    }
+  }
+}
+
+void Notifier::say(const Job& job) {
+  if (const auto* const gone = std::get_if<Gone>(&job)) sayGone(gone->name);
+  if (const auto* const scrub = std::get_if<Scrub>(&job)) sayScrub(scrub->mapped);
+}
+
+// inotify hears of it, and a kernel without epochs forgets the name.
+void Notifier::sayGone(const Told::Name& name) {
+  const auto bytes = static_cast<std::uint32_t>(name.name.size());
+  const int error =
+      channel_.send(Message(Notice::remove).with(fuse::NotifyDeleteOut{name.parent, name.child, bytes, 0}).withName(name.name).bytes());
+  // Not deleted (busy, or another node is there already): at least no longer believed.
+  if (error != 0 && !canEpoch_)
+    (void)channel_.send(Message(Notice::invalEntry).with(fuse::NotifyInvalEntryOut{name.parent, bytes, 0}).withName(name.name).bytes());
+}
+
+// The zeros first: a page that somebody holds (a pipe it was spliced into, a locked mapping) outlives its invalidation.
+void Notifier::sayScrub(const Told::Mapped& mapped) {
+  for (std::uint64_t offset = 0; offset < mapped.bytes; offset += storeBytes) {
+    const auto size = static_cast<std::uint32_t>(std::min<std::uint64_t>(storeBytes, mapped.bytes - offset));
+    if (channel_.send(Message(Notice::store).with(fuse::NotifyStoreOut{mapped.node, offset, size, 0}).withZeros(size).bytes()) != 0) break;
+  }
+  invalidate(mapped.node, 0);
+}
+
+// From `offset` on; -1: attributes alone.
+void Notifier::invalidate(std::uint64_t node, std::int64_t offset) {
+  (void)channel_.send(Message(Notice::invalInode).with(fuse::NotifyInvalInodeOut{node, offset, 0}).bytes());
+}
+
+}  // namespace inro

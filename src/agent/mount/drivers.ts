@@ -1,0 +1,22 @@
+/** The mount drivers by name, and which of them a host gets. */
+import type { ServedArena } from '../../crypto/arena.js';
+import type { Clock } from '../../model/clock.js';
+import type { MountDriver } from './driver.js';
+import { createFuseNativeDriver } from './fuse_native.js';
+import { createKernelDriver } from './kernel.js';
+
+export const driverNames = ['kernel', 'fuse-native'] as const;
+export type DriverName = (typeof driverNames)[number];
+
+interface DriverParts {
+  arena: ServedArena;
+  clock: Clock;
+  /** Told of whatever a request's handler threw; only the driver that is answered by JavaScript has such. */
+  onError: (error: unknown, operation: string) => void;
+}
+
+/** @param name or else the kernel driver where there is a Linux kernel, the portable one elsewhere. */
+export function createDriver(name: DriverName | undefined, parts: DriverParts): MountDriver {
+  const chosen = name ?? (process.platform === 'linux' ? 'kernel' : 'fuse-native');
+  return chosen === 'kernel' ? createKernelDriver(parts) : createFuseNativeDriver(parts);
+}

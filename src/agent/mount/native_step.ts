@@ -1,0 +1,38 @@
+/** A step of the tree in the native addon's terms: nodes by their ids, values by their pieces. */
+import type { NativeNode, NativeStep } from '../../system/addon.js';
+import type { TreeNode, TreeStep } from './tree.js';
+
+/** No node lives as long as this; a JavaScript number holds it. */
+const forEverMs = Number.MAX_SAFE_INTEGER;
+const permissionBits = 0o7777;
+
+export function nativeStep(step: TreeStep): NativeStep {
+  const inos = (nodes: readonly TreeNode[]) => nodes.map(({ ino }) => ino);
+  return {
+    made: step.made.map(nativeNode),
+    filled: step.filled.map(({ directory, entries }) => ({
+      directory: directory.ino,
+      entries: [...entries].map(([name, { ino }]) => [name, ino] as const),
+    })),
+    removed: step.removed.map(({ directory, name }) => ({ directory: directory.ino, name })),
+    superseded: inos(step.superseded),
+    readableUntilMs: Math.min(Math.round(step.readableUntilMs), forEverMs),
+    gone: inos(step.gone),
+    changedMs: step.changedMs,
+  };
+}
+
+function nativeNode(node: TreeNode): NativeNode {
+  const { ino: id, kind, uid, gid, modifiedMs } = node;
+  const facts = { id, kind, uid, gid, modifiedMs, mode: node.mode & permissionBits };
+  switch (node.kind) {
+    case 'directory':
+      return { ...facts, parent: node.parent?.ino ?? id };
+    case 'link':
+      return { ...facts, text: node.target };
+    case 'file': {
+      const { buffer: piece, skip } = node.value.piece();
+      return { ...facts, piece, skip, size: node.size, mappable: node.mmap };
+    }
+  }
+}
