@@ -28,8 +28,7 @@ export interface AgentOptions {
   socketPath: string;
   /** Instead of the managers that the identity knows. */
   managers?: readonly string[];
-  /** The best one of this host, unless given. */
-  driver?: DriverName;
+  driver: DriverName;
   clock: Clock;
   random: Random;
   log: Logger;

@@ -46,7 +46,15 @@ async function running(t: ExecutionContext): Promise<Running> {
   const clock = new FakeClock(Date.now());
   const socketPath = join(scratch, 'agent.sock');
   const log = pino({ level: 'silent' });
-  const options = { stateFolder, mountPath: mount, socketPath, clock, random: randomBytes, log };
+  const options = {
+    stateFolder,
+    mountPath: mount,
+    socketPath,
+    clock,
+    random: randomBytes,
+    driver: 'kernel' as const,
+    log,
+  };
   const agent = await startAgent(options);
   t.teardown(() => agent.stop());
   const reader = new MountReader();

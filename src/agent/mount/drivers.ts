@@ -15,8 +15,11 @@ interface DriverParts {
   onError: (error: unknown, operation: string) => void;
 }
 
-/** @param name or else the kernel driver where there is a Linux kernel, the portable one elsewhere. */
-export function createDriver(name: DriverName | undefined, parts: DriverParts): MountDriver {
-  const chosen = name ?? (process.platform === 'linux' ? 'kernel' : 'fuse-native');
-  return chosen === 'kernel' ? createKernelDriver(parts) : createFuseNativeDriver(parts);
+/** The kernel driver where there is a Linux kernel, the portable one elsewhere. */
+export function driverHere(): DriverName {
+  return process.platform === 'linux' ? 'kernel' : 'fuse-native';
+}
+
+export function createDriver(name: DriverName, parts: DriverParts): MountDriver {
+  return name === 'kernel' ? createKernelDriver(parts) : createFuseNativeDriver(parts);
 }

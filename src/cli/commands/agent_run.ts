@@ -1,7 +1,7 @@
 /** inro agent run */
 import { resolve } from 'node:path';
 import { startAgent } from '../../agent/agent.js';
-import type { DriverName } from '../../agent/mount/drivers.js';
+import { driverHere, type DriverName } from '../../agent/mount/drivers.js';
 import { systemClock, systemRandom } from '../../system/clock.js';
 import { restartWithoutBlockCache } from '../../system/heap.js';
 import { createLogger } from '../log.js';
@@ -16,16 +16,22 @@ export interface AgentRunOptions {
   driver?: DriverName;
 }
 
-export async function agentRun({ state, mount, socket, driver }: AgentRunOptions): Promise<void> {
+export async function agentRun({
+  state,
+  mount,
+  socket,
+  driver = driverHere(),
+}: AgentRunOptions): Promise<void> {
   checkMayMount('inro agent run');
-  restartWithoutBlockCache();
+  // Its replies pass through libfuse's heap; those of the kernel driver do not.
+  if (driver === 'fuse-native') restartWithoutBlockCache();
   const stopped = untilStopped();
   const log = await createLogger('agent', 'info');
   const agent = await startAgent({
     stateFolder: state ?? paths.agentState,
     mountPath: resolve(mount ?? paths.mount),
     socketPath: socket ?? paths.agentSocket,
-    ...(driver === undefined ? {} : { driver }),
+    driver,
     clock: systemClock,
     random: systemRandom,
     log,

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { startAgent } from '../../agent/agent.js';
 import { hasIdentity } from '../../agent/identity.js';
-import type { DriverName } from '../../agent/mount/drivers.js';
+import { driverHere, type DriverName } from '../../agent/mount/drivers.js';
 import { joinCluster } from '../../agent/join.js';
 import { startManager } from '../../manager/manager.js';
 import { parseJoinToken } from '../../pki/join_token.js';
@@ -29,9 +29,10 @@ export interface DevOptions {
 }
 
 export async function dev(options: DevOptions): Promise<void> {
-  const { state, mount = paths.mount, listen = '127.0.0.1:0', driver } = options;
+  const { state, mount = paths.mount, listen = '127.0.0.1:0', driver = driverHere() } = options;
   checkMayMount('inro dev');
-  restartWithoutBlockCache();
+  // Its replies pass through libfuse's heap; those of the kernel driver do not.
+  if (driver === 'fuse-native') restartWithoutBlockCache();
   checkAddress(listen);
   const stopped = untilStopped();
   const log = await createLogger('inro dev', 'warn');
@@ -59,7 +60,7 @@ export async function dev(options: DevOptions): Promise<void> {
       mountPath: resolve(mount),
       socketPath: paths.agentSocket,
       managers: [manager.address],
-      ...(driver === undefined ? {} : { driver }),
+      driver,
       clock,
       random,
       log: log.child({ part: 'agent' }),
