@@ -46,6 +46,8 @@ class Arena {
   std::optional<Piece> alloc(std::size_t bytes);
   // Takes a stretch as a piece that is in use already, as the pieces of an adopted image are. Nothing when it is not wholly free.
   std::optional<PieceId> claim(std::size_t offset, std::size_t bytes);
+  // Nothing was ever handed out: the destructor zeroes nothing.
+  void forgetAll() { touchedBytes_ = 0; }
   // Zeroes whatever is free: for a region that was not zero at first.
   void zeroFree();
   // The piece that starts at `start`, if one does.

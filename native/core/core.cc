@@ -37,13 +37,33 @@ std::unique_ptr<Core> Core::create(const CoreOptions& options, std::string& erro
   const std::size_t before = options.nodes == 0 ? 0 : layoutOf(options.nodes).heapOffset;
   auto mapping = LockedMapping::map(before + options.heapBytes, options.allowSecret, error);
   if (!mapping) return nullptr;
-  const std::span<std::byte> memory = mapping->bytes();
-  std::unique_ptr<Core> core(new Core(std::move(*mapping), memory.subspan(before)));
+  return createOn(std::move(*mapping), options, error);
+}
+
+std::unique_ptr<Core> Core::createOn(LockedMapping mapping, const CoreOptions& options, std::string& error) {
+  const std::span<std::byte> memory = mapping.bytes();
+  const std::size_t before = options.nodes == 0 ? 0 : layoutOf(options.nodes).heapOffset;
+  std::unique_ptr<Core> core(new Core(std::move(mapping), memory.subspan(before)));
   if (options.nodes != 0) {
     const Image image =
         Image::format(memory, options.nodes, rootMode, options.uid, options.gid, clockMs(CLOCK_REALTIME));
     core->nodes_ = Nodes::on(image, core->arena_, error);
   }
+  return core;
+}
+
+std::unique_ptr<Core> Core::adopt(LockedMapping mapping, std::string& error) {
+  const std::span<std::byte> memory = mapping.bytes();
+  const auto image = Image::open(memory, error);
+  if (!image) return nullptr;
+  std::unique_ptr<Core> core(new Core(std::move(mapping), image->heap()));
+  auto nodes = Nodes::on(*image, core->arena_, error);
+  if (!nodes) {
+    core->arena_.forgetAll();  // not ours to zero
+    return nullptr;
+  }
+  core->nodes_ = std::move(nodes);
+  core->arena_.zeroFree();
   return core;
 }
 

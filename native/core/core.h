@@ -52,6 +52,11 @@ class Core {
  public:
   // Nothing only when the kernel has no memory; then `error` says so.
   static std::unique_ptr<Core> create(const CoreOptions& options, std::string& error);
+  // The same on memory that is there already, all zero and large enough.
+  static std::unique_ptr<Core> createOn(LockedMapping mapping, const CoreOptions& options, std::string& error);
+  // Takes over the image that another process left in this memory, and zeroes what nothing in it refers to. Nothing when it is
+  // damaged, of another layout, or none; then `error` says so and the memory is as it was, but for a journal carried out.
+  static std::unique_ptr<Core> adopt(LockedMapping mapping, std::string& error);
   Core(const Core&) = delete;
   Core& operator=(const Core&) = delete;
   // Zeroes everything.

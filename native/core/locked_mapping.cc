@@ -117,14 +117,23 @@ std::optional<LockedMapping> LockedMapping::mapAnonymous(std::size_t bytes, std:
   return mapping;
 }
 
+LockedMapping LockedMapping::borrow(std::span<std::byte> bytes) {
+  LockedMapping mapping(bytes, MappingKind::mlock);
+  mapping.owned_ = false;
+  mapping.locked_ = false;
+  mapping.note_ = "borrowed";
+  return mapping;
+}
+
 LockedMapping::LockedMapping(LockedMapping&& other) noexcept
     : bytes_(std::exchange(other.bytes_, {})),
       kind_(other.kind_),
       locked_(other.locked_),
+      owned_(other.owned_),
       note_(std::move(other.note_)) {}
 
 LockedMapping::~LockedMapping() {
-  if (!bytes_.empty()) munmap(bytes_.data(), bytes_.size());
+  if (owned_ && !bytes_.empty()) munmap(bytes_.data(), bytes_.size());
 }
 
 }  // namespace inro

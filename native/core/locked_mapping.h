@@ -19,6 +19,9 @@ class LockedMapping {
   // memory at all; then `error` says so.
   static std::optional<LockedMapping> map(std::size_t bytes, bool allowSecret, std::string& error);
 
+  // Memory that somebody else maps and unmaps, such as an image under test.
+  static LockedMapping borrow(std::span<std::byte> bytes);
+
   LockedMapping(LockedMapping&& other) noexcept;
   LockedMapping(const LockedMapping&) = delete;
   LockedMapping& operator=(const LockedMapping&) = delete;
@@ -40,6 +43,7 @@ class LockedMapping {
   std::span<std::byte> bytes_;
   MappingKind kind_;
   bool locked_ = true;
+  bool owned_ = true;
   std::string note_;
 };
 

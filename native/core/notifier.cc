@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
-#include <vector>
+#include <span>
 
 #include "fuse_protocol.h"
 
@@ -34,21 +34,18 @@ class Message {
     return *this;
   }
   Message& withZeros(std::size_t bytes) {
-    bytes_.resize(bytes_.size() + bytes);
+    text_.append(bytes, '\0');
     return *this;
   }
   std::span<const std::byte> bytes() {
-    const auto length = static_cast<std::uint32_t>(bytes_.size());
-    std::memcpy(bytes_.data(), &length, sizeof length);
-    return bytes_;
+    const auto length = static_cast<std::uint32_t>(text_.size());
+    std::memcpy(text_.data(), &length, sizeof length);
+    return std::as_bytes(std::span(text_));
   }
 
  private:
-  void put(const void* data, std::size_t size) {
-    const auto* const begin = static_cast<const std::byte*>(data);
-    bytes_.insert(bytes_.end(), begin, begin + size);
-  }
-  std::vector<std::byte> bytes_;
+  void put(const void* data, std::size_t size) { text_.append(static_cast<const char*>(data), size); }
+  std::string text_;
 };
 
 }  // namespace

@@ -1,0 +1,62 @@
+/**
+ * The native core on its own, without Node and, but for the last, without a kernel: native/test. Here its programs are built and run
+ * plainly; with INRO_TEST_LAB=1 also under the address, undefined and thread sanitizers, and the fuzzers for a while.
+ */
+import { execFile } from 'node:child_process';
+import { promisify } from 'node:util';
+import test, { type ExecutionContext } from 'ava';
+import { NativeBuild } from '../support/native_build.js';
+
+const programs = ['nodes_test', 'image_test', 'server_test'];
+const fuzzers = ['fuzz_request', 'fuzz_image'];
+const fuzzSeconds = 15;
+const loadSeconds = 8;
+const seed = 20_261_122;
+
+const lab = process.env['INRO_TEST_LAB'] === '1';
+const inLab = lab ? test.serial : test.serial.skip;
+
+const plain = new NativeBuild({ compiler: 'g++', flags: ['-O0'] });
+const checked = ['-O1', '-g', '-fno-sanitize-recover=all'];
+const addresses = new NativeBuild({
+  compiler: 'clang++',
+  flags: [...checked, '-fsanitize=address,undefined,fuzzer-no-link'],
+});
+const threads = new NativeBuild({ compiler: 'clang++', flags: [...checked, '-fsanitize=thread'] });
+
+/** Its lines are shown: what was checked, and how much of it. */
+async function runs(t: ExecutionContext, program: string, ...args: string[]): Promise<void> {
+  const { stdout } = await promisify(execFile)(program, args, { maxBuffer: 16 << 20 });
+  for (const line of stdout.trim().split('\n').slice(-30)) t.log(line);
+  t.notRegex(stdout, /^not ok/m);
+}
+
+for (const name of programs) {
+  test.serial(`${name}`, async (t) => {
+    t.timeout(180_000);
+    await runs(t, await plain.program(name));
+  });
+  inLab(`${name}, address and undefined sanitizers`, async (t) => {
+    t.timeout(400_000);
+    await runs(t, await addresses.program(name));
+  });
+}
+
+for (const name of ['server_test', 'load']) {
+  inLab(`${name}, thread sanitizer`, async (t) => {
+    t.timeout(400_000);
+    await runs(t, await threads.program(name), ...(name === 'load' ? [String(loadSeconds)] : []));
+  });
+}
+
+for (const name of fuzzers) {
+  inLab(`${name}: ${fuzzSeconds} s of any bytes`, async (t) => {
+    t.timeout(400_000);
+    const program = await addresses.program(name, ['-fsanitize=fuzzer']);
+    const options = [`-max_total_time=${fuzzSeconds}`, `-seed=${seed}`, '-max_len=4096', '-timeout=20'];
+    const { stderr } = await promisify(execFile)(program, options, { maxBuffer: 64 << 20, cwd: '/tmp' });
+    const done = /^Done \d+ runs in \d+ second.*$/m.exec(stderr);
+    t.truthy(done);
+    t.log(done?.[0]);
+  });
+}
