@@ -72,6 +72,7 @@ constexpr std::uint64_t hasResend = std::uint64_t{1} << 39;
 
 // OPEN reply flags.
 constexpr std::uint32_t fopenDirectIo = 1U << 0;
+constexpr std::uint32_t fopenKeepCache = 1U << 1;
 constexpr std::uint32_t fopenNoflush = 1U << 5;
 
 // READ request: set by read(2) and its kin, not by what fills the page cache.

@@ -254,7 +254,9 @@ void Responder::open(const Request& request, Reply& reply) {
   fuse::OpenOut out{};
   // Names this descriptor in poll(2) and RELEASE, nothing else: what is read is told by the node.
   out.fh = image.header().nextHandle.fetch_add(1);
-  out.openFlags = fuse::fopenDirectIo | fuse::fopenNoflush;
+  // A node's bytes never change. And pages that an open would drop, somebody may hold (a pipe does): only what is still in the
+  // page cache can be zeroed at a wipe.
+  out.openFlags = fuse::fopenDirectIo | fuse::fopenNoflush | fuse::fopenKeepCache;
   reply.put(out);
 }
 
