@@ -3,6 +3,7 @@ import type { Logger } from 'pino';
 import { openServedArena } from '../crypto/arena.js';
 import type { Clock, Random } from '../model/clock.js';
 import { asInroError, InroError } from '../model/error.js';
+import { newId } from '../model/id.js';
 import { Dispatcher } from '../proto/gen/inro/v1/dispatcher_pb.js';
 import { connectTls, openStream } from '../rpc/client.js';
 import { answers, listenUnix } from '../rpc/server.js';
@@ -57,7 +58,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
   }
 
   const arena = openServedArena(agentLimits.arenaBytes, agentLimits.maxNodes);
-  const receipts = new Receipts(identity);
+  const receipts = new Receipts(identity, newId(random));
   const vault = new Vault(arena, clock, (wiped) => receipts.add(wiped));
   const driver = createDriver(options.driver, {
     arena,
@@ -112,9 +113,14 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
   await driver.mount({ path: mountPath });
   const ended = new AbortController();
   const stopServing = async (): Promise<void> => {
-    ended.abort();
     tasks.wipeAll('stopped');
-    await driver.unmount();
+    // A manager that does not answer keeps nobody waiting for long.
+    const hears = session.status.state === 'connected';
+    try {
+      await Promise.all([driver.unmount(), hears && receipts.untilTaken(clock, agentLimits.lastReceiptsMs)]);
+    } finally {
+      ended.abort();
+    }
   };
   try {
     const startedMs = clock.now();
@@ -125,6 +131,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
       arena,
       vault,
       tasks,
+      receipts,
       driver,
       mountPath,
       clock,
@@ -143,7 +150,6 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
       stop: async () => {
         await stopServing();
         await Promise.all([running, watching, server.stop(agentLimits.stopGraceMs)]);
-        tasks.wipeAll('stopped'); // an assignment may have come in between
       },
     };
   } catch (error) {

@@ -1,7 +1,11 @@
 import type { Plaintext } from '../crypto/plaintext.js';
-import type { Clock } from '../model/clock.js';
 import { InroError } from '../model/error.js';
-import type { AssignedTask, AssignmentChange, DeliveredVersion } from '../proto/gen/inro/v1/dispatcher_pb.js';
+import type {
+  AssignedReference,
+  AssignedTask,
+  AssignmentChange,
+  DeliveredVersion,
+} from '../proto/gen/inro/v1/dispatcher_pb.js';
 import { wireState } from '../proto/task_state.js';
 import type { AgentChannel } from './channel.js';
 import type { HostTasks, TaskReport } from './host_tasks.js';
@@ -12,7 +16,6 @@ import { heldKey } from './vault.js';
 interface AssignmentParts {
   tasks: HostTasks;
   receipts: Receipts;
-  clock: Clock;
   onApplied: (revision: number) => void;
 }
 
@@ -24,8 +27,11 @@ export class AssignmentReader {
   #wanted = new Map<string, AssignedTask>();
   #delivered = new Map<string, DeliveredVersion>();
   #pendingBytes = 0;
+  /** Revoked while this assignment is being told: references to them show no file. */
+  readonly #revoked = new Set<string>();
   #open = false;
-  #hasApplied = false;
+  /** The number of the last receipt that went out in this stream; what is not acknowledged goes out in the next one again. */
+  #reported = 0;
 
   constructor(parts: AssignmentParts, sessionKey: Plaintext, channel: AgentChannel) {
     this.#parts = parts;
@@ -50,6 +56,15 @@ export class AssignmentReader {
       case 'removeTaskId':
         this.#wanted.delete(change.value);
         break;
+      case 'revoke': {
+        // Now: the rest of the assignment may be large, and may never come.
+        const { secretId, version } = change.value;
+        this.#parts.tasks.revoke(secretId, version);
+        this.#revoked.add(heldKey(secretId, version));
+        if (this.#revoked.size > agentLimits.maxRevoked)
+          throw new InroError('too_large', `more than ${agentLimits.maxRevoked} revoked versions`);
+        break;
+      }
       case 'putVersion': {
         const { secretId, version, ciphertext } = change.value;
         this.#pendingBytes += ciphertext.length;
@@ -68,22 +83,35 @@ export class AssignmentReader {
   async commit(revision: number): Promise<void> {
     if (!this.#open) throw new InroError('protocol', 'a commit outside of an assignment');
     const { tasks, onApplied } = this.#parts;
+    this.#open = false;
+    if (tasks.stopped) return; // nothing is taken in any more, and nobody is told that it was
+    this.#forgetRevoked();
     const reports = tasks.apply(this.#wanted, this.#delivered, this.#sessionKey);
     this.#delivered = new Map();
     this.#pendingBytes = 0;
-    this.#open = false;
-    this.#hasApplied = true;
     onApplied(revision);
     await this.#report(revision, reports);
   }
 
-  /** Wipes that happen on their own, such as at the end of a grace, are reported as they come. */
+  /** Wipes that happen on their own are reported as they come, and what an earlier stream did not bring through at once. */
   async reportWipes(signal: AbortSignal): Promise<void> {
-    const { clock, receipts } = this.#parts;
+    const { receipts } = this.#parts;
     while (!signal.aborted) {
-      await clock.sleep(agentLimits.leaseCheckMs, signal);
-      if (receipts.pending > 0 && this.#hasApplied && !signal.aborted) await this.#report(0, []);
+      await receipts.untilAfter(this.#reported, signal);
+      if (!signal.aborted) await this.#report(0, []);
     }
+  }
+
+  /** A manager that learns of a revocation while it tells an assignment cannot take back what it has said. */
+  #forgetRevoked(): void {
+    if (this.#revoked.size === 0) return;
+    const isLeft = ({ reference, version }: AssignedReference): boolean =>
+      !this.#revoked.has(heldKey(reference?.secretId ?? '', version));
+    for (const [id, task] of this.#wanted) {
+      if (!task.references.every(isLeft))
+        this.#wanted.set(id, { ...task, references: task.references.filter(isLeft) });
+    }
+    this.#revoked.clear();
   }
 
   /** In messages of bounded size; the revision stands in the last one, when everything else has been said. */
@@ -97,14 +125,11 @@ export class AssignmentReader {
     }));
     for (let isLast = false; !isLast;) {
       const tasks = statuses.splice(0, agentLimits.maxStatusesPerMessage);
-      const wiped = receipts.take(agentLimits.maxReceiptsPerMessage);
-      isLast = statuses.length === 0 && receipts.pending === 0;
-      const signed = wiped.map((one) => receipts.signed(one));
+      const signed = receipts.after(this.#reported, agentLimits.maxReceiptsPerMessage);
+      this.#reported = Number(signed.at(-1)?.number ?? this.#reported);
+      isLast = statuses.length === 0 && !receipts.hasAfter(this.#reported);
       const value = { revision: BigInt(isLast ? revision : 0), tasks, receipts: signed };
-      await this.#channel.send({ message: { case: 'applied', value } }).catch((error: unknown) => {
-        receipts.putBack(wiped);
-        throw error;
-      });
+      await this.#channel.send({ message: { case: 'applied', value } });
     }
   }
 }

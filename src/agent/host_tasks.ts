@@ -45,6 +45,7 @@ export interface HostTasksParts {
 export class HostTasks {
   readonly #parts: HostTasksParts;
   readonly #tasks = new Map<string, HostTask>();
+  #stopped = false;
 
   constructor(parts: HostTasksParts) {
     this.#parts = parts;
@@ -72,8 +73,19 @@ export class HostTasks {
     return reports;
   }
 
-  /** Withdraws and wipes everything; tasks that have not ended come back with the next complete assignment. */
+  /** True once the agent is stopping: no assignment is to be applied any more. */
+  get stopped(): boolean {
+    return this.#stopped;
+  }
+
+  /** Wipes at once, without a grace, whoever still uses it: its files fail until a generation without them is published. */
+  revoke(secretId: string, version: number): void {
+    this.#parts.vault.wipe(heldKey(secretId, version), 'revoked');
+  }
+
+  /** Withdraws and wipes everything; tasks that have not ended come back with the next complete assignment, unless stopped. */
   wipeAll(reason: 'lease' | 'stopped' | 'removed'): void {
+    this.#stopped ||= reason === 'stopped';
     for (const task of this.#tasks.values()) {
       this.#parts.driver.withdraw(task.assigned.id);
       task.shown = '';

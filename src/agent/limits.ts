@@ -6,6 +6,8 @@ export const agentLimits = {
   /** Files, links and directories of the mount, at 128 bytes each of memory that is touched as it is used. */
   maxNodes: 131_072,
   maxTasks: 10_000,
+  /** In one assignment. */
+  maxRevoked: 100_000,
   maxManagers: 16,
   /** How long a manager may take from the connection to its Welcome. */
   welcomeMs: 20_000,
@@ -20,10 +22,13 @@ export const agentLimits = {
   missedAnswers: 3,
   /** Beats whose answers are still waited for; older ones extend no lease. */
   maxUnansweredBeats: 64,
+  /** Not acknowledged yet, about 500 bytes each. */
   maxQueuedReceipts: 10_000,
+  /** How long an agent that stops waits for a manager to take its last receipts. */
+  lastReceiptsMs: 1_000,
   /** About 70 bytes each: they must fit one message; what is left out is delivered again. */
   maxHoldings: 10_000,
-  /** About 200 bytes each. */
+  /** About 250 bytes each. */
   maxReceiptsPerMessage: 2_000,
   /** Up to `maxErrorChars` each. */
   maxStatusesPerMessage: 500,

@@ -10,6 +10,7 @@ import type { HostTask, HostTasks } from './host_tasks.js';
 import type { Identity } from './identity.js';
 import type { Lease } from './lease.js';
 import type { DriverFacts, MountDriver } from './mount/driver.js';
+import type { Receipts } from './receipts.js';
 import type { Session } from './session.js';
 import { heldKey, type Vault } from './vault.js';
 
@@ -20,6 +21,7 @@ export interface StatusParts {
   arena: Arena;
   vault: Vault;
   tasks: HostTasks;
+  receipts: Receipts;
   driver: MountDriver;
   mountPath: string;
   clock: Clock;
@@ -33,7 +35,7 @@ export function statusService(parts: StatusParts): Registration {
 }
 
 function agentStatus(parts: StatusParts): MessageInitShape<typeof AgentStatusSchema> {
-  const { identity, session, lease, arena, vault, tasks, driver, mountPath, startedMs } = parts;
+  const { identity, session, lease, arena, vault, tasks, receipts, driver, mountPath, startedMs } = parts;
   const { state, manager, sinceMs, lastError, revision } = session.status;
   const memory = arena.facts();
   const facts = driver.facts();
@@ -63,6 +65,7 @@ function agentStatus(parts: StatusParts): MessageInitShape<typeof AgentStatusSch
     protections: protections(parts, facts),
     startedMs: BigInt(startedMs),
     pid: process.pid,
+    receipts: { pending: receipts.pending, dropped: BigInt(receipts.dropped) },
   };
 }
 
@@ -74,7 +77,7 @@ function shownTask({ assigned, state, error, generation, shown }: HostTask, vaul
     serviceId,
     serviceName,
     state: wireState(state),
-    error,
+    error: error || assigned.notice,
     generation: BigInt(generation),
     files: files.map(({ reference, version: number }) => ({
       target: reference?.target ?? '',

@@ -62,7 +62,7 @@ export async function attach(channel: AgentChannel, parts: StreamParts): Promise
     const beating = heart.beat(over.signal);
     const assignment = new AssignmentReader(parts, shared, channel);
     const reporting = assignment.reportWipes(over.signal);
-    const reading = readAll(messages, heart, assignment);
+    const reading = readAll(messages, heart, assignment, parts.receipts);
     running.push(beating, reporting, reading);
     await Promise.race(running);
   } finally {
@@ -103,6 +103,7 @@ async function hello(
     );
   }
   const { nodeId } = identity;
+  const holdings = vault.holdings();
   const boot = bootId();
   const statement = sessionKeyStatement({ nonce, clusterId, nodeId, bootId: boot, sessionKey });
   return {
@@ -110,10 +111,15 @@ async function hello(
     bootId: boot,
     sessionKey,
     proof: signBytes(identity.key, statement),
-    holdings: vault
-      .holdings()
+    holdings: holdings
       .slice(0, agentLimits.maxHoldings)
-      .map(({ secretId, version, ciphertextDigest }) => ({ secretId, version, ciphertextDigest })),
+      .map(({ secretId, version, ciphertextDigest, retiring }) => ({
+        secretId,
+        version,
+        ciphertextDigest,
+        retiring,
+      })),
+    hasMoreHoldings: holdings.length > agentLimits.maxHoldings,
   };
 }
 
@@ -134,6 +140,7 @@ async function readAll(
   messages: AsyncIterator<ManagerMessage>,
   heart: Heart,
   assignment: AssignmentReader,
+  receipts: Receipts,
 ): Promise<void> {
   for (let next = await messages.next(); next.done !== true; next = await messages.next()) {
     const { message } = next.value;
@@ -150,6 +157,9 @@ async function readAll(
         break;
       case 'commit':
         await assignment.commit(Number(message.value.revision));
+        break;
+      case 'receiptsTaken':
+        receipts.taken(message.value);
         break;
       default:
         throw new InroError(

@@ -8,6 +8,7 @@ import type { Plaintext } from '../crypto/plaintext.js';
 import { constantTimeEqual } from '../crypto/signing.js';
 import type { Clock } from '../model/clock.js';
 import { InroError } from '../model/error.js';
+import type { WipeReason } from '../model/receipt.js';
 import type { DeliveredVersion } from '../proto/gen/inro/v1/dispatcher_pb.js';
 
 export interface HeldVersion {
@@ -18,14 +19,15 @@ export interface HeldVersion {
   value: Plaintext;
 }
 
-export type WipeReason = 'removed' | 'superseded' | 'lease' | 'stopped';
-
 export interface Wiped {
   secretId: string;
   version: number;
   reason: WipeReason;
   wipedMs: number;
+  /** Measured around the wipe alone. */
   durationUs: number;
+  /** The kernel had not let go of mapped pages when it returned. */
+  mapped: boolean;
 }
 
 export function heldKey(secretId: string, version: number): string {
@@ -45,9 +47,9 @@ export class Vault {
     this.#onWiped = onWiped;
   }
 
-  /** Everything that could be served again, for the Hello; what is on its way out is not. */
-  holdings(): HeldVersion[] {
-    return [...this.#held].filter(([key]) => !this.#retiring.has(key)).map(([, held]) => held);
+  /** Everything whose bytes are here, for the Hello; what is on its way out cannot be relied on. */
+  holdings(): (HeldVersion & { retiring: boolean })[] {
+    return [...this.#held].map(([key, held]) => ({ ...held, retiring: this.#retiring.has(key) }));
   }
 
   keys(): string[] {
@@ -115,17 +117,12 @@ export class Vault {
     this.keep(key);
     const held = this.#held.get(key);
     if (held === undefined) return;
-    const beganMs = this.#clock.boottimeMs();
-    held.value.wipe();
-    const durationUs = Math.max(0, Math.round((this.#clock.boottimeMs() - beganMs) * 1000));
+    const beganUs = this.#clock.monotonicUs();
+    const mapped = !held.value.wipe();
+    const durationUs = Math.ceil(this.#clock.monotonicUs() - beganUs);
     this.#held.delete(key);
-    this.#onWiped({
-      secretId: held.secretId,
-      version: held.version,
-      reason,
-      wipedMs: this.#clock.now(),
-      durationUs,
-    });
+    const { secretId, version } = held;
+    this.#onWiped({ secretId, version, reason, wipedMs: Math.round(this.#clock.now()), durationUs, mapped });
   }
 
   wipeAll(reason: WipeReason): void {

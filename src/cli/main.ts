@@ -136,6 +136,9 @@ operator(secret, 'ls', 'list secrets')
 operator(secret, 'inspect <SECRET...>', 'show secrets, never their values').action(async (names, options) =>
   (await import('./commands/secret.js')).secretInspect(names, options),
 );
+operator(secret, 'revoke <SECRET[@V]>', 'withdraw version V, or the current one, everywhere and for ever')
+  .option(...detach)
+  .action(async (text, options) => (await import('./commands/secret_revoke.js')).secretRevoke(text, options));
 operator(secret, 'rm <SECRET...>', 'remove secrets that no service uses').action(async (names, options) =>
   (await import('./commands/secret.js')).secretRm(names, options),
 );

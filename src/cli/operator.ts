@@ -12,7 +12,7 @@ export interface ManagerOption {
 }
 
 /** How long a change waits for the nodes. */
-const settleMs = 30_000;
+export const settleMs = 30_000;
 
 export async function withManager<T>(
   { manager }: ManagerOption,

@@ -39,17 +39,28 @@ export function sessionKeyStatement(s: {
   return encode('session key', [s.nonce, s.clusterId, s.nodeId, s.bootId, s.sessionKey]);
 }
 
-/** What a node signs when it says that a wipe is done. */
-export function receiptStatement(r: {
+/** A node's word that a wipe is done. */
+export interface ReceiptFields {
   clusterId: string;
   nodeId: string;
+  /** Drawn by the agent at its start, so that run and number together name one receipt of the node. */
+  runId: string;
+  /** Counts the run's receipts from 1. */
+  number: number;
   secretId: string;
   version: number;
   reason: string;
   wipedMs: number;
   durationUs: number;
-}): Uint8Array {
-  return encode('receipt', [r.clusterId, r.nodeId, r.secretId, r.version, r.reason, r.wipedMs, r.durationUs]);
+  /** The kernel had not let go of mapped pages when the wipe returned: whoever mapped the file may see them yet. */
+  mapped: boolean;
+}
+
+/** What a node signs when it says that a wipe is done. */
+export function receiptStatement(r: ReceiptFields): Uint8Array {
+  const { clusterId, nodeId, runId, number, secretId, version, reason, wipedMs, durationUs, mapped } = r;
+  const fields = [clusterId, nodeId, runId, number, secretId, version, reason, wipedMs, durationUs];
+  return encode('receipt', [...fields, mapped ? 1 : 0]);
 }
 
 /** What a content key belongs to; hashed beside it wherever it is wrapped. */

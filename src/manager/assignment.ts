@@ -5,6 +5,7 @@ import { TaskState } from '../proto/gen/inro/v1/common_pb.js';
 import type { AssignedTaskSchema } from '../proto/gen/inro/v1/dispatcher_pb.js';
 import { stateOf } from '../proto/task_state.js';
 import { versionKey } from '../store/tables.js';
+import { hasNoValue, revokedNotice } from './revoked.js';
 import type { ClusterView } from './view.js';
 
 export interface NeededVersion {
@@ -17,47 +18,71 @@ export interface Assignment {
   tasks: Map<string, MessageInitShape<typeof AssignedTaskSchema>>;
   /** By `versionKey`. Exactly those that the tasks reference: this is where least privilege is decided. */
   versions: Map<string, NeededVersion>;
+  /** By `versionKey`: what it may hold, and must not any more. */
+  revoked: Map<string, NeededVersion>;
 }
 
 export interface Difference {
+  revoke: NeededVersion[];
   removeTasks: string[];
   putVersions: NeededVersion[];
   putTasks: MessageInitShape<typeof AssignedTaskSchema>[];
 }
 
-export const emptyAssignment = (): Assignment => ({ tasks: new Map(), versions: new Map() });
+export const emptyAssignment = (): Assignment => ({
+  tasks: new Map(),
+  versions: new Map(),
+  revoked: new Map(),
+});
 
 export function assignmentOf(view: ClusterView, nodeId: string): Assignment {
-  const assignment = emptyAssignment();
+  const assignment = { ...emptyAssignment(), revoked: revokedOn(view, nodeId) };
   for (const task of view.tasksOfNode(nodeId)) {
     if (task.desiredState !== TaskState.RUNNING || hasEnded(stateOf(task.state))) continue;
     const service = view.services.get(task.serviceId);
     if (service === undefined) continue;
     const references = service.references.flatMap((reference) => {
       const secret = view.secrets.get(reference.secretId);
-      if (secret === undefined) return [];
+      if (secret === undefined || hasNoValue(view, secret.id)) return [];
       const needed = { secretId: secret.id, version: secret.currentVersion };
       assignment.versions.set(versionKey(needed.secretId, needed.version), needed);
       return [{ reference, version: needed.version }];
     });
     const { id, serviceId, slot } = task;
-    assignment.tasks.set(id, { id, serviceId, serviceName: service.name, slot, references });
+    const notice = revokedNotice(view, service.references);
+    assignment.tasks.set(id, { id, serviceId, serviceName: service.name, slot, references, notice });
   }
   return assignment;
+}
+
+/** What the node may hold, and must not any more. By `versionKey`. */
+export function revokedOn(view: ClusterView, nodeId: string): Map<string, NeededVersion> {
+  const revoked = view.holders.ofNode(nodeId).filter((held) => view.isRevoked(held.secretId, held.version));
+  return new Map(
+    revoked.map(({ secretId, version }) => [versionKey(secretId, version), { secretId, version }]),
+  );
 }
 
 export function differenceOf(before: Assignment, after: Assignment): Difference {
   const changed = (id: string): boolean =>
     JSON.stringify(before.tasks.get(id), plain) !== JSON.stringify(after.tasks.get(id), plain);
   return {
+    revoke: newIn(after.revoked, before.revoked),
     removeTasks: [...before.tasks.keys()].filter((id) => !after.tasks.has(id)),
-    putVersions: [...after.versions].filter(([key]) => !before.versions.has(key)).map(([, needed]) => needed),
+    putVersions: newIn(after.versions, before.versions),
     putTasks: [...after.tasks].filter(([id]) => changed(id)).map(([, task]) => task),
   };
 }
 
 export function isEmpty(difference: Difference): boolean {
-  return difference.removeTasks.length + difference.putVersions.length + difference.putTasks.length === 0;
+  return Object.values(difference).every((changes: readonly unknown[]) => changes.length === 0);
+}
+
+function newIn(
+  after: ReadonlyMap<string, NeededVersion>,
+  before: ReadonlyMap<string, NeededVersion>,
+): NeededVersion[] {
+  return [...after].filter(([key]) => !before.has(key)).map(([, version]) => version);
 }
 
 function plain(key: string, value: unknown): unknown {

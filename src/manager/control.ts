@@ -12,15 +12,14 @@ import type { Certificate } from '../pki/certificate.js';
 import { serve, type Registration } from '../rpc/server.js';
 import { tables } from '../store/tables.js';
 import { transact } from '../store/transaction.js';
+import { revokeHandlers } from './control_revoke.js';
 import { secretHandlers, type ControlParts } from './control_secrets.js';
 import { serviceHandlers } from './control_services.js';
-import type { Dispatcher } from './dispatcher.js';
 import { find, matcher } from './find.js';
 import { waitForNodes } from './wait.js';
 
 export interface AllControlParts extends ControlParts {
   random: Random;
-  dispatcher: Dispatcher;
   root: Certificate;
   sealingSignature: Uint8Array;
   createdMs: number;
@@ -58,6 +57,7 @@ export function control(parts: AllControlParts): Registration {
 
   return serve(Control, 'local', {
     ...secretHandlers(parts),
+    ...revokeHandlers(parts),
     ...serviceHandlers(parts),
 
     getCluster: async () => ({

@@ -16,6 +16,7 @@ import type { Handlers } from '../rpc/server.js';
 import type { Store } from '../store/store.js';
 import { ciphertextPrefix, secretNamePrefix, tables, versionKey } from '../store/tables.js';
 import { transact, type Transaction } from '../store/transaction.js';
+import type { Dispatcher } from './dispatcher.js';
 import { find, matcher } from './find.js';
 import type { Keyring } from './keyring.js';
 import type { ClusterView } from './view.js';
@@ -27,6 +28,7 @@ export interface ControlParts {
   clusterId: string;
   store: Store;
   view: ClusterView;
+  dispatcher: Dispatcher;
   keyring: Keyring;
   clock: Clock;
   log: Logger;
@@ -36,6 +38,7 @@ export function secretHandlers({
   clusterId,
   store,
   view,
+  dispatcher,
   keyring,
   clock,
   log,
@@ -151,13 +154,14 @@ export function secretHandlers({
       shownSecret(
         find('secret', view.secrets, name, (secret) => secret.name),
         view,
+        dispatcher,
       ),
 
     listSecrets: async ({ filters }) => ({
       secrets: [...view.secrets.values()]
         .filter(matcher(filters))
         .sort((a, b) => (a.name < b.name ? -1 : 1))
-        .map((secret) => shownSecret(secret, view)),
+        .map((secret) => shownSecret(secret, view, dispatcher)),
     }),
   };
 }
@@ -183,13 +187,12 @@ function inUse(secret: SecretRecord, view: ClusterView): InroError {
   );
 }
 
-function shownSecret(secret: SecretRecord, view: ClusterView) {
-  const versions = view.versionsOf(secret.id).map(({ version, createdMs, sizeBytes, ciphertextDigest }) => ({
-    version,
-    createdMs,
-    sizeBytes,
-    ciphertextDigest,
-  }));
+function shownSecret(secret: SecretRecord, view: ClusterView, dispatcher: Dispatcher) {
+  const versions = view.versionsOf(secret.id).map((record) => {
+    const { version, createdMs, sizeBytes, ciphertextDigest, revokedMs, revokedBy } = record;
+    const nodes = dispatcher.holdersOf(secret.id, version).length;
+    return { version, createdMs, sizeBytes, ciphertextDigest, revokedMs, revokedBy, nodes };
+  });
   return {
     id: secret.id,
     name: secret.name,

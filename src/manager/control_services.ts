@@ -13,10 +13,11 @@ import type { Control, TaskSchema } from '../proto/gen/inro/v1/control_pb.js';
 import { ServiceRecordSchema, type ServiceRecord, type TaskRecord } from '../proto/gen/inro/v1/records_pb.js';
 import { stateOf } from '../proto/task_state.js';
 import type { Handlers } from '../rpc/server.js';
-import { secretNamePrefix, serviceNamePrefix, tables } from '../store/tables.js';
+import { secretNamePrefix, serviceNamePrefix, tables, versionKey } from '../store/tables.js';
 import { transact, type Transaction } from '../store/transaction.js';
 import { changedLabels, type ControlParts } from './control_secrets.js';
 import { find, matcher } from './find.js';
+import { revokedNotice } from './revoked.js';
 import type { ClusterView } from './view.js';
 
 type ControlHandlers = Handlers<typeof Control, 'local'>;
@@ -157,6 +158,12 @@ async function resolve(
         remedy: `create it first: inro secret create ${reference.secretName} -`,
       });
     }
+    const current = await tx.get(tables.versions, versionKey(secret.id, secret.currentVersion));
+    if ((current?.revokedMs ?? 0n) > 0n) {
+      throw new InroError('revoked', `secret ${quoted(secret.name)} is revoked: it has no value to serve`, {
+        remedy: `give it a new one first: inro secret update ${secret.name} -`,
+      });
+    }
     if (!secret.serviceIds.includes(serviceId)) secret.serviceIds.push(serviceId);
     tx.put(tables.secrets, secret.id, secret);
     resolved.push({ ...reference, secretId: secret.id });
@@ -214,11 +221,14 @@ function shownService(service: ServiceRecord, view: ClusterView) {
 }
 
 function shownTask(task: TaskRecord, view: ClusterView): MessageInitShape<typeof TaskSchema> {
-  const { id, serviceId, slot, nodeId, state, error, createdMs, updatedMs } = task;
+  const { id, serviceId, slot, nodeId, state, createdMs, updatedMs } = task;
+  const service = view.services.get(serviceId);
+  const isLive = !hasEnded(stateOf(state)) && task.desiredState === TaskState.RUNNING;
+  const error = task.error || (isLive ? revokedNotice(view, service?.references ?? []) : '');
   return {
     id,
     serviceId,
-    serviceName: view.services.get(serviceId)?.name ?? task.serviceName,
+    serviceName: service?.name ?? task.serviceName,
     slot,
     nodeId,
     nodeHostname: view.nodes.get(nodeId)?.description?.hostname ?? '',

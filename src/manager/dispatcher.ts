@@ -40,10 +40,10 @@ export class Dispatcher {
   constructor(parts: DispatcherParts) {
     this.#parts = parts;
     this.#startedAtMs = parts.clock.boottimeMs();
-    parts.view.onChange(({ nodeIds }) => {
+    parts.view.onChange(({ nodeIds, isOwnNote }) => {
       // Each session follows the revision, so that a wait for it ends; most have nothing to send.
       for (const [id, session] of this.#sessions)
-        if (nodeIds.has(id) || this.#progress.size > 0) session.nudge();
+        if (nodeIds.has(id) || (this.#progress.size > 0 && !isOwnNote)) session.nudge();
       for (const report of this.#progress) report();
     });
   }
@@ -99,6 +99,19 @@ export class Dispatcher {
     if (heardAtMs === undefined)
       return now - this.#startedAtMs < period * managerLimits.missedBeatsAfterStart ? 'unknown' : 'down';
     return now - heardAtMs <= period * managerLimits.missedBeats ? 'ready' : 'down';
+  }
+
+  /** Boot-time ms after which the node serves nothing any more unless it is heard again: no lease is longer. */
+  leaseEndsAtMs(nodeId: string): number {
+    const heardAtMs = this.#sessions.get(nodeId)?.heardAtMs ?? this.#heardAtMs.get(nodeId);
+    // An earlier manager has answered it last before this one was started.
+    return (heardAtMs ?? this.#startedAtMs) + managerLimits.leaseMs + managerLimits.leaseDriftMs;
+  }
+
+  /** Nodes that may serve this version now. */
+  holdersOf(secretId: string, version: number): string[] {
+    const now = this.#parts.clock.boottimeMs();
+    return this.#parts.view.holders.of(secretId, version).filter((id) => now < this.leaseEndsAtMs(id));
   }
 
   /** Wall-clock ms at which the node was heard last since this manager started. */

@@ -10,13 +10,23 @@ export const managerLimits = {
   /** A node that has not come back after a manager's start is down after so many periods. */
   missedBeatsAfterStart: 6,
   leaseMs: dayMs,
+  /** How much later than by this manager's clock a node's lease may end: a day at 500 ppm, and something. */
+  leaseDriftMs: 60_000,
   /** How long a stream may take to say Hello. */
   helloMs: 10_000,
   maxHoldings: 100_000,
   maxStatusesPerMessage: 10_000,
   /** Each costs a signature's check. */
   maxReceiptsPerMessage: 2_000,
+  /** That are kept, of the whole cluster; about 400 bytes each. */
+  maxReceipts: 10_000,
+  /** Runs of its agent for which a node's receipts are told from repetitions. */
+  maxReceiptRunsPerNode: 8,
+  /** Of what is noted about nodes' copies. */
+  maxStepsPerCommit: 1_000,
   maxErrorChars: 1_000,
+  /** Of who ordered a revocation, as his terminal says it. */
+  maxOperatorChars: 128,
   /** Of each text in what a node says of itself. */
   maxDescriptionChars: 255,
   certificateLifetimeMs: 90 * dayMs,

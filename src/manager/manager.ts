@@ -12,6 +12,7 @@ import { addon } from '../system/addon.js';
 import { control } from './control.js';
 import { Dispatcher } from './dispatcher.js';
 import { enrollment } from './enrollment.js';
+import { Ledger } from './ledger.js';
 import { managerLimits } from './limits.js';
 import { Scheduler } from './scheduler.js';
 import { openManagerState } from './state_folder.js';
@@ -70,7 +71,9 @@ export async function startManager({
     };
     let address = '';
     const shared = { clusterId, store, view, keyring, clock, random, log, sealingSignature };
-    const dispatcher = new Dispatcher({ ...shared, managerAddresses: () => [address] });
+    const ledger = await Ledger.open(shared);
+    undo.push(() => ledger.stop());
+    const dispatcher = new Dispatcher({ ...shared, ledger, managerAddresses: () => [address] });
     const scheduler = new Scheduler({
       store,
       view,

@@ -5,33 +5,35 @@
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import type { Logger } from 'pino';
 import type { Plaintext } from '../crypto/plaintext.js';
-import { receiptStatement, sessionKeyStatement } from '../crypto/statement.js';
+import { sessionKeyStatement } from '../crypto/statement.js';
 import { verifyBytes } from '../crypto/signing.js';
 import type { Clock, Random } from '../model/clock.js';
-import { asInroError, InroError } from '../model/error.js';
-import { isId } from '../model/id.js';
-import {
-  type AgentMessage,
-  type Applied,
-  type Hello,
-  type DeliveredVersionSchema,
-  type ManagerMessageSchema,
-  type Receipt,
+import { InroError } from '../model/error.js';
+import type {
+  AgentMessage,
+  Applied,
+  AssignmentChangeSchema,
+  Hello,
+  ManagerMessageSchema,
 } from '../proto/gen/inro/v1/dispatcher_pb.js';
 import type { Peer } from '../rpc/peer.js';
 import type { Channel } from '../rpc/stream.js';
 import type { Store } from '../store/store.js';
-import { ciphertextPrefix, versionKey } from '../store/tables.js';
+import { versionKey } from '../store/tables.js';
 import {
   assignmentOf,
   differenceOf,
   emptyAssignment,
   isEmpty,
+  revokedOn,
   type Assignment,
   type NeededVersion,
 } from './assignment.js';
+import { deliveryOf } from './delivery.js';
 import type { Keyring } from './keyring.js';
+import type { Ledger } from './ledger.js';
 import { managerLimits } from './limits.js';
+import { NodeCopies } from './node_copies.js';
 import type { ClusterView } from './view.js';
 
 export type NodeChannel = Channel<MessageInitShape<typeof ManagerMessageSchema>, AgentMessage>;
@@ -42,6 +44,7 @@ export interface NodeSessionParts {
   view: ClusterView;
   store: Store;
   keyring: Keyring;
+  ledger: Ledger;
   sealingSignature: Uint8Array;
   clock: Clock;
   random: Random;
@@ -55,8 +58,6 @@ export interface NodeSessionParts {
   onApplied: (session: NodeSession, applied: Applied) => Promise<void>;
 }
 
-const receiptReasons = new Set(['removed', 'superseded', 'lease', 'stopped']);
-
 export class NodeSession {
   readonly nodeId: string;
   readonly address: string;
@@ -64,7 +65,9 @@ export class NodeSession {
   readonly #peer: NodePeer;
   readonly #channel: NodeChannel;
   #sent: Assignment = emptyAssignment();
-  #held = new Map<string, string>();
+  /** What is being sent now. */
+  #wanted: Assignment = emptyAssignment();
+  readonly #copies: NodeCopies;
   #sessionKey: Plaintext | undefined;
   #isPushing = false;
   #hasBegun = false;
@@ -82,6 +85,9 @@ export class NodeSession {
     this.nodeId = peer.nodeId;
     this.address = peer.address;
     this.heardAtMs = parts.clock.boottimeMs();
+    const { publicKey } = peer.certificate;
+    const needs = (version: NeededVersion): boolean => this.#needs(version);
+    this.#copies = new NodeCopies(parts, { nodeId: this.nodeId, publicKey, needs });
   }
 
   /** Runs until the stream ends. @throws protocol, unauthenticated, and what the stream throws. */
@@ -90,6 +96,7 @@ export class NodeSession {
     try {
       const hello = await this.#greet(messages);
       await this.#parts.onHello(this, hello);
+      await this.#copies.greet(hello);
       await this.#welcome();
       this.#hasBegun = true;
       this.#sendAssignment(true);
@@ -149,9 +156,6 @@ export class NodeSession {
       );
     }
     this.#sessionKey = keyring.sessionKey(sessionKey);
-    for (const { secretId, version, ciphertextDigest } of holdings) {
-      this.#held.set(versionKey(secretId, version), Buffer.from(ciphertextDigest).toString('hex'));
-    }
   }
 
   async #welcome(): Promise<void> {
@@ -197,7 +201,12 @@ export class NodeSession {
     if (applied.receipts.length > managerLimits.maxReceiptsPerMessage) {
       throw new InroError('too_large', `${applied.receipts.length} receipts in one message`);
     }
-    for (const receipt of applied.receipts) this.#checkReceipt(receipt);
+    if (applied.receipts.length > 0) {
+      const value = await this.#copies.take(applied.receipts);
+      await this.#channel.send({ message: { case: 'receiptsTaken', value } });
+    }
+    if (applied.revision > 0n && Number(applied.revision) >= this.#sentRevision)
+      await this.#copies.clearGone(this.#sent.revoked);
     // States first: whoever waits for the revision wants to see them.
     await this.#parts.onApplied(this, applied);
     this.appliedRevision = Math.max(
@@ -211,30 +220,9 @@ export class NodeSession {
   /** Set by the dispatcher: called when `appliedRevision` may have grown. */
   onProgress: (() => void) | undefined;
 
-  #checkReceipt({ secretId, version, reason, wipedMs, durationUs, signature }: Receipt): void {
-    if (!isId(secretId) || !receiptReasons.has(reason)) {
-      throw new InroError('protocol', 'a receipt that names no secret or no reason that is known');
-    }
-    const { clusterId, log } = this.#parts;
-    const { nodeId } = this;
-    if ([wipedMs, durationUs].some((time) => time < 0n || time > BigInt(Number.MAX_SAFE_INTEGER)))
-      throw new InroError('protocol', 'a receipt has a time that cannot be');
-    const statement = receiptStatement({
-      clusterId,
-      nodeId,
-      secretId,
-      version,
-      reason,
-      wipedMs: Number(wipedMs),
-      durationUs: Number(durationUs),
-    });
-    if (!verifyBytes(this.#peer.certificate.publicKey, statement, signature)) {
-      throw new InroError('unauthenticated', 'a receipt is not signed by the node key of this certificate');
-    }
-    log.info(
-      { node: nodeId, secret: secretId, version, reason, durationUs: Number(durationUs) },
-      'wiped, by receipt',
-    );
+  #needs({ secretId, version }: NeededVersion): boolean {
+    const key = versionKey(secretId, version);
+    return this.#sent.versions.has(key) || this.#wanted.versions.has(key);
   }
 
   #sendAssignment(complete: boolean): void {
@@ -259,26 +247,29 @@ export class NodeSession {
   async #push(complete: boolean): Promise<void> {
     for (let first = complete; this.#dirty; first = false) {
       this.#dirty = false;
-      const { view } = this.#parts;
+      const { view, ledger } = this.#parts;
       const revision = view.revision;
       const wanted = assignmentOf(view, this.nodeId);
+      this.#wanted = wanted;
       const difference = differenceOf(this.#sent, wanted);
       if (!first && isEmpty(difference)) {
         await this.#upToDate(revision);
         continue;
       }
+      const { revoke, removeTasks, putVersions, putTasks } = difference;
+      if (putVersions.length > 0) await ledger.hand(this.nodeId, putVersions);
       const { send } = this.#channel;
       await send({ message: { case: 'begin', value: { complete: first } } });
-      for (const id of difference.removeTasks) {
-        await send({ message: { case: 'change', value: { change: { case: 'removeTaskId', value: id } } } });
+      for (const value of revoke) await this.#sendChange({ case: 'revoke', value });
+      for (const value of removeTasks) await this.#sendChange({ case: 'removeTaskId', value });
+      for (const needed of putVersions) {
+        if (this.#dirty) await this.#sendRevoked(wanted);
+        await this.#sendVersion(needed);
       }
-      for (const needed of difference.putVersions) await this.#sendVersion(needed);
-      for (const task of difference.putTasks) {
-        await send({ message: { case: 'change', value: { change: { case: 'putTask', value: task } } } });
-      }
+      for (const value of putTasks) await this.#sendChange({ case: 'putTask', value });
       this.#sentRevision = revision;
       this.#sent = wanted;
-      this.#held = new Map(); // counts for the first, complete assignment alone
+      this.#copies.assigned();
       await send({ message: { case: 'commit', value: { revision: BigInt(revision) } } });
     }
     this.#isPushing = false; // in the step that saw nothing left to do: a nudge is never lost in between
@@ -299,39 +290,24 @@ export class NodeSession {
     await send({ message: { case: 'commit', value: { revision: BigInt(revision) } } });
   }
 
-  async #sendVersion(needed: NeededVersion): Promise<void> {
-    const value = await this.#delivery(needed);
-    await this.#channel.send({
-      message: { case: 'change', value: { change: { case: 'putVersion', value } } },
-    });
+  /** What is revoked while much else is being told does not wait for the end of that. */
+  async #sendRevoked(told: Assignment): Promise<void> {
+    for (const [key, value] of revokedOn(this.#parts.view, this.nodeId)) {
+      if (told.revoked.has(key)) continue;
+      told.revoked.set(key, value);
+      await this.#sendChange({ case: 'revoke', value });
+    }
   }
 
-  /** A record that does not open concerns the tasks that need it, and nobody else. */
-  async #delivery({
-    secretId,
-    version,
-  }: NeededVersion): Promise<MessageInitShape<typeof DeliveredVersionSchema>> {
-    const { clusterId, view, store, keyring, log } = this.#parts;
-    const key = versionKey(secretId, version);
-    try {
-      const record = view.version(secretId, version);
-      if (record === undefined || this.#sessionKey === undefined)
-        throw new InroError('store_corrupt', `the record of ${key} is missing`);
-      const { ciphertextDigest, createdMs } = record;
-      const head = { secretId, version, createdMs, ciphertextDigest };
-      if (this.#held.get(key) === Buffer.from(ciphertextDigest).toString('hex')) return head;
-      const ciphertext = (await store.get(ciphertextPrefix + key))?.value;
-      if (ciphertext === undefined)
-        throw new InroError('store_corrupt', `the ciphertext of ${key} is missing`);
-      const sealedKey = keyring.deliver(
-        record.sealedKey,
-        { clusterId, secretId, version, ciphertextDigest },
-        this.#sessionKey,
-      );
-      return { ...head, ciphertext, sealedKey };
-    } catch (error) {
-      log.error({ err: error, secret: secretId, version }, 'a version cannot be delivered');
-      return { secretId, version, error: asInroError(error).message };
-    }
+  /** Nothing is delivered once its revocation is stored: what is revoked meanwhile is looked at in the step that sends. */
+  async #sendVersion(needed: NeededVersion): Promise<void> {
+    const receiver = { sessionKey: this.#sessionKey, copies: this.#copies };
+    const value = await deliveryOf(needed, receiver, this.#parts);
+    const isRevoked = this.#parts.view.isRevoked(needed.secretId, needed.version);
+    await this.#sendChange(isRevoked ? { case: 'revoke', value: needed } : { case: 'putVersion', value });
+  }
+
+  #sendChange(change: NonNullable<MessageInitShape<typeof AssignmentChangeSchema>['change']>): Promise<void> {
+    return this.#channel.send({ message: { case: 'change', value: { change } } });
   }
 }

@@ -15,9 +15,12 @@ import type {
   VersionRecord,
 } from '../proto/gen/inro/v1/records_pb.js';
 import { stateOf } from '../proto/task_state.js';
+import { Holders } from './holders.js';
 
 export interface ViewChange {
   revision: number;
+  /** Nothing changed but what the manager notes for itself: no node has to hear of it. */
+  isOwnNote: boolean;
   /** Nodes whose assignment may differ now. */
   nodeIds: ReadonlySet<string>;
   /** Services whose tasks may need the scheduler. */
@@ -29,6 +32,7 @@ export class ClusterView {
   readonly secrets = new Map<string, SecretRecord>();
   readonly services = new Map<string, ServiceRecord>();
   readonly tasks = new Map<string, TaskRecord>();
+  readonly holders = new Holders();
   readonly #versions = new Map<string, VersionRecord>();
   readonly #byNode = new Map<string, Set<string>>();
   readonly #byService = new Map<string, Set<string>>();
@@ -53,6 +57,10 @@ export class ClusterView {
 
   version(secretId: string, version: number): VersionRecord | undefined {
     return this.#versions.get(versionKey(secretId, version));
+  }
+
+  isRevoked(secretId: string, version: number): boolean {
+    return (this.version(secretId, version)?.revokedMs ?? 0n) > 0n;
   }
 
   versionsOf(secretId: string): VersionRecord[] {
@@ -100,6 +108,11 @@ export class ClusterView {
       } else if (key.startsWith(tables.secrets.prefix)) {
         const secret = this.secrets.get(key.slice(tables.secrets.prefix.length));
         for (const nodeId of this.nodesOfServices(secret?.serviceIds ?? [])) nodeIds.add(nodeId);
+      } else if (key.startsWith(tables.versions.prefix)) {
+        // Also those that hold it in its grace, when no task of theirs uses it any more.
+        const version = this.#versions.get(key.slice(tables.versions.prefix.length));
+        if (version === undefined) return;
+        for (const nodeId of this.holders.of(version.secretId, version.version)) nodeIds.add(nodeId);
       }
     };
     const keys = [...change.puts.map(({ key }) => key), ...change.deletes];
@@ -108,7 +121,9 @@ export class ClusterView {
     for (const { key, value } of change.puts) this.#put(key, value);
     for (const key of keys) note(key); // and who is now
     this.revision = change.revision;
-    for (const listener of this.#listeners) listener({ revision: change.revision, nodeIds, serviceIds });
+    const isOwnNote = keys.every((key) => ownNotes.some((prefix) => key.startsWith(prefix)));
+    const told = { revision: change.revision, isOwnNote, nodeIds, serviceIds };
+    for (const listener of this.#listeners) listener(told);
   }
 
   #put(key: string, value: Uint8Array): void {
@@ -121,6 +136,7 @@ export class ClusterView {
       this.#versions.set(key.slice(tables.versions.prefix.length), read(tables.versions));
     else if (key.startsWith(tables.services.prefix))
       this.services.set(key.slice(tables.services.prefix.length), read(tables.services));
+    else if (key.startsWith(tables.holders.prefix)) this.holders.put(read(tables.holders));
     else if (key.startsWith(tables.tasks.prefix)) {
       const task = read(tables.tasks);
       this.#forgetTask(task.id);
@@ -139,6 +155,8 @@ export class ClusterView {
     else if (key.startsWith(tables.services.prefix))
       this.services.delete(key.slice(tables.services.prefix.length));
     else if (key.startsWith(tables.tasks.prefix)) this.#forgetTask(key.slice(tables.tasks.prefix.length));
+    else if (key.startsWith(tables.holders.prefix))
+      this.holders.delete(key.slice(tables.holders.prefix.length));
   }
 
   #forgetTask(id: string): void {
@@ -150,7 +168,15 @@ export class ClusterView {
   }
 }
 
-const followed = [tables.nodes, tables.secrets, tables.versions, tables.services, tables.tasks];
+const followed = [
+  tables.nodes,
+  tables.secrets,
+  tables.versions,
+  tables.services,
+  tables.tasks,
+  tables.holders,
+];
+const ownNotes = [tables.holders, tables.receipts, tables.receiptMarks].map(({ prefix }) => prefix);
 
 function index(map: Map<string, Set<string>>, key: string): Set<string> {
   const found = map.get(key) ?? new Set<string>();

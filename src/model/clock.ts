@@ -4,6 +4,8 @@ export interface Clock {
   now(): number;
   /** CLOCK_BOOTTIME in ms: never jumps, counts suspend. For deadlines. */
   boottimeMs(): number;
+  /** Monotonic time in us, with a fraction, from no particular moment: for measuring how long something short took. */
+  monotonicUs(): number;
   /** Resolves after ms; at once, without an error, when the signal aborts. */
   sleep(ms: number, signal?: AbortSignal): Promise<void>;
   /** Calls back once after ms unless cancelled; does not keep the process alive. */

@@ -24,6 +24,7 @@ export const errorCodes = {
   pending: 'temporary',
   port_taken: 'fatal',
   protocol: 'temporary',
+  revoked: 'fatal',
   socket_taken: 'fatal',
   state_unusable: 'fatal',
   store_corrupt: 'fatal',

@@ -13,4 +13,6 @@ export const limits = {
   maxReplicas: 10_000,
   maxConstraints: 16,
   maxOwnerChars: 64,
+  /** Versions are numbered in 32 bits. */
+  maxVersion: 2 ** 32 - 1,
 } as const;

@@ -3,7 +3,10 @@ import { fromBinary, toBinary, type DescMessage, type MessageShape } from '@bufb
 import { InroError } from '../model/error.js';
 import {
   ClusterRecordSchema,
+  HolderRecordSchema,
   NodeRecordSchema,
+  ReceiptMarksRecordSchema,
+  ReceiptRecordSchema,
   SecretRecordSchema,
   ServiceRecordSchema,
   TaskRecordSchema,
@@ -22,6 +25,9 @@ export const tables = {
   versions: { prefix: 'version/', schema: VersionRecordSchema },
   services: { prefix: 'service/', schema: ServiceRecordSchema },
   tasks: { prefix: 'task/', schema: TaskRecordSchema },
+  holders: { prefix: 'holder/', schema: HolderRecordSchema },
+  receipts: { prefix: 'receipt/', schema: ReceiptRecordSchema },
+  receiptMarks: { prefix: 'receipt-marks/', schema: ReceiptMarksRecordSchema },
 } as const satisfies Record<string, Table<DescMessage>>;
 
 /** Plain bytes: a version's ciphertext, apart from its record so that lists stay small. */
@@ -33,6 +39,16 @@ export const serviceNamePrefix = 'service-name/';
 /** The key of one version of a secret, below `versions` and `ciphertext/`; sorts by number. */
 export function versionKey(secretId: string, version: number): string {
   return `${secretId}/${String(version).padStart(10, '0')}`;
+}
+
+/** The key of a holder, below `holders`. */
+export function holderKey(nodeId: string, secretId: string, version: number): string {
+  return `${nodeId}/${versionKey(secretId, version)}`;
+}
+
+/** The key of a receipt, below `receipts`; those of one run sort by number. */
+export function receiptKey(nodeId: string, runId: string, number: number): string {
+  return `${nodeId}/${runId}/${String(number).padStart(16, '0')}`;
 }
 
 export function encodeRecord<S extends DescMessage>(table: Table<S>, record: MessageShape<S>): Uint8Array {

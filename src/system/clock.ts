@@ -6,6 +6,7 @@ import { addon } from './addon.js';
 export const systemClock: Clock = {
   now: () => Date.now(),
   boottimeMs: () => addon().boottimeMs(),
+  monotonicUs: () => Number(process.hrtime.bigint()) / 1_000,
   sleep: (ms, signal) =>
     new Promise((resolve) => {
       if (signal?.aborted === true) return resolve();

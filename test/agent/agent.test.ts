@@ -123,8 +123,21 @@ mounting(`stopped, it wipes, unmounts and ends its socket, and another can start
 
   const descriptor = await r.reader.call<number>('openSync', join(r.mount, 'web/db'));
   await r.agent.stop();
+  const receipts = r.manager.logged.filter(({ msg }) => msg === 'wiped, by receipt');
+  t.like(receipts, [{ reason: 'stopped', version: 1 }]);
   t.not(await r.reader.fails('pread', descriptor, 100, 0), 'ok');
   t.is(topMountAt(await readMounts(), r.mount), undefined);
   t.false(existsSync(r.restartOptions.socketPath));
+  t.is(r.clock.pending, 0);
+});
+
+mounting(`stopped while no manager is there, it waits for none${why}`, async (t) => {
+  const r = await running(t);
+  await r.manager.createSecret('db', 'hunter2');
+  await r.manager.createService('web', ['db']);
+  await eventually('the secret is there', async () => (await r.read('web/db')) === 'hunter2');
+  await r.manager.stop();
+  await eventually('the session is lost', async () => (await r.status()).session?.state !== 'connected');
+  await r.agent.stop(); // time stands still: a wait would not end
   t.is(r.clock.pending, 0);
 });

@@ -1,9 +1,11 @@
 import test from 'ava';
 import { agentLimits } from '../../src/agent/limits.js';
-import { Receipts } from '../../src/agent/receipts.js';
+import { Receipts, type SignedReceipt } from '../../src/agent/receipts.js';
 import type { Wiped } from '../../src/agent/vault.js';
 import { generateNodeKey, verifyBytes } from '../../src/crypto/signing.js';
 import { receiptStatement } from '../../src/crypto/statement.js';
+import { FakeClock, settle } from '../support/fake_clock.js';
+import { refuses } from '../support/refuses.js';
 
 const key = generateNodeKey();
 const own = { key: key.privateKey, nodeId: 'n1', clusterId: 'c1' };
@@ -13,68 +15,131 @@ const wiped = (version: number): Wiped => ({
   reason: 'removed',
   wipedMs: 1_000,
   durationUs: 7,
+  mapped: false,
 });
 
-test('a receipt is signed over all that it says, for this node of this cluster', (t) => {
-  const receipts = new Receipts(own);
-  receipts.add(wiped(3));
-  const [receipt] = receipts.take(10).map((one) => receipts.signed(one));
-  t.like(receipt, { secretId: 's1', version: 3, reason: 'removed', wipedMs: 1_000n, durationUs: 7n });
+/** With so many receipts in it. */
+function queue(count: number): Receipts {
+  const receipts = new Receipts(own, 'r1');
+  for (let version = 1; version <= count; version++) receipts.add(wiped(version));
+  return receipts;
+}
+
+const numbers = (receipts: readonly SignedReceipt[]): number[] =>
+  receipts.map(({ number }) => Number(number));
+
+test('a receipt is signed over all that it says, for this run of this node of this cluster', (t) => {
+  const receipts = queue(3);
+  const [receipt] = receipts.after(2, 10);
+  t.like(receipt, {
+    runId: 'r1',
+    number: 3n,
+    secretId: 's1',
+    version: 3,
+    reason: 'removed',
+    wipedMs: 1_000n,
+    durationUs: 7n,
+    mapped: false,
+  });
   const signature = receipt?.signature ?? new Uint8Array();
-  const says = { clusterId: 'c1', nodeId: 'n1', ...wiped(3) };
+  const says = { clusterId: 'c1', nodeId: 'n1', runId: 'r1', number: 3, ...wiped(3) };
   t.true(verifyBytes(key.publicKey, receiptStatement(says), signature));
   for (const change of [
     { clusterId: 'c2' },
     { nodeId: 'n2' },
+    { runId: 'r2' },
+    { number: 4 },
     { secretId: 's2' },
     { version: 4 },
     { reason: 'lease' },
     { wipedMs: 1 },
     { durationUs: 8 },
+    { mapped: true },
   ])
     t.false(verifyBytes(key.publicKey, receiptStatement({ ...says, ...change }), signature));
 });
 
-test('they go out in order, each once, as many as asked for', (t) => {
-  const receipts = new Receipts(own);
-  for (let version = 1; version <= 5; version++) receipts.add(wiped(version));
-  t.deepEqual(
-    receipts.take(2).map(({ version }) => version),
-    [1, 2],
-  );
-  t.is(receipts.pending, 3);
-  t.deepEqual(
-    receipts.take(100).map(({ version }) => version),
-    [3, 4, 5],
-  );
-  t.deepEqual(receipts.take(100), []);
+test('they go out in order, as many as asked for, and stay until they are acknowledged', (t) => {
+  const receipts = queue(5);
+  t.deepEqual(numbers(receipts.after(0, 2)), [1, 2]);
+  t.deepEqual(numbers(receipts.after(2, 100)), [3, 4, 5]);
+  t.deepEqual(receipts.after(5, 100), []);
+  t.true(receipts.hasAfter(4));
+  t.false(receipts.hasAfter(5));
+  t.is(receipts.pending, 5);
+  t.deepEqual(numbers(receipts.after(0, 100)), [1, 2, 3, 4, 5], 'another stream gets them all again');
+  t.is(receipts.after(0, 1)[0], receipts.after(0, 1)[0], 'signed once');
 });
 
-test('what could not be sent comes first again', (t) => {
-  const receipts = new Receipts(own);
-  for (const version of [1, 2, 3]) receipts.add(wiped(version));
-  receipts.putBack(receipts.take(2));
-  t.deepEqual(
-    receipts.take(3).map(({ version }) => version),
-    [1, 2, 3],
-  );
+test('what is acknowledged is forgotten, up to its number; once more changes nothing', (t) => {
+  const receipts = queue(5);
+  receipts.taken({ runId: 'r1', number: 3n });
+  t.deepEqual(numbers(receipts.after(0, 100)), [4, 5]);
+  receipts.taken({ runId: 'r1', number: 3n });
+  receipts.taken({ runId: 'r1', number: 1n });
+  t.is(receipts.pending, 2);
+  receipts.taken({ runId: 'r1', number: 5n });
+  t.is(receipts.pending, 0);
+  receipts.add(wiped(6));
+  t.deepEqual(numbers(receipts.after(0, 100)), [6], 'numbers go on');
+  t.deepEqual(receipts.after(6, 100), []);
 });
 
-test('what could not be sent is put back, and goes out first', (t) => {
-  const receipts = new Receipts(own);
-  for (let version = 1; version <= 3; version++) receipts.add(wiped(version));
-  receipts.putBack(receipts.take(2));
-  receipts.add(wiped(4));
-  t.deepEqual(
-    receipts.take(100).map(({ version }) => version),
-    [1, 2, 3, 4],
-  );
+test('an acknowledgement of what was never sent is refused, and nothing is forgotten', (t) => {
+  const receipts = queue(2);
+  refuses(t, () => receipts.taken({ runId: 'r1', number: 3n }), 'protocol', /receipt 3, which/);
+  refuses(t, () => receipts.taken({ runId: 'r2', number: 1n }), 'protocol');
+  refuses(t, () => receipts.taken({ runId: 'r1', number: 2n ** 64n - 1n }), 'protocol');
+  t.is(receipts.pending, 2);
 });
 
 test('their number is bounded: the oldest are given up, and counted', (t) => {
-  const receipts = new Receipts(own);
-  for (let version = 1; version <= agentLimits.maxQueuedReceipts + 3; version++) receipts.add(wiped(version));
+  const receipts = queue(agentLimits.maxQueuedReceipts + 3);
   t.is(receipts.pending, agentLimits.maxQueuedReceipts);
   t.is(receipts.dropped, 3);
-  t.is(receipts.take(1)[0]?.version, 4);
+  t.deepEqual(numbers(receipts.after(0, 2)), [4, 5], 'a gap says that some are missing');
+  receipts.taken({ runId: 'r1', number: 2n });
+  t.is(receipts.pending, agentLimits.maxQueuedReceipts);
+});
+
+test('who waits for one that is new is woken by it, and by nothing else but the end', async (t) => {
+  const receipts = queue(2);
+  const over = new AbortController();
+  let woken = 0;
+  const wait = (): void => void receipts.untilAfter(2, over.signal).then(() => (woken += 1));
+  wait();
+  receipts.taken({ runId: 'r1', number: 2n });
+  await settle();
+  t.is(woken, 0);
+  receipts.add(wiped(3));
+  await settle();
+  t.is(woken, 1);
+  receipts.taken({ runId: 'r1', number: 3n });
+  wait();
+  over.abort();
+  await settle();
+  t.is(woken, 2);
+});
+
+test('a wait for all of them ends with the last acknowledgement, or when time is up', async (t) => {
+  const clock = new FakeClock();
+  const receipts = queue(2);
+  let done = false;
+  const wait = (): void => void receipts.untilTaken(clock, 1_000).then(() => (done = true));
+  wait();
+  receipts.taken({ runId: 'r1', number: 1n });
+  await settle();
+  t.false(done);
+  receipts.taken({ runId: 'r1', number: 2n });
+  await settle();
+  t.true(done);
+  t.is(clock.pending, 0);
+
+  receipts.add(wiped(3));
+  done = false;
+  wait();
+  await clock.advance(999);
+  t.false(done);
+  await clock.advance(1);
+  t.true(done);
 });

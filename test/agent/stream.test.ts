@@ -17,6 +17,7 @@ import { InroError, type ErrorCode } from '../../src/model/error.js';
 import { readCertificate } from '../../src/pki/certificate.js';
 import {
   DeliveredVersionSchema,
+  RevokedVersionSchema,
   type AgentMessage,
   type Applied,
   type AssignedTask,
@@ -51,7 +52,7 @@ function host() {
   const clock = new FakeClock();
   const arena = openArena(1 << 20);
   const driver = new FakeDriver();
-  const receipts = new Receipts(identity);
+  const receipts = new Receipts(identity, 'a-run');
   const vault = new Vault(arena, clock, (wiped) => receipts.add(wiped));
   const log = pino({ level: 'silent' });
   const tasks = new HostTasks({ vault, driver, clock, log, clusterId: cluster.clusterId });
@@ -149,6 +150,8 @@ function streamOf(t: ExecutionContext, h = host()) {
       await settle();
       return hello;
     },
+    acknowledge: ({ runId, number }: Pick<Receipt, 'runId' | 'number'>) =>
+      manager.send({ message: { case: 'receiptsTaken', value: { runId, number } } }),
     sealed(secretId: string, text = `value of ${secretId}`, version = 1): DeliveredVersion {
       const key = sharedKey(hello?.sessionKey ?? new Uint8Array(), sealing.secret, sealingArena);
       return delivery({ clusterId: cluster.clusterId, arena: sealingArena, key }, secretId, text, version);
@@ -158,15 +161,20 @@ function streamOf(t: ExecutionContext, h = host()) {
       revision,
       tasks = [],
       removed = [],
+      revoked = [],
       versions = [],
     }: {
       complete?: boolean;
       revision: number;
       tasks?: AssignedTask[];
       removed?: string[];
+      /** Secret and version. */
+      revoked?: [string, number][];
       versions?: DeliveredVersion[];
     }): Promise<Applied> {
       await manager.send({ message: { case: 'begin', value: { complete } } });
+      for (const [secretId, version] of revoked)
+        await change({ case: 'revoke', value: create(RevokedVersionSchema, { secretId, version }) });
       for (const id of removed) await change({ case: 'removeTaskId', value: id });
       for (const version of versions) await change({ case: 'putVersion', value: version });
       for (const one of tasks) await change({ case: 'putTask', value: one });
@@ -580,20 +588,23 @@ test('wipes at the end of a grace are reported as they come', async (t) => {
   void (async () => {
     for (let next = await s.next(); next !== undefined; next = await s.next()) messages.push(next);
   })();
-  await s.clock.advance(agentLimits.graceMs + agentLimits.leaseCheckMs);
+  await s.clock.advance(agentLimits.graceMs);
   const receipts = messages.flatMap((message) => (message.case === 'applied' ? message.value.receipts : []));
-  t.like(receipts, [{ secretId: 'a', version: 1, reason: 'superseded' }]);
+  t.like(receipts, [{ runId: 'a-run', number: 1n, secretId: 'a', version: 1, reason: 'superseded' }]);
   const [receipt] = receipts as [Receipt];
   const { clusterId, nodeId } = identity;
-  const { secretId, version, reason, wipedMs, durationUs } = receipt;
+  const { runId, secretId, version, reason, wipedMs, durationUs, mapped } = receipt;
   const statement = receiptStatement({
     clusterId,
     nodeId,
+    runId,
+    number: 1,
     secretId,
     version,
     reason,
     wipedMs: Number(wipedMs),
     durationUs: Number(durationUs),
+    mapped,
   });
   t.true(verifyBytes(identity.certificate.publicKey, statement, receipt.signature));
 });
@@ -616,10 +627,190 @@ test('receipts that could not be sent wait for the next stream', async (t) => {
   await first.ended;
   t.is(h.vault.size, 0, 'it is wiped');
 
+  // At once, whatever the manager has to say.
   const second = streamOf(t, h);
   await second.begin();
-  const { receipts } = await second.assign({ complete: true, revision: 2 });
-  t.like(receipts, [{ secretId: 'a', version: 1, reason: 'removed' }]);
+  const { receipts, revision } = await second.expect('applied');
+  t.like(receipts, [{ number: 1n, secretId: 'a', version: 1, reason: 'removed' }]);
+  t.is(revision, 0n);
+});
+
+test('receipts are sent in each stream until they are acknowledged, and in no stream twice', async (t) => {
+  const h = host();
+  const first = streamOf(t, h);
+  await first.begin();
+  await first.assign({
+    complete: true,
+    revision: 1,
+    tasks: [task('t1', 'web', 'a', 'b')],
+    versions: [first.sealed('a'), first.sealed('b')],
+  });
+  const answer = await first.assign({ revision: 2, tasks: [task('t1', 'web')] });
+  t.deepEqual(
+    answer.receipts.map(({ number }) => number),
+    [1n, 2n],
+  );
+  t.deepEqual((await first.assign({ revision: 3 })).receipts, [], 'not again in this stream');
+  first.breakOff();
+  await first.ended;
+
+  const second = streamOf(t, h);
+  await second.begin();
+  const again = (await second.expect('applied')).receipts;
+  t.deepEqual(again, answer.receipts, 'byte for byte');
+  await second.acknowledge({ runId: 'a-run', number: 1n });
+  await settle();
+  t.is(h.receipts.pending, 1);
+  second.breakOff();
+  await second.ended;
+
+  const third = streamOf(t, h);
+  await third.begin();
+  t.like((await third.expect('applied')).receipts, [{ number: 2n }]);
+  await third.acknowledge({ runId: 'a-run', number: 2n });
+  await settle();
+  t.is(h.receipts.pending, 0);
+  third.breakOff();
+  await third.ended;
+
+  const fourth = streamOf(t, h);
+  await fourth.begin();
+  t.deepEqual((await fourth.assign({ complete: true, revision: 4 })).receipts, []);
+});
+
+test('an acknowledgement of what was never sent ends the stream, and the receipt stays', async (t) => {
+  const s = streamOf(t);
+  await s.begin();
+  await s.assign({ complete: true, revision: 1, tasks: [task('t1', 'web', 'a')], versions: [s.sealed('a')] });
+  await s.assign({ revision: 2, removed: ['t1'] });
+  await s.acknowledge({ runId: 'another', number: 1n });
+  await s.ended;
+  t.like(s.outcome(), { code: 'protocol' });
+  t.is(s.receipts.pending, 1);
+});
+
+test('a revoked version is wiped when the word of it arrives, and its receipt goes out before the commit', async (t) => {
+  const s = streamOf(t);
+  await s.begin();
+  await s.assign({
+    complete: true,
+    revision: 1,
+    tasks: [task('t1', 'web', 'a', 'b')],
+    versions: [s.sealed('a'), s.sealed('b')],
+  });
+  const descriptor = s.driver.open('t1', 'a');
+  await s.manager.send({ message: { case: 'begin', value: { complete: false } } });
+  await s.change({ case: 'revoke', value: create(RevokedVersionSchema, { secretId: 'a', version: 1 }) });
+  const early = await s.expect('applied');
+  t.is(early.revision, 0n);
+  t.like(early.receipts, [{ secretId: 'a', version: 1, reason: 'revoked' }]);
+  t.is(descriptor(), 'ESTALE');
+  t.deepEqual(s.driver.shown('t1'), { a: 'ESTALE', b: 'value of b' });
+
+  await s.change({ case: 'putTask', value: task('t1', 'web', 'b') });
+  await s.manager.send({ message: { case: 'commit', value: { revision: 2n } } });
+  t.deepEqual(states(await s.expect('applied')), ['t1 RUNNING']);
+  t.deepEqual(s.driver.shown('t1'), { b: 'value of b' });
+});
+
+test('a superseded version that is revoked has no grace any more', async (t) => {
+  const s = streamOf(t);
+  await s.begin();
+  await s.assign({ complete: true, revision: 1, tasks: [task('t1', 'web', 'a')], versions: [s.sealed('a')] });
+  const descriptor = s.driver.open('t1', 'a');
+  await s.assign({
+    revision: 2,
+    tasks: [task('t1', 'web', { secretId: 'a', version: 2 })],
+    versions: [s.sealed('a', 'new', 2)],
+  });
+  t.is(descriptor(), 'value of a');
+  const { receipts } = await s.assign({ revision: 3, revoked: [['a', 1]] });
+  t.like(receipts, [{ secretId: 'a', version: 1, reason: 'revoked' }]);
+  t.is(descriptor(), 'ESTALE');
+  t.deepEqual(s.driver.shown('t1'), { a: 'new' });
+  await s.clock.advance(2 * agentLimits.graceMs);
+  t.is(s.receipts.pending, 1, 'it is wiped once');
+});
+
+test('a reference to a version that is revoked in the same assignment shows no file, and fails no task', async (t) => {
+  const s = streamOf(t);
+  await s.begin();
+  const applied = await s.assign({
+    complete: true,
+    revision: 1,
+    revoked: [['a', 1]],
+    tasks: [task('t1', 'web', 'a', 'b')],
+    versions: [s.sealed('b')],
+  });
+  t.deepEqual(states(applied), ['t1 RUNNING']);
+  t.deepEqual(applied.receipts, [], 'there was nothing to wipe');
+  t.deepEqual(s.driver.shown('t1'), { b: 'value of b' });
+  t.deepEqual(states(await s.assign({ revision: 2 })), ['t1 RUNNING'], 'nor with the next one');
+});
+
+test('a revocation is carried out though the values beside it are no good, and though the stream breaks then', async (t) => {
+  const s = streamOf(t);
+  await s.begin();
+  await s.assign({ complete: true, revision: 1, tasks: [task('t1', 'web', 'a')], versions: [s.sealed('a')] });
+  await s.manager.send({ message: { case: 'begin', value: { complete: false } } });
+  await s.change({ case: 'revoke', value: create(RevokedVersionSchema, { secretId: 'a', version: 1 }) });
+  await s.change({
+    case: 'putVersion',
+    value: create(DeliveredVersionSchema, { secretId: 'x', version: 1, ciphertext: randomBytes(99) }),
+  });
+  await settle();
+  s.breakOff();
+  await s.ended;
+  t.is(s.vault.size, 0);
+  t.is(s.receipts.pending, 1);
+});
+
+test('what is in its grace is named in the hello, as what will not last', async (t) => {
+  const h = host();
+  const first = streamOf(t, h);
+  await first.begin();
+  await first.assign({
+    complete: true,
+    revision: 1,
+    tasks: [task('t1', 'web', 'a')],
+    versions: [first.sealed('a')],
+  });
+  await first.assign({
+    revision: 2,
+    tasks: [task('t1', 'web', { secretId: 'a', version: 2 })],
+    versions: [first.sealed('a', 'new', 2)],
+  });
+  first.breakOff();
+  await first.ended;
+  const { holdings, hasMoreHoldings } = await streamOf(t, h).begin();
+  t.deepEqual(
+    holdings.map(({ version, retiring }) => ({ version, retiring })),
+    [
+      { version: 1, retiring: true },
+      { version: 2, retiring: false },
+    ],
+  );
+  t.false(hasMoreHoldings);
+});
+
+test('once the agent is stopping no assignment is applied, and the stream lives on for the last receipts', async (t) => {
+  const s = streamOf(t);
+  await s.begin();
+  await s.assign({ complete: true, revision: 1, tasks: [task('t1', 'web', 'a')], versions: [s.sealed('a')] });
+  s.tasks.wipeAll('stopped');
+  t.like((await s.expect('applied')).receipts, [{ secretId: 'a', reason: 'stopped' }]);
+  for (const revision of [2n, 3n]) {
+    await s.manager.send({ message: { case: 'begin', value: { complete: false } } });
+    await s.change({ case: 'putVersion', value: s.sealed('b') });
+    await s.change({ case: 'putTask', value: task('t2', 'api', 'b') });
+    await s.manager.send({ message: { case: 'commit', value: { revision } } });
+  }
+  await s.acknowledge({ runId: 'a-run', number: 1n });
+  await settle();
+  t.is(s.outcome(), 'running');
+  t.is(s.vault.size, 0);
+  t.deepEqual(s.applied, [1]);
+  t.is(s.receipts.pending, 0);
 });
 
 test('what it says at once is bounded: many states go out in several messages, the revision in the last', async (t) => {

@@ -50,22 +50,51 @@ test('a wipe leaves a record of what, why and when', async (t) => {
   put('a', 'value', 2);
   await clock.advance(500);
   vault.wipe('a@2', 'removed');
-  t.deepEqual(wiped, [{ secretId: 'a', version: 2, reason: 'removed', wipedMs: clock.now(), durationUs: 0 }]);
+  const wipedMs = clock.now();
+  t.deepEqual(wiped, [
+    { secretId: 'a', version: 2, reason: 'removed', wipedMs, durationUs: 0, mapped: false },
+  ]);
   t.is(arena.facts().pieces, 0);
   vault.wipe('a@2', 'removed');
   vault.wipe('never there', 'removed');
   t.is(wiped.length, 1);
 });
 
-test('a retired version is wiped when the grace is over, and is no holding meanwhile', async (t) => {
+test('how long a wipe took is measured in microseconds', (t) => {
+  const arena = openArena(1 << 20);
+  const sealing = openArena(1 << 20);
+  const key = drawKey(sealing);
+  const wiped: Wiped[] = [];
+  let nowUs = 7_000;
+  const clock = Object.assign(new FakeClock(), { monotonicUs: () => (nowUs += 41.2) });
+  const vault = new Vault(arena, clock, (one) => wiped.push(one));
+  vault.put(delivery({ clusterId: 'c', arena: sealing, key }, 'a', 'value'), 'c', key);
+  vault.wipe('a@1', 'revoked');
+  t.like(wiped, [{ reason: 'revoked', durationUs: 42 }]);
+});
+
+test('a wipe whose pages the kernel keeps says so', (t) => {
+  const { vault, wiped, put } = newVault();
+  put('a');
+  const value = vault.get('a@1')?.value as { wipe(): boolean };
+  value.wipe = () => false;
+  vault.wipe('a@1', 'removed');
+  t.like(wiped, [{ mapped: true }]);
+  t.is(vault.size, 0);
+});
+
+test('a retired version is wiped when the grace is over, and is no holding to rely on meanwhile', async (t) => {
   const { vault, clock, wiped, put } = newVault();
   put('a');
   put('b');
   vault.retire('a@1', 10_000);
   t.true(vault.isRetiring('a@1'));
   t.deepEqual(
-    vault.holdings().map(({ secretId }) => secretId),
-    ['b'],
+    vault.holdings().map(({ secretId, retiring }) => ({ secretId, retiring })),
+    [
+      { secretId: 'a', retiring: true },
+      { secretId: 'b', retiring: false },
+    ],
   );
   t.is(vault.get('a@1')?.value.wiped, false);
   await clock.advance(10_000);

@@ -21,11 +21,14 @@ const statements = {
     .record({
       clusterId: text,
       nodeId: text,
+      runId: text,
+      number,
       secretId: text,
       version: number,
       reason: text,
       wipedMs: number,
       durationUs: number,
+      mapped: fc.boolean(),
     })
     .map((fields) => ({ fields, encoded: receiptStatement(fields) })),
   binding: fc
@@ -108,13 +111,17 @@ test('what is signed and stored does not change: one of each kind, byte for byte
       receiptStatement({
         clusterId: 'c',
         nodeId: 'n',
+        runId: 'r',
+        number: 65,
         secretId: 's',
         version: 66,
         reason: 'removed',
         wipedMs: 67,
         durationUs: 68,
+        mapped: true,
       }),
     ),
-    'inro receipt 1....\u0001c...\u0001n...\u0001s...\u0008.......B...\u0007removed...\u0008.......C...\u0008.......D',
+    'inro receipt 1....\u0001c...\u0001n...\u0001r...\u0008.......A...\u0001s...\u0008.......B' +
+      '...\u0007removed...\u0008.......C...\u0008.......D...\u0008.......\u0001',
   );
 });

@@ -150,6 +150,7 @@ scenario('each command prints the fields of its table, with their types', async 
   await check('service inspect', ['web']);
   await check('service ps', ['web']);
   await check('node inspect', [nodeId]);
+  await check('secret revoke', ['db_password']);
   await check('token show', ['worker']);
   const { token } = (await check('token rotate', ['worker'])) as { token: string };
   await check(

@@ -70,11 +70,14 @@ test('statements begin with the domains of the table and have its fields', (t) =
   const ids = { clusterId: 'c', nodeId: 'n' };
   const receipt = receiptStatement({
     ...ids,
+    runId: 'r',
+    number: 1,
     secretId: 's',
     version: 1,
     reason: 'removed',
     wipedMs: 1,
     durationUs: 1,
+    mapped: false,
   });
   const statements = [
     ...['submitted', 'atRest', 'delivered'].map((purpose) => bindingStatement(purpose, binding)),

@@ -4,13 +4,15 @@ import { assignmentOf, differenceOf, emptyAssignment, isEmpty } from '../../src/
 import { ClusterView } from '../../src/manager/view.js';
 import type { TaskState } from '../../src/model/task.js';
 import {
+  HolderRecordSchema,
   SecretRecordSchema,
   ServiceRecordSchema,
   TaskRecordSchema,
+  VersionRecordSchema,
 } from '../../src/proto/gen/inro/v1/records_pb.js';
 import type { Reference } from '../../src/proto/gen/inro/v1/common_pb.js';
 import { wireState } from '../../src/proto/task_state.js';
-import { tables } from '../../src/store/tables.js';
+import { holderKey, tables, versionKey } from '../../src/store/tables.js';
 import { transact } from '../../src/store/transaction.js';
 import { fakeStore } from '../support/fake_store.js';
 
@@ -46,6 +48,16 @@ async function cluster() {
       transact(store, async (tx) => {
         const states = { state: wireState(state), desiredState: wireState(desired) };
         tx.put(tables.tasks, id, create(TaskRecordSchema, { id, serviceId, nodeId, slot: 1, ...states }));
+      }),
+    version: (secretId: string, version: number, revokedMs = 0n) =>
+      transact(store, async (tx) => {
+        const record = create(VersionRecordSchema, { secretId, version, revokedMs });
+        tx.put(tables.versions, versionKey(secretId, version), record);
+      }),
+    holder: (nodeId: string, secretId: string, version: number) =>
+      transact(store, async (tx) => {
+        const record = create(HolderRecordSchema, { nodeId, secretId, version });
+        tx.put(tables.holders, holderKey(nodeId, secretId, version), record);
       }),
     of: (nodeId: string) => {
       const { tasks, versions } = assignmentOf(view, nodeId);
@@ -149,4 +161,42 @@ test('a changed file name, owner or mode is a change of the task, without a new 
     t.like(putTasks[0]?.references?.[0]?.reference, change);
     t.deepEqual(putVersions, []);
   }
+});
+
+test('a reference whose secret is revoked is left out, with words; an older version that is revoked changes nothing', async (t) => {
+  const c = await cluster();
+  await c.secret('s1', 2);
+  await c.secret('s2');
+  await c.service('web', ['s1', 's2']);
+  await c.task('t1', 'web', 'a');
+  await c.version('s1', 1, 5n);
+  await c.version('s1', 2);
+  t.deepEqual(c.of('a').versions, ['s1@2', 's2@1']);
+  t.is(assignmentOf(c.view, 'a').tasks.get('t1')?.notice, '');
+  const before = assignmentOf(c.view, 'a');
+  await c.version('s1', 2, 5n);
+  const after = assignmentOf(c.view, 'a');
+  t.deepEqual(c.of('a').versions, ['s2@1']);
+  t.like(differenceOf(before, after).putTasks, [{ notice: 'secret s1 is revoked: no value to serve' }]);
+  await c.version('s2', 1, 5n);
+  const { notice, references } = assignmentOf(c.view, 'a').tasks.get('t1') ?? {};
+  t.is(notice, 'secrets s1, s2 are revoked: no values to serve');
+  t.deepEqual(references, []);
+});
+
+test('what a node may hold and must not is said once, whether or not a task of it ever used it', async (t) => {
+  const c = await cluster();
+  await c.version('s1', 1);
+  await c.version('s2', 1, 5n);
+  await c.holder('a', 's1', 1);
+  await c.holder('a', 's2', 1);
+  await c.holder('b', 's2', 1);
+  const first = assignmentOf(c.view, 'a');
+  t.deepEqual(differenceOf(emptyAssignment(), first).revoke, [{ secretId: 's2', version: 1 }]);
+  t.true(isEmpty(differenceOf(first, assignmentOf(c.view, 'a'))));
+  await c.version('s1', 1, 6n);
+  const next = differenceOf(first, assignmentOf(c.view, 'a'));
+  t.deepEqual(next.revoke, [{ secretId: 's1', version: 1 }]);
+  t.false(isEmpty(next));
+  t.deepEqual(differenceOf(emptyAssignment(), assignmentOf(c.view, 'c')).revoke, []);
 });

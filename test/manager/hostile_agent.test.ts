@@ -19,7 +19,7 @@ import { call } from '../../src/rpc/client.js';
 import type { UnaryNames } from '../../src/rpc/definition.js';
 import { rpcLimits } from '../../src/rpc/limits.js';
 import type { FakeIdentity } from '../support/fake_authority.js';
-import { FakeNode } from '../support/fake_node.js';
+import { FakeNode, type Said } from '../support/fake_node.js';
 import { realManager, type RealManager } from '../support/real_manager.js';
 import { refuses, refusesAsync } from '../support/refuses.js';
 
@@ -208,14 +208,38 @@ test('receipts that it did not sign end its stream', async (t) => {
   const node = s.manager.attach(s.hostile);
   await node.begin();
   await everything(node);
-  const receipt = { secretId: s.secretIds.theirs, version: 1, reason: 'removed', wipedMs: 1, durationUs: 1 };
-  const forged = node.receipt(receipt, { signWith: generateNodeKey().privatePem });
-  await node.channel.send({
-    message: { case: 'applied', value: { revision: 1n, tasks: [], receipts: [forged] } },
-  });
+  const says = { secretId: s.secretIds.theirs };
+  await node.report([node.receipt(says, { signWith: generateNodeKey().privatePem })]);
   await refusesAsync(t, node.rest(), 'unauthenticated', /receipt is not signed/);
   t.false(s.manager.logged.some(({ msg }) => msg === 'wiped, by receipt'));
 });
+
+const strange: Record<string, Partial<Said>[]> = {
+  'the largest number that there is': [{ number: Number.MAX_SAFE_INTEGER }],
+  'a number that cannot be': [{ number: 2 ** 63 }],
+  'the number 0': [{ number: 0 }],
+  'one number twice': [{ number: 3 }, { number: 3, version: 2 }],
+  'numbers that go back': [{ number: 3 }, { number: 2 }],
+  'two runs in one message': [{ number: 1 }, { number: 2, runId: 'q'.repeat(25) }],
+  'a run of its own invention': [{ runId: '../receipt/x' }],
+};
+for (const [name, says] of Object.entries(strange)) {
+  test(`receipts with ${name} hurt nobody else`, async (t) => {
+    const s = await scene(t);
+    const node = s.manager.attach(s.hostile);
+    await node.begin();
+    await everything(node);
+    const { theirs: secretId } = s.secretIds;
+    await node.report(says.map((one) => node.receipt({ secretId, reason: 'revoked', ...one })));
+    await everything(node).catch(() => undefined);
+    // Its word on another node's copy is worth nothing.
+    const { versions } = await s.manager.operate('getSecret', { name: 'theirs' });
+    t.is(versions[0]?.nodes, 1);
+    await honestIsServed(t, s);
+    await s.honest.report([s.honest.receipt({ secretId, reason: 'superseded' })]);
+    t.like(await s.honest.taken(), { number: 1n });
+  });
+}
 
 test('a second hello ends its stream', async (t) => {
   const s = await scene(t);

@@ -33,7 +33,7 @@ function runAgent(t: ExecutionContext, manager: RealManager, identity: FakeIdent
   const log = pino({ level: 'silent' });
   const clusterId = manager.running.clusterId;
   const own = { nodeId: identity.nodeId, clusterId, key: readPrivateKey(identity.keyPem) };
-  const receipts = new Receipts(own);
+  const receipts = new Receipts(own, 'a-run');
   const vault = new Vault(arena, systemClock, (wiped) => receipts.add(wiped));
   const tasks = new HostTasks({ vault, driver, clock: systemClock, log, clusterId });
   const pems = { rootPem: manager.rootPem, certificatePem: identity.certPem, keyPem: identity.keyPem };

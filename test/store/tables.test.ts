@@ -2,6 +2,8 @@ import test from 'ava';
 import fc from 'fast-check';
 import {
   ciphertextPrefix,
+  holderKey,
+  receiptKey,
   secretNamePrefix,
   serviceNamePrefix,
   tables,
@@ -17,12 +19,17 @@ test('where records lie is for ever', (t) => {
     versions: 'version/',
     services: 'service/',
     tasks: 'task/',
+    holders: 'holder/',
+    receipts: 'receipt/',
+    receiptMarks: 'receipt-marks/',
   });
   t.deepEqual(
     [ciphertextPrefix, secretNamePrefix, serviceNamePrefix],
     ['ciphertext/', 'secret-name/', 'service-name/'],
   );
   t.is(versionKey('s1', 12), 's1/0000000012');
+  t.is(holderKey('n1', 's1', 12), 'n1/s1/0000000012');
+  t.is(receiptKey('n1', 'r1', 12), 'n1/r1/0000000000000012');
 });
 
 test('no table lies inside another', (t) => {

@@ -26,6 +26,10 @@ export class FakeClock implements Clock {
     return this.#bootMs;
   }
 
+  monotonicUs(): number {
+    return this.#bootMs * 1_000;
+  }
+
   sleep(ms: number, signal?: AbortSignal): Promise<void> {
     return new Promise((resolve) => {
       if (signal?.aborted === true) return resolve();

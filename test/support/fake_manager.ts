@@ -12,6 +12,7 @@ import { sealingKeyStatement } from '../../src/crypto/statement.js';
 import { control } from '../../src/manager/control.js';
 import { Dispatcher } from '../../src/manager/dispatcher.js';
 import { createKeyring } from '../../src/manager/keyring.js';
+import { Ledger } from '../../src/manager/ledger.js';
 import { Scheduler } from '../../src/manager/scheduler.js';
 import { ClusterView } from '../../src/manager/view.js';
 import { newId } from '../../src/model/id.js';
@@ -40,6 +41,8 @@ export type Operate = <K extends keyof Methods>(
 
 export interface Attached {
   node: FakeNode;
+  /** The manager's end: a test may look at what is sent in the moment in which it is. */
+  managerSide: ReturnType<typeof fakeStream>['manager'];
   /** Settles as the manager's handler of this stream does. */
   ended: Promise<unknown>;
   breakOff(): void;
@@ -59,7 +62,8 @@ export async function fakeManager({ store = fakeStore() }: { store?: Store } = {
   const view = await ClusterView.follow(store);
   const sealingSignature = authority.sign(sealingKeyStatement(clusterId, keyring.sealingPublicKey));
   const shared = { clusterId, store, view, keyring, clock, random: randomBytes, log, sealingSignature };
-  const dispatcher = new Dispatcher({ ...shared, managerAddresses: () => ['127.0.0.1:1'] });
+  const ledger = await Ledger.open(shared);
+  const dispatcher = new Dispatcher({ ...shared, ledger, managerAddresses: () => ['127.0.0.1:1'] });
   const scheduler = new Scheduler({ ...shared, readyNodes: () => dispatcher.readyNodes() });
   dispatcher.onNodeReady = () => scheduler.nodeReady();
   const token = makeJoinToken(authority.root.der, randomBytes);
@@ -90,6 +94,7 @@ export async function fakeManager({ store = fakeStore() }: { store?: Store } = {
 
   return {
     ...shared,
+    ledger,
     cluster,
     arena,
     dispatcher,
@@ -132,7 +137,7 @@ export async function fakeManager({ store = fakeStore() }: { store?: Store } = {
           return error;
         },
       );
-      return { node: new FakeNode(agent, identity), ended, breakOff };
+      return { node: new FakeNode(agent, identity), managerSide: manager, ended, breakOff };
     },
 
     async createSecret(name: string, text: string): Promise<string> {

@@ -2,20 +2,25 @@
  * The agent's side of a stream, spoken by hand: every message can be what an honest agent would send, or not.
  * It speaks to whatever is at the other end, in memory or on a network.
  */
+import { create } from '@bufbuild/protobuf';
 import { drawExchangeKey, sharedKey, type ExchangeKey } from '../../src/crypto/exchange.js';
 import { openArena, type Arena } from '../../src/crypto/arena.js';
 import { digestOf, openValue, unwrap } from '../../src/crypto/envelope.js';
 import { readPrivateKey, signBytes } from '../../src/crypto/signing.js';
-import { receiptStatement, sessionKeyStatement } from '../../src/crypto/statement.js';
+import { receiptStatement, sessionKeyStatement, type ReceiptFields } from '../../src/crypto/statement.js';
 import type { AgentChannel } from '../../src/agent/channel.js';
 import type { TaskState } from '../../src/model/task.js';
-import type {
-  AssignedTask,
-  Challenge,
-  DeliveredVersion,
-  Holding,
-  ManagerMessage,
-  Welcome,
+import {
+  ReceiptSchema,
+  type AssignedTask,
+  type Challenge,
+  type DeliveredVersion,
+  type Holding,
+  type ManagerMessage,
+  type Receipt,
+  type ReceiptsTaken,
+  type RevokedVersion,
+  type Welcome,
 } from '../../src/proto/gen/inro/v1/dispatcher_pb.js';
 import { wireState } from '../../src/proto/task_state.js';
 import type { FakeIdentity } from './fake_authority.js';
@@ -25,6 +30,7 @@ export interface Assignment {
   revision: number;
   tasks: AssignedTask[];
   removed: string[];
+  revoked: RevokedVersion[];
   versions: DeliveredVersion[];
 }
 
@@ -37,11 +43,24 @@ export interface HelloChanges {
   nodeId?: string;
   sessionKey?: Uint8Array;
   proof?: Uint8Array;
-  holdings?: Pick<Holding, 'secretId' | 'version' | 'ciphertextDigest'>[];
+  holdings?: (Pick<Holding, 'secretId' | 'version' | 'ciphertextDigest'> & { retiring?: boolean })[];
+  hasMoreHoldings?: boolean;
   hostname?: string;
 }
 
-export type Receipt = Omit<Parameters<typeof receiptStatement>[0], 'clusterId' | 'nodeId'>;
+export type Said = Omit<ReceiptFields, 'clusterId' | 'nodeId'>;
+
+/** What a receipt says unless a test says otherwise. */
+export const anyReceipt: Said = {
+  runId: 'r'.repeat(25),
+  number: 1,
+  secretId: 's'.repeat(25),
+  version: 1,
+  reason: 'removed',
+  wipedMs: 1_000,
+  durationUs: 5,
+  mapped: false,
+};
 
 export class FakeNode {
   readonly channel: AgentChannel;
@@ -51,6 +70,8 @@ export class FakeNode {
   challenge: Challenge | undefined;
   welcome: Welcome | undefined;
   readonly #messages: AsyncIterator<ManagerMessage>;
+  /** Messages that `taken` was not looking for. */
+  readonly #passed: ManagerMessage['message'][] = [];
 
   constructor(channel: AgentChannel, identity: FakeIdentity) {
     this.channel = channel;
@@ -60,6 +81,10 @@ export class FakeNode {
 
   /** The next message; undefined when the manager ended the stream. @throws when it broke it. */
   async next(): Promise<ManagerMessage['message'] | undefined> {
+    return this.#passed.shift() ?? this.#arrived();
+  }
+
+  async #arrived(): Promise<ManagerMessage['message'] | undefined> {
     const { done, value } = await this.#messages.next();
     return done === true ? undefined : value.message;
   }
@@ -95,10 +120,9 @@ export class FakeNode {
     });
     const proof = changes.proof ?? signBytes(readPrivateKey(changes.signWith ?? keyPem), statement);
     const description = { hostname: changes.hostname ?? `host-${nodeId.slice(0, 4)}` };
-    const holdings = changes.holdings ?? [];
-    await this.channel.send({
-      message: { case: 'hello', value: { description, bootId, sessionKey, proof, holdings } },
-    });
+    const { holdings = [], hasMoreHoldings = false } = changes;
+    const value = { description, bootId, sessionKey, proof, holdings, hasMoreHoldings };
+    await this.channel.send({ message: { case: 'hello', value } });
   }
 
   /** An honest beginning: hello, welcome, the complete assignment. */
@@ -111,7 +135,14 @@ export class FakeNode {
   /** The next assignment, from begin to commit. */
   async assignment(): Promise<Assignment> {
     const { complete } = (await this.expect('begin')).value;
-    const assignment: Assignment = { complete, revision: 0, tasks: [], removed: [], versions: [] };
+    const assignment: Assignment = {
+      complete,
+      revision: 0,
+      tasks: [],
+      removed: [],
+      revoked: [],
+      versions: [],
+    };
     for (;;) {
       const message = await this.next();
       if (message?.case === 'commit') return { ...assignment, revision: Number(message.value.revision) };
@@ -120,6 +151,7 @@ export class FakeNode {
       if (change.case === 'putTask') assignment.tasks.push(change.value);
       else if (change.case === 'putVersion') assignment.versions.push(change.value);
       else if (change.case === 'removeTaskId') assignment.removed.push(change.value);
+      else if (change.case === 'revoke') assignment.revoked.push(change.value);
     }
   }
 
@@ -135,16 +167,33 @@ export class FakeNode {
     });
   }
 
-  receipt(receipt: Receipt, changes: { signWith?: string } = {}) {
+  /** Signed by this node, or by another key. */
+  receipt(says: Partial<Said> = {}, changes: { signWith?: string } = {}): Receipt {
     const { nodeId, keyPem } = this.identity;
-    const clusterId = this.challenge?.clusterId ?? '';
-    const statement = receiptStatement({ clusterId, nodeId, ...receipt });
-    return {
-      ...receipt,
-      wipedMs: BigInt(receipt.wipedMs),
-      durationUs: BigInt(receipt.durationUs),
+    const said = { ...anyReceipt, ...says };
+    const statement = receiptStatement({ clusterId: this.challenge?.clusterId ?? '', nodeId, ...said });
+    return create(ReceiptSchema, {
+      ...said,
+      number: BigInt(said.number),
+      wipedMs: BigInt(said.wipedMs),
+      durationUs: BigInt(said.durationUs),
       signature: signBytes(readPrivateKey(changes.signWith ?? keyPem), statement),
-    };
+    });
+  }
+
+  async report(receipts: readonly Receipt[], revision = 0): Promise<void> {
+    const value = { revision: BigInt(revision), tasks: [], receipts: [...receipts] };
+    await this.channel.send({ message: { case: 'applied', value } });
+  }
+
+  /** The next acknowledgement of receipts; what comes before it stays to be read. */
+  async taken(): Promise<ReceiptsTaken> {
+    for (;;) {
+      const message = await this.#arrived();
+      if (message === undefined) throw new Error('the stream ended before receipts were acknowledged');
+      if (message.case === 'receiptsTaken') return message.value;
+      this.#passed.push(message);
+    }
   }
 
   /** @returns the value in clear. @throws envelope when it is not for this session, or not what it says. */

@@ -89,7 +89,7 @@ export function likeExpected(expected: readonly string[], printed: readonly stri
 export function withWildcards(line: string): string {
   return line
     .replace(
-      /("(?:pid|leaseLeftMs|usedBytes|freeBytes|largestBytes|memoryBytes|cpus)": |process |values, )[0-9]+/,
+      /("(?:pid|leaseLeftMs|usedBytes|freeBytes|largestBytes|memoryBytes|cpus|durationUs)": |process |values, |wiped in )[0-9]+/,
       '$1[..]',
     )
     .replace(/INRO-JOIN-1-[0-9a-z]{50}-[0-9a-z]{25}/g, '[token]')

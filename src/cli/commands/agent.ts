@@ -23,6 +23,7 @@ export async function agentStatus({ socket, json }: { socket?: string; json?: bo
       'Arena',
       `${arena?.kind ?? '-'}, values: ${arena?.values ?? 0}, ${arena?.usedBytes ?? 0n} of ${arena?.sizeBytes ?? 0n} bytes used`,
     ],
+    ['Receipts', receiptsText(status)],
     ['Agent', `inro ${status.version}, process ${status.pid}, started ${ago(status.startedMs)}`],
   ]);
   printLine('\nTasks');
@@ -33,7 +34,9 @@ export async function agentStatus({ socket, json }: { socket?: string; json?: bo
       task.serviceName,
       stateOf(task.state),
       String(task.generation),
-      task.error || task.files.map((f) => `${f.target} (v${f.version}, ${f.sizeBytes} B)`).join(', ') || '-',
+      [...task.files.map((f) => `${f.target} (v${f.version}, ${f.sizeBytes} B)`), task.error]
+        .filter((text) => text !== '')
+        .join(', ') || '-',
     ]),
   );
   printLine('\nProtections');
@@ -59,6 +62,12 @@ async function fetchStatus(socket: string): Promise<AgentStatus> {
   } finally {
     connection.close();
   }
+}
+
+function receiptsText({ receipts }: AgentStatus): string {
+  const dropped = receipts?.dropped ?? 0n;
+  const waiting = `${receipts?.pending ?? 0} wait for a manager`;
+  return dropped === 0n ? waiting : `${waiting}, ${dropped} dropped: there was no room for more`;
 }
 
 function duration(ms: number): string {
@@ -92,6 +101,10 @@ function statusJson(status: AgentStatus) {
       freeBytes: Number(arena?.freeBytes ?? 0n),
       largestBytes: Number(arena?.largestBytes ?? 0n),
       values: arena?.values ?? 0,
+    },
+    receipts: {
+      pending: status.receipts?.pending ?? 0,
+      dropped: Number(status.receipts?.dropped ?? 0n),
     },
     tasks: status.tasks.map((task) => ({
       id: task.id,

@@ -1,11 +1,11 @@
-/** inro secret create|update|ls|inspect|rm */
+/** inro secret create|update|ls|inspect|rm; `revoke` is in a file of its own. */
 import { newId } from '../../model/id.js';
 import { checkLabels, checkName, type Labels } from '../../model/name.js';
 import { Control, type Secret } from '../../proto/gen/inro/v1/control_pb.js';
 import { call } from '../../rpc/client.js';
 import { systemRandom } from '../../system/clock.js';
 import { removeEach, settle, withManager, type ManagerOption } from '../operator.js';
-import { ago, iso, labelText, printFacts, printJson, printLine, printTable } from '../print.js';
+import { ago, iso, isoOrNull, labelText, printFacts, printJson, printLine, printTable } from '../print.js';
 
 interface Common extends ManagerOption {
   json?: boolean;
@@ -69,7 +69,7 @@ export async function secretLs(options: Common & { filter: string[]; quiet?: boo
   const rows = secrets.map((s) => [
     s.id,
     s.name,
-    String(s.version),
+    isRevoked(s) ? `${s.version} (revoked)` : String(s.version),
     labelText(s.labels),
     ago(s.createdMs),
     ago(s.updatedMs),
@@ -87,13 +87,22 @@ export async function secretInspect(names: string[], options: Common): Promise<v
       ['ID', secret.id],
       ['Name', secret.name],
       ['Labels', labelText(secret.labels)],
-      ['Version', `${secret.version} (${secret.sizeBytes} bytes)`],
+      [
+        'Version',
+        `${secret.version} (${isRevoked(secret) ? 'revoked: no value to serve' : `${secret.sizeBytes} bytes`})`,
+      ],
       ['Created', `${iso(secret.createdMs)} (${ago(secret.createdMs)})`],
       ['Updated', `${iso(secret.updatedMs)} (${ago(secret.updatedMs)})`],
       ['Used by', secret.serviceNames.join(', ') || '-'],
     ]);
-    const rows = secret.versions.map((v) => [String(v.version), `${v.sizeBytes}`, ago(v.createdMs)]);
-    printTable(['VERSION', 'BYTES', 'CREATED'], rows);
+    const rows = secret.versions.map((v) => [
+      String(v.version),
+      `${v.sizeBytes}`,
+      ago(v.createdMs),
+      String(v.nodes),
+      v.revokedMs === 0n ? '-' : `${ago(v.revokedMs)}, by ${v.revokedBy}`,
+    ]);
+    printTable(['VERSION', 'BYTES', 'CREATED', 'NODES', 'REVOKED'], rows);
   }
 }
 
@@ -103,21 +112,30 @@ export async function secretRm(names: string[], options: Common): Promise<void> 
   );
 }
 
+/** The current version is: there is nothing to serve until the next one. */
+function isRevoked({ version, versions }: Secret): boolean {
+  return versions.some((one) => one.version === version && one.revokedMs > 0n);
+}
+
 function secretJson(secret: Secret) {
   return {
     id: secret.id,
     name: secret.name,
     labels: secret.labels,
     version: secret.version,
+    revoked: isRevoked(secret),
     sizeBytes: secret.sizeBytes,
     createdAt: iso(secret.createdMs),
     updatedAt: iso(secret.updatedMs),
     services: secret.serviceNames,
-    versions: secret.versions.map(({ version, sizeBytes, createdMs, ciphertextDigest }) => ({
-      version,
-      sizeBytes,
-      createdAt: iso(createdMs),
-      ciphertextSha256: Buffer.from(ciphertextDigest).toString('hex'),
+    versions: secret.versions.map((one) => ({
+      version: one.version,
+      sizeBytes: one.sizeBytes,
+      createdAt: iso(one.createdMs),
+      ciphertextSha256: Buffer.from(one.ciphertextDigest).toString('hex'),
+      nodes: one.nodes,
+      revokedAt: isoOrNull(one.revokedMs),
+      revokedBy: one.revokedBy,
     })),
   };
 }

@@ -1,0 +1,79 @@
+/** Revoking: one version is withdrawn for ever. What is left of it is its number, its times, and who ordered it. */
+import type { Logger } from 'pino';
+import type { Clock } from '../model/clock.js';
+import { InroError } from '../model/error.js';
+import { printable, quoted } from '../model/name.js';
+import type { Control } from '../proto/gen/inro/v1/control_pb.js';
+import type { SecretRecord, VersionRecord } from '../proto/gen/inro/v1/records_pb.js';
+import type { Handlers } from '../rpc/server.js';
+import type { Store } from '../store/store.js';
+import { ciphertextPrefix, tables, versionKey } from '../store/tables.js';
+import { transact } from '../store/transaction.js';
+import type { Dispatcher } from './dispatcher.js';
+import { find } from './find.js';
+import { managerLimits } from './limits.js';
+import type { ClusterView } from './view.js';
+import { waitForWipes } from './wait_wipes.js';
+
+export interface RevokeParts {
+  store: Store;
+  view: ClusterView;
+  dispatcher: Dispatcher;
+  clock: Clock;
+  log: Logger;
+}
+
+export function revokeHandlers(
+  parts: RevokeParts,
+): Pick<Handlers<typeof Control, 'local'>, 'revokeSecret' | 'waitForWipes'> {
+  const { store, view, clock, log } = parts;
+  return {
+    revokeSecret: async ({ name: typed, version: wanted, operator }) => {
+      const { id } = find('secret', view.secrets, typed, (secret) => secret.name);
+      const { result } = await transact(store, async (tx) => {
+        const secret = await tx.get(tables.secrets, id);
+        if (secret === undefined) throw new InroError('not_found', `no secret ${quoted(typed)}`);
+        const version = wanted === 0 ? secret.currentVersion : wanted;
+        const record = await tx.get(tables.versions, versionKey(id, version));
+        if (record === undefined) throw unknown(secret, version);
+        if (record.revokedMs > 0n) throw revokedBefore(secret, record);
+        record.revokedMs = BigInt(clock.now());
+        record.revokedBy = printable(operator, managerLimits.maxOperatorChars);
+        record.sealedKey = new Uint8Array();
+        secret.updatedMs = record.revokedMs;
+        tx.put(tables.versions, versionKey(id, version), record);
+        tx.deleteBytes(ciphertextPrefix + versionKey(id, version));
+        tx.put(tables.secrets, id, secret);
+        return { secret, record };
+      });
+      const { name } = result.secret;
+      const { version, revokedMs, revokedBy } = result.record;
+      const nodeIds = view.holders.of(id, version);
+      log.info({ secret: id, name, version, by: revokedBy, nodes: nodeIds.length }, 'version revoked');
+      return { secretId: id, secretName: name, version, revokedMs, nodeIds };
+    },
+
+    waitForWipes: (request, { signal }) => waitForWipes(request, parts, signal),
+  };
+}
+
+function unknown({ name, currentVersion }: SecretRecord, version: number): InroError {
+  return new InroError('not_found', `secret ${quoted(name)} has no version ${version}`, {
+    remedy: currentVersion === 1 ? 'it has version 1 alone' : `it has versions 1 to ${currentVersion}`,
+  });
+}
+
+function revokedBefore({ name, currentVersion }: SecretRecord, record: VersionRecord): InroError {
+  const { version, revokedMs, revokedBy } = record;
+  const since = new Date(Number(revokedMs)).toISOString();
+  return new InroError(
+    'revoked',
+    `version ${version} of secret ${quoted(name)} is revoked since ${since}, by ${revokedBy || 'an unknown operator'}`,
+    {
+      remedy:
+        version === currentVersion
+          ? `give the secret a new value: inro secret update ${name} -`
+          : `'inro secret inspect ${name}' shows how many nodes may still hold it`,
+    },
+  );
+}

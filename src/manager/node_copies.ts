@@ -1,0 +1,99 @@
+/** What one node holds, by its own word: what its Hello names, and what its receipts say is gone. Lives as long as a stream. */
+import type { Logger } from 'pino';
+import type { KeyObject } from '../crypto/signing.js';
+import type { Hello, Receipt } from '../proto/gen/inro/v1/dispatcher_pb.js';
+import type { HolderRecord } from '../proto/gen/inro/v1/records_pb.js';
+import { versionKey } from '../store/tables.js';
+import type { NeededVersion } from './assignment.js';
+import type { Ledger } from './ledger.js';
+import { checkReceipts } from './receipt_check.js';
+import type { ClusterView } from './view.js';
+
+export interface NodeCopiesParts {
+  clusterId: string;
+  view: ClusterView;
+  ledger: Ledger;
+  log: Logger;
+}
+
+export interface OfNode {
+  nodeId: string;
+  /** Of its certificate. */
+  publicKey: KeyObject;
+  /** What it should hold, by what it was told or is being told. */
+  needs: (version: NeededVersion) => boolean;
+}
+
+export class NodeCopies {
+  readonly #parts: NodeCopiesParts;
+  readonly #node: OfNode;
+  /** Digests of ciphertexts by `versionKey`, for the first assignment of the stream. */
+  #held = new Map<string, string>();
+  /** What is not among these is not there: until that is noted. Undefined, too, when the Hello could not name all. */
+  #named: ReadonlySet<string> | undefined;
+
+  constructor(parts: NodeCopiesParts, node: OfNode) {
+    this.#parts = parts;
+    this.#node = node;
+  }
+
+  /** What it holds without our notes saying so, as after a restored backup, is noted: it must hear of a revocation. */
+  async greet({ holdings, hasMoreHoldings }: Hello): Promise<void> {
+    const { view, ledger } = this.#parts;
+    for (const { secretId, version, ciphertextDigest, retiring } of holdings) {
+      if (!retiring) this.#held.set(versionKey(secretId, version), hex(ciphertextDigest));
+    }
+    const known = holdings.filter(({ secretId, version }) => view.version(secretId, version) !== undefined);
+    await ledger.hand(this.#node.nodeId, known);
+    if (!hasMoreHoldings)
+      this.#named = new Set(known.map(({ secretId, version }) => versionKey(secretId, version)));
+  }
+
+  /** True when it need not be sent the value that came from this ciphertext. */
+  holds({ secretId, version }: NeededVersion, ciphertextDigest: Uint8Array): boolean {
+    return this.#held.get(versionKey(secretId, version)) === hex(ciphertextDigest);
+  }
+
+  /** An assignment was sent: it holds what that says, whatever the Hello said. */
+  assigned(): void {
+    this.#held = new Map();
+  }
+
+  /**
+   * Takes the receipts of one message.
+   * @returns what to acknowledge, once it is durable. @throws protocol, unauthenticated.
+   */
+  async take(receipts: readonly Receipt[]): Promise<{ runId: string; number: bigint }> {
+    const { clusterId, ledger, log } = this.#parts;
+    const { nodeId, publicKey, needs } = this.#node;
+    const { runId = '', number = 0n } = receipts.at(-1) ?? {};
+    const lastTaken = ledger.lastTaken(nodeId, runId);
+    checkReceipts(receipts, { clusterId, nodeId, publicKey }, lastTaken);
+    for (const one of await ledger.take(nodeId, receipts, needs)) {
+      const { secretId, version, reason, durationUs } = one;
+      const facts = { node: nodeId, secret: secretId, version, reason, durationUs: Number(durationUs) };
+      log.info(facts, 'wiped, by receipt');
+    }
+    return { runId, number: number > lastTaken ? number : lastTaken };
+  }
+
+  /**
+   * The node has done all that it was told: it holds nothing revoked, and nothing that it neither named nor was sent.
+   * @param revoked by `versionKey`.
+   */
+  async clearGone(revoked: ReadonlyMap<string, NeededVersion>): Promise<void> {
+    const { view, ledger } = this.#parts;
+    const { nodeId, needs } = this.#node;
+    const named = this.#named;
+    this.#named = undefined;
+    const isGone = (holder: HolderRecord): boolean => {
+      const key = versionKey(holder.secretId, holder.version);
+      return !needs(holder) && (revoked.has(key) || named?.has(key) === false);
+    };
+    if (view.holders.ofNode(nodeId).some(isGone)) await ledger.clear(nodeId, isGone);
+  }
+}
+
+function hex(bytes: Uint8Array): string {
+  return Buffer.from(bytes).toString('hex');
+}
