@@ -32,7 +32,7 @@ async function runs(t: ExecutionContext, program: string, ...args: string[]): Pr
 }
 
 for (const name of programs) {
-  test.serial(`${name}`, async (t) => {
+  test.serial(name, async (t) => {
     t.timeout(180_000);
     await runs(t, await plain.program(name));
   });
