@@ -6,7 +6,6 @@ import { run } from '../support/inro.js';
 /** dist/bench/main.js */
 const bench = fileURLToPath(new URL('../../bench/main.js', import.meta.url));
 const asAnotherUser = 'data:text/javascript,process.getuid = () => 1000;';
-const nothingInstalled = ['env', 'PATH=/nowhere'];
 
 /** title, arguments of node, exit code, words, what comes before node */
 const rows: [string, string[], number, RegExp, string[]?][] = [
