@@ -33,7 +33,7 @@ for (const name of driverNames) {
     publishKey(context);
     const reader = context.reader();
     const web = `${context.mountPoint}/web`;
-    await reader.call('execFileSync', 'mount', ['-o', 'remount,rw', context.mountPoint]);
+    await reader.call('execFileSync', 'mount', ['-i', '-o', 'remount,rw', context.mountPoint]);
     const attempts: [Parameters<MountReader['fails']>[0], ...unknown[]][] = [
       ['openSync', `${web}/key`, 'w'],
       ['openSync', `${web}/key`, 'r+'],
