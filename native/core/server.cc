@@ -9,6 +9,8 @@
 #include <shared_mutex>
 #include <system_error>
 
+#include "registers.h"
+
 namespace inro {
 namespace {
 
@@ -152,6 +154,7 @@ void Server::work(LockedMapping& buffer) {
       // Until the answer is given and its bytes are gone from here: a wipe waits for this.
       const std::shared_lock guard(core_.lock());
       length = responder_.answer(request, out);
+      wipeVectorRegisters();
       if (length > 0) reply(request, out.first(length));
       explicit_bzero(out.data(), length);
     }

@@ -1,9 +1,12 @@
 // The server on a kernel that misbehaves: nobody is left without an answer, and nothing is waited for that does not come.
+#include <algorithm>
 #include <atomic>
+#include <cstring>
 #include <thread>
 
 #include "check.h"
 #include "fake_channel.h"
+#include "registers.h"
 #include "server.h"
 #include "world.h"
 
@@ -240,6 +243,34 @@ int main() {
     stuck = false;
     CHECK(it.device.waitNotices(fuse::Notice::store, 1));
   });
+
+#if defined(__x86_64__)
+  run("no vector register keeps what was copied last", [] {
+    alignas(64) unsigned char kept[3][64];
+    const auto count = [](const unsigned char* bytes) { return std::count(bytes, bytes + 64, 0xa5); };
+    std::memset(kept, 0xa5, sizeof kept);
+    const bool avx = __builtin_cpu_supports("avx");
+    const bool avx512 = __builtin_cpu_supports("avx512f");
+    const auto fill = [&] {
+      asm volatile("movups (%0), %%xmm0\n movups (%0), %%xmm15" ::"r"(kept[0]) : "xmm0", "xmm15");
+      if (avx) asm volatile("vmovups (%0), %%ymm7" ::"r"(kept[0]) : "xmm7");
+      if (avx512) asm volatile("vmovups (%0), %%zmm16\n vmovups (%0), %%zmm31" ::"r"(kept[0]));
+    };
+    const auto look = [&] {
+      asm volatile("movups %%xmm0, (%0)\n movups %%xmm15, 16(%0)" ::"r"(kept[0]) : "memory");
+      if (avx) asm volatile("vmovups %%ymm7, 32(%0)" ::"r"(kept[0]) : "memory");
+      if (avx512) asm volatile("vmovups %%zmm16, (%0)\n vmovups %%zmm31, 64(%0)" ::"r"(kept[1]) : "memory");
+    };
+    fill();
+    look();
+    CHECK_IS(count(kept[0]) + count(kept[1]) + count(kept[2]), 3 * 64);
+    fill();
+    wipeVectorRegisters();
+    look();
+    CHECK_IS(count(kept[0]), avx ? 0 : 32);
+    if (avx512) CHECK_IS(count(kept[1]) + count(kept[2]), 0);
+  });
+#endif
 
   run("stopped while requests come in", [] {
     for (int round = 0; round < 50; round++) {

@@ -11,6 +11,12 @@ import { join } from 'node:path';
 const windowBytes = 16;
 const prefixBytes = 8;
 const chunkBytes = 4 << 20;
+/** The buffers for requests and replies lie beside each other, and are smaller together. */
+const maxBufferBytes = 1 << 20;
+/** Larger ones are a sanitizer's shadow of the whole address space. */
+const maxMappingBytes = 2 ** 30;
+/** A marker in its longest form. */
+const overlapBytes = 2 * windowBytes;
 
 export interface Finding {
   /** Which value, and where in it; `?` when only the common beginning is there. */
@@ -80,17 +86,61 @@ export interface MemoryScan {
 /** All readable mappings of another process, which stands still meanwhile. @throws when it may not be looked at. */
 export async function scanMemory(pid: number, markers: Markers): Promise<MemoryScan> {
   if (pid === process.pid) throw new Error('the scanner holds the markers itself');
-  const memory = await open(`/proc/${pid}/mem`, 'r');
   process.kill(pid, 'SIGSTOP');
   try {
     await stopped(pid);
-    const scan: MemoryScan = { findings: [], scannedBytes: 0, unreadable: [] };
-    for (const mapping of await mappings(pid)) await scanMapping(memory, mapping, markers, scan);
-    return scan;
+    return await scanMappings(pid, await mappings(pid), markers);
   } finally {
     process.kill(pid, 'SIGCONT');
+  }
+}
+
+/** What of another process's memory was neither read from a file nor is a heap or stack, as fast as can be, while it runs on. */
+export async function glanceAtMemory(pid: number, markers: Markers): Promise<Finding[]> {
+  const isBuffer = ({ from, to, name }: Mapping) =>
+    name === '[anonymous] rw-p' && to - from <= maxBufferBytes;
+  return (await scanMappings(pid, (await mappings(pid)).filter(isBuffer), markers)).findings;
+}
+
+/**
+ * What every process of this machine but this one can change, while it runs on. Those that are not ours are only looked
+ * at, and may end meanwhile.
+ */
+export async function scanOthers(markers: Markers): Promise<MemoryScan & { processes: number }> {
+  const all = { ...emptyScan(), processes: 0 };
+  for (const pid of readdirSync('/proc')
+    .map(Number)
+    .filter((pid) => pid > 0 && pid !== process.pid)) {
+    try {
+      const writable = (await mappings(pid)).filter(
+        ({ name, from, to }) => / rw/.test(name) && to - from <= maxMappingBytes,
+      );
+      if (writable.length === 0) continue; // a thread of the kernel
+      const scan = await scanMappings(pid, writable, markers);
+      all.findings.push(...scan.findings.map((one) => ({ ...one, place: `process ${pid}: ${one.place}` })));
+      all.scannedBytes += scan.scannedBytes;
+      all.processes++;
+    } catch (error) {
+      if (!['ENOENT', 'ESRCH', 'EACCES', 'EPERM'].includes((error as NodeJS.ErrnoException).code ?? ''))
+        throw error;
+    }
+  }
+  return all;
+}
+
+async function scanMappings(pid: number, all: readonly Mapping[], markers: Markers): Promise<MemoryScan> {
+  const memory = await open(`/proc/${pid}/mem`, 'r');
+  try {
+    const scan = emptyScan();
+    for (const mapping of all) await scanMapping(memory, mapping, markers, scan);
+    return scan;
+  } finally {
     await memory.close();
   }
+}
+
+function emptyScan(): MemoryScan {
+  return { findings: [], scannedBytes: 0, unreadable: [] };
 }
 
 interface Mapping {
@@ -117,7 +167,7 @@ async function mappings(pid: number): Promise<Mapping[]> {
   });
 }
 
-const buffer = Buffer.from(new ArrayBuffer(chunkBytes + 2 * windowBytes));
+const buffer = Buffer.from(new ArrayBuffer(chunkBytes + overlapBytes));
 
 async function scanMapping(
   memory: FileHandle,
@@ -156,6 +206,29 @@ export function scanFolder(folder: string, markers: Markers): Finding[] {
     if (status.isDirectory()) return scanFolder(path, markers);
     return status.isFile() ? markers.in(readFileSync(path), () => path) : [];
   });
+}
+
+/** A stream of any length, such as a core file or a disk. */
+export async function scanStream(stream: AsyncIterable<Buffer>, markers: Markers): Promise<MemoryScan> {
+  const scan = emptyScan();
+  // The end of one chunk is looked at again in front of the next: a marker may lie across it.
+  let before: Buffer = Buffer.alloc(0);
+  for await (const chunk of stream) {
+    const bytes = Buffer.concat([before, chunk]);
+    const from = scan.scannedBytes - before.length;
+    const limit = bytes.length - overlapBytes;
+    scan.findings.push(...markers.in(bytes, (at) => `byte ${from + at}`, limit));
+    before = bytes.subarray(Math.max(0, limit));
+    scan.scannedBytes += chunk.length;
+  }
+  const from = scan.scannedBytes - before.length;
+  scan.findings.push(...markers.in(before, (at) => `byte ${from + at}`));
+  return scan;
+}
+
+/** `241 MiB` */
+export function mebibytes(bytes: number): string {
+  return `${Math.round(bytes / 2 ** 20)} MiB`;
 }
 
 /** `plain 3 (secret start 1, secret end 2)`: how many findings of which. */
