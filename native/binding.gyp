@@ -6,6 +6,7 @@
     {
       "target_name": "inro",
       "sources": [
+        "core/lock_limit.cc",
         "core/locked_mapping.cc",
         "core/arena.cc",
         "core/image.cc",

@@ -129,6 +129,7 @@ Napi::Value serverFacts(const Napi::CallbackInfo& info, const SharedServer& serv
   object.Set("minor", facts.negotiated.minor);
   object.Set("requests", static_cast<double>(facts.requests));
   object.Set("malformed", static_cast<double>(facts.malformed));
+  object.Set("buffersLocked", facts.buffersLocked);
   object.Set("connected", facts.connected);
   object.Set("ended", facts.ended);
   object.Set("droppedNames", static_cast<double>(facts.notifier.droppedNames));

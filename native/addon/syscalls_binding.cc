@@ -14,6 +14,7 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <string>
 #include <system_error>
@@ -21,6 +22,7 @@
 
 #include "arguments.h"
 #include "bindings.h"
+#include "lock_limit.h"
 
 namespace inro {
 namespace {
@@ -28,6 +30,7 @@ namespace {
 constexpr std::size_t firstNameBytes = 1024;
 constexpr std::size_t maxNameBytes = std::size_t{1} << 20;  // a group with some 50,000 members
 constexpr int heapPattern = 0xA5;
+constexpr std::size_t maxLockedBytes = std::size_t{1} << 31;
 
 Napi::Value unmount(const Napi::CallbackInfo& info) {
   const auto path = textArgument(info, {"unmount", "path", 0});
@@ -159,6 +162,22 @@ Napi::Value forbidDumps(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), error);
 }
 
+Napi::Value lockable(const Napi::CallbackInfo& info) {
+  const auto bytes = sizeArgument(info, {"lockable", "bytes", 0});
+  if (!bytes) return info.Env().Undefined();
+  if (*bytes > maxLockedBytes) {
+    Napi::RangeError::New(info.Env(), "lockable: bytes must be at most " + std::to_string(maxLockedBytes))
+        .ThrowAsJavaScriptException();
+    return info.Env().Undefined();
+  }
+  const LockRoom room = lockRoom(*bytes);
+  Napi::Object object = Napi::Object::New(info.Env());
+  object.Set("bytes", static_cast<double>(room.bytes));
+  object.Set("limitBytes", room.limitBytes == noLockLimit ? std::numeric_limits<double>::infinity()
+                                                          : static_cast<double>(room.limitBytes));
+  return object;
+}
+
 Napi::Value overwriteFreedHeap(const Napi::CallbackInfo& info) {
 #ifdef M_PERTURB
   return Napi::Boolean::New(info.Env(), mallopt(M_PERTURB, heapPattern) == 1);
@@ -179,6 +198,7 @@ void exportSyscalls(Napi::Env env, Napi::Object exports) {
   exports.Set("groupId", Napi::Function::New<groupId>(env, "groupId"));
   exports.Set("boottimeMs", Napi::Function::New<boottimeMs>(env, "boottimeMs"));
   exports.Set("forbidDumps", Napi::Function::New<forbidDumps>(env, "forbidDumps"));
+  exports.Set("lockable", Napi::Function::New<lockable>(env, "lockable"));
   exports.Set("overwriteFreedHeap", Napi::Function::New<overwriteFreedHeap>(env, "overwriteFreedHeap"));
 }
 

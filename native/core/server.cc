@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <string.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <shared_mutex>
@@ -92,6 +93,7 @@ Server::Facts Server::facts() {
   facts.negotiated = responder_.negotiated();
   facts.requests = requests_;
   facts.malformed = malformed_;
+  facts.buffersLocked = std::ranges::all_of(buffers_, [](const LockedMapping& buffer) { return buffer.locked(); });
   const std::scoped_lock guard(lock_);
   if (notifier_) facts.notifier = notifier_->facts();
   facts.connected = ready_ && !ended_;

@@ -26,6 +26,7 @@ class Server {
     std::uint64_t requests = 0;
     std::uint64_t malformed = 0;  // requests too short to be answered
     Notifier::Facts notifier;
+    bool buffersLocked = false;  // replies pass through locked memory alone
     bool connected = false;  // the kernel still asks
     std::string ended;       // why it does not; empty while it does, and after a plain unmount
   };

@@ -1,7 +1,7 @@
 /** What the lab tests need beyond a plain Debian; the product itself needs none of it. */
 import { spawnSync } from 'node:child_process';
 
-const packages = ['clang', 'gdb', 'iproute2', 'util-linux', 'busybox-static', 'rsync'];
+const packages = ['clang', 'fuse3', 'gdb', 'iproute2', 'util-linux', 'busybox-static', 'rsync'];
 const installLimitMs = 10 * 60_000;
 
 /** Installs what is missing, at once, and says so. False when that fails. */

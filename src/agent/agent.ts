@@ -10,6 +10,7 @@ import { answers, listenUnix } from '../rpc/server.js';
 import { nodeCredentials } from '../rpc/tls.js';
 import { addon } from '../system/addon.js';
 import { claimStateFolder } from '../system/files.js';
+import { arenaSize } from './arena_size.js';
 import type { AgentChannel } from './channel.js';
 import { describeHost } from './describe.js';
 import { HostTasks } from './host_tasks.js';
@@ -44,7 +45,7 @@ export interface RunningAgent {
   stop(): Promise<void>;
 }
 
-/** @throws already_running, no_identity, bad_certificate, mount_failed, no_fuse, socket_taken, state_unusable. */
+/** @throws already_running, no_identity, bad_certificate, mount_failed, no_fuse, not_permitted, socket_taken, state_unusable. */
 export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
   const { stateFolder, mountPath, socketPath, clock, random, log } = options;
   const dumpsForbidden = addon().forbidDumps() === 0;
@@ -57,7 +58,8 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     });
   }
 
-  const arena = openServedArena(agentLimits.arenaBytes, agentLimits.maxNodes);
+  const size = arenaSize((bytes) => addon().lockable(bytes));
+  const arena = openServedArena(size.heapBytes, size.nodes);
   const receipts = new Receipts(identity, newId(random));
   const vault = new Vault(arena, clock, (wiped) => receipts.add(wiped));
   const driver = createDriver(options.driver, {
@@ -129,6 +131,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
       session,
       lease,
       arena,
+      lockLimitBytes: size.limitBytes,
       vault,
       tasks,
       receipts,
@@ -142,6 +145,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     const server = await listenUnix(socketPath, [statusService(status)]);
     const running = session.run(ended.signal);
     const watching = watchLease({ lease, tasks, session, clock, log }, ended.signal);
+    if (!arena.facts().locked) log.warn({ why: arena.facts().note }, 'values may be swapped out');
     log.info({ node: identity.nodeId, mount: mountPath, socket: socketPath }, 'agent is ready');
     return {
       nodeId: identity.nodeId,

@@ -1,6 +1,11 @@
 /** The agent's bounds and periods. */
 export const agentLimits = {
+  /** For who may lock so much; less of it and of `maxNodes` otherwise (arena_size.ts). */
   arenaBytes: 32 * 1024 * 1024,
+  /** All locked memory of an agent, without which it does not start. */
+  minLockedBytes: 2 * 1024 * 1024,
+  /** What the threads that answer lock beside the arena: 196 KiB each. */
+  replyBuffersBytes: 2 * 196 * 1024,
   /** What one assignment may hold back until its commit: one arena, as ciphertext, and what stands around it. */
   maxPendingBytes: 40 * 1024 * 1024,
   /** Files, links and directories of the mount, at 128 bytes each of memory that is touched as it is used. */

@@ -2,6 +2,7 @@
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import type { Arena } from '../crypto/arena.js';
 import type { Clock } from '../model/clock.js';
+import { sizeText } from '../model/size.js';
 import { Agent, type AgentStatusSchema, type ProtectionSchema } from '../proto/gen/inro/v1/agent_pb.js';
 import { wireState } from '../proto/task_state.js';
 import { serve, type Registration } from '../rpc/server.js';
@@ -19,6 +20,8 @@ export interface StatusParts {
   session: Session;
   lease: Lease;
   arena: Arena;
+  /** RLIMIT_MEMLOCK, where the arena is smaller because of it. */
+  lockLimitBytes: number | undefined;
   vault: Vault;
   tasks: HostTasks;
   receipts: Receipts;
@@ -89,15 +92,19 @@ function shownTask({ assigned, state, error, generation, shown }: HostTask, vaul
 }
 
 function protections(
-  { arena, dumpsForbidden, swapBytes }: StatusParts,
+  { arena, lockLimitBytes, dumpsForbidden, swapBytes }: StatusParts,
   driver: DriverFacts,
 ): MessageInitShape<typeof ProtectionSchema>[] {
-  const { kind, locked, note } = arena.facts();
+  const { kind, locked, note, sizeBytes } = arena.facts();
   const swap = swapBytes();
   const noSwap =
     swap === 0 ? 'the host has no swap' : `the host has ${Math.round(swap / 2 ** 20)} MiB of swap`;
+  const limited =
+    lockLimitBytes === undefined
+      ? ''
+      : `; only ${sizeText(sizeBytes)}, as RLIMIT_MEMLOCK is ${sizeText(lockLimitBytes)}`;
   return [
-    { name: 'locked arena', inForce: locked, detail: locked ? `${kind}; ${noSwap}` : note },
+    { name: 'locked arena', inForce: locked, detail: locked ? `${kind}; ${noSwap}${limited}` : note },
     {
       name: 'arena outside of readable memory',
       inForce: kind === 'memfd_secret',

@@ -13,6 +13,11 @@ export function printLine(text: string): void {
   process.stdout.write(`${text}\n`);
 }
 
+/** What an operator should know though the command goes on. */
+export function warn(text: string): void {
+  process.stderr.write(`inro: ${text}\n`);
+}
+
 /** Columns without lines, as Docker's users know them. */
 export function printTable(head: readonly string[], rows: readonly (readonly string[])[]): void {
   process.stdout.write(formatTable([head, ...rows]));

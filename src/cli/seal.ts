@@ -1,16 +1,20 @@
 /** Sealing a value on the terminal's side: what leaves this process is ciphertext and a wrapped content key. */
-import { openArena } from '../crypto/arena.js';
+import { openArena, type Arena } from '../crypto/arena.js';
 import { digestOf, sealValue, submitContentKey } from '../crypto/envelope.js';
 import { sealingKeyStatement } from '../crypto/statement.js';
 import { InroError } from '../model/error.js';
+import { sizeText } from '../model/size.js';
 import { isSignedByAuthority } from '../pki/root.js';
 import { Control } from '../proto/gen/inro/v1/control_pb.js';
 import { call, type Connection } from '../rpc/client.js';
 import { addon } from '../system/addon.js';
+import { warn } from './print.js';
 import { readValue } from './value_input.js';
 
 /** Room for the value twice (as read, as kept) and for keys. */
 const arenaBytes = 3 * 1024 * 1024;
+/** Less locked memory than this is not worth having. */
+const minLockedBytes = 16 * 1024;
 
 /** @param file a path or `-`. @throws bad_input, too_large, unauthenticated when the sealing key is not vouched for. */
 export async function sealFrom(
@@ -28,8 +32,8 @@ export async function sealFrom(
       remedy: 'this is not a sound manager: check which socket you talk to',
     });
   }
-  const arena = openArena(arenaBytes);
-  const value = readValue(file, arena);
+  const { arena, larger } = openArenas();
+  const value = readValue(file, arena, larger);
   try {
     const { ciphertext, contentKey } = sealValue(value, arena);
     try {
@@ -41,4 +45,16 @@ export async function sealFrom(
   } finally {
     value.wipe();
   }
+}
+
+/** What this user may lock, for values that fit; and for larger ones memory that is not locked, which is said. */
+function openArenas(): { arena: Arena; larger: () => Arena } {
+  const { bytes, limitBytes } = addon().lockable(arenaBytes);
+  const larger = (): Arena => {
+    warn(
+      `until this command ends, the value is in memory that may be swapped out: RLIMIT_MEMLOCK is ${sizeText(limitBytes)} (see ulimit -l)`,
+    );
+    return openArena(arenaBytes);
+  };
+  return { arena: bytes < minLockedBytes ? larger() : openArena(bytes), larger };
 }

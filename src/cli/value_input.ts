@@ -11,35 +11,51 @@ import { limits } from '../model/limits.js';
 
 const retryMs = 5;
 
+/** Stays free in an arena that the value is read into: content key, ephemeral key, what is wrapped. */
+const keysBytes = 4 * 1024;
+/** Around a piece: padding, and what is missing to a whole granule. */
+const aroundBytes = 128;
+
 /**
  * @param file a path, or `-` for standard input.
+ * @param larger an arena for a value that does not fit this one; asked for only then.
  * @throws bad_input (empty, unreadable), too_large. The caller wipes.
  */
-export function readValue(file: string, arena: Arena): Plaintext {
-  const whole = arena.take(limits.maxSecretBytes + 1);
+export function readValue(file: string, arena: Arena, larger: () => Arena): Plaintext {
+  const most = limits.maxSecretBytes + 1;
+  // Twice: as it is read, and as it is kept.
+  const room = Math.floor((arena.facts().largestBytes - keysBytes) / 2) - aroundBytes;
+  const descriptor = file === '-' ? 0 : open(file);
+  let home = arena;
+  let whole = home.take(Math.min(most, room));
   try {
-    const length = checkValueSize(fill(whole.expose(), file));
-    const value = arena.take(length);
+    let length = fill(whole.expose(), descriptor, file);
+    if (length === whole.size && length < most) {
+      home = larger();
+      const small = whole;
+      whole = home.take(most);
+      whole.expose().set(small.expose());
+      small.wipe();
+      length += fill(whole.expose().subarray(length), descriptor, file);
+    }
+    const value = home.take(checkValueSize(length));
     value.expose().set(whole.expose().subarray(0, length));
     return value;
   } finally {
     whole.wipe();
+    if (descriptor !== 0) closeSync(descriptor);
   }
 }
 
-function fill(target: Uint8Array, file: string): number {
-  const descriptor = file === '-' ? 0 : open(file);
-  try {
-    let length = 0;
-    while (length < target.length) {
-      const read = readSome(descriptor, target.subarray(length), file);
-      if (read === 0) break;
-      length += read;
-    }
-    return length;
-  } finally {
-    if (descriptor !== 0) closeSync(descriptor);
+/** Bytes that were read: fewer than there is room for only at the end of the input. */
+function fill(target: Uint8Array, descriptor: number, file: string): number {
+  let length = 0;
+  while (length < target.length) {
+    const read = readSome(descriptor, target.subarray(length), file);
+    if (read === 0) break;
+    length += read;
   }
+  return length;
 }
 
 function open(file: string): number {

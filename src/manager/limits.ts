@@ -2,7 +2,12 @@
 const dayMs = 24 * 60 * 60 * 1000;
 
 export const managerLimits = {
+  /** 64 bytes for each session and some for its own keys. Who may lock less than four times as much gets a quarter of that. */
   arenaBytes: 4 * 1024 * 1024,
+  /** But so much at least, if it may be locked. */
+  smallArenaBytes: 64 * 1024,
+  /** Locked memory that is not worth having: below it the whole arena is unlocked. */
+  minLockedBytes: 16 * 1024,
   /** Swarm's period; an agent draws each beat from +-10 % of it. */
   heartbeatPeriodMs: 5_000,
   /** Periods without a beat after which a node is down. */

@@ -9,6 +9,7 @@ import { listenTls, listenUnix } from '../rpc/server.js';
 import { tables } from '../store/tables.js';
 import { transact } from '../store/transaction.js';
 import { addon } from '../system/addon.js';
+import { arenaSize } from './arena_size.js';
 import { control } from './control.js';
 import { Dispatcher } from './dispatcher.js';
 import { enrollment } from './enrollment.js';
@@ -46,7 +47,9 @@ export async function startManager({
   log,
 }: ManagerOptions): Promise<RunningManager> {
   addon().forbidDumps();
-  const arena = openArena(managerLimits.arenaBytes);
+  const arena = openArena(arenaSize((bytes) => addon().lockable(bytes)));
+  const { locked, note } = arena.facts();
+  if (!locked) log.warn({ why: note }, 'keys may be swapped out: this user may not lock memory');
   const { cluster, authority, keyring, store, certificatePem, keyPem, isNew } = await openManagerState(
     stateFolder,
     { arena, clock, random },

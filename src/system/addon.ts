@@ -100,6 +100,8 @@ export interface ServerFacts {
   minor: number;
   requests: number;
   malformed: number;
+  /** Replies pass through locked memory alone. */
+  buffersLocked: boolean;
   connected: boolean;
   /** Why it is not, if by an error. */
   ended: string;
@@ -124,6 +126,11 @@ export interface ArenaFacts {
   /** The largest piece that alloc would give now. */
   largestBytes: number;
   pieces: number;
+}
+
+export interface LockRoom {
+  bytes: number;
+  limitBytes: number;
 }
 
 export interface Addon {
@@ -158,6 +165,11 @@ export interface Addon {
   boottimeMs(): number;
   /** prctl(PR_SET_DUMPABLE, 0) and RLIMIT_CORE 0: no core file, no attach by another user. Returns 0 or an errno. */
   forbidDumps(): number;
+  /**
+   * How many of `bytes` this process may lock beside what it has locked, in whole pages, found out by trying; and RLIMIT_MEMLOCK
+   * (Infinity: none), which does not bind a process with CAP_IPC_LOCK. Raises the soft limit to the hard one where it is in the way.
+   */
+  lockable(bytes: number): LockRoom;
   /**
    * mallopt(M_PERTURB): freed heap blocks are overwritten at once. True where the C library has it. Seen on glibc 2.36: blocks of
    * up to 1,032 bytes that go to the thread's cache are NOT overwritten (all but 16 bytes stay) unless the process was started

@@ -142,10 +142,17 @@ scenario('8: an ordinary user is told in one line what is missing', async (t) =>
     cwd: '/',
     through: ['setpriv', '--reuid', '65534', '--regid', '65534', '--clear-groups'],
   };
-  const { code, stdout, stderr } = await host.inro(['dev'], asNobody);
-  t.is(code, 1);
-  t.is(stdout, '');
-  t.is(stderr, 'inro: inro dev needs root to mount the secrets; run it with sudo\n');
+  // With it: 10_ordinary_user.test.ts.
+  const withoutHelper = { ...asNobody, through: [...asNobody.through, 'env', 'PATH=/nowhere'] };
+  for (const command of [['dev'], ['agent', 'run']]) {
+    const { code, stdout, stderr } = await host.inro(command, withoutHelper);
+    t.is(code, 1);
+    t.is(stdout, '');
+    t.is(
+      stderr,
+      'inro: fusermount3 is not installed: without it only root can mount\n      install the package fuse3, or run as root\n',
+    );
+  }
 
   await host.startDev();
   const refused = await host.inro(['secret', 'ls', '--manager', 'unix:/run/inro/manager.sock'], asNobody);

@@ -265,6 +265,8 @@ test('arguments of a wrong type or range are refused in words', (t) => {
   type(() => native.createArena(4096, wrong('tmpfs')), /kind must be 'auto' or 'mlock', not 'tmpfs'/);
   type(() => native.unmount(wrong(1)), /^unmount: path must be a string, not a number$/);
   type(() => native.lockFile('a\0b'), /no NUL/);
+  type(() => native.lockable(wrong('1')), /^lockable: bytes must be .*, not a string$/);
+  range(() => native.lockable(2 ** 40), /^lockable: bytes must be at most 2147483648$/);
   type(() => native.userId(''), /^userId: name must be a string that is not empty/);
 });
 

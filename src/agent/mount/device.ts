@@ -1,17 +1,14 @@
-/** How this user can mount: root by mount(2) itself, everybody else through fusermount3. */
-import { execFileSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+/** Mounting and unmounting as this user can: by the system calls themselves, or through fusermount3. */
+import { execFile } from 'node:child_process';
 import { constants } from 'node:os';
 import { getSystemErrorName } from 'node:util';
 import { InroError } from '../../model/error.js';
 import { addon, type NativeServedArena, type NativeServer } from '../../system/addon.js';
 import type { Detach } from './mountpoint.js';
+import { allowsOthers, mountsDirectly, whyHelperCannotMount } from './permission.js';
 
-export interface How {
-  /** Users other than this one can read it, by owner, group and mode. */
-  others: boolean;
-  detach: Detach;
-}
+/** How long fusermount3 may take to unmount. */
+const helperMs = 10_000;
 
 interface Refusal {
   errno: number;
@@ -21,42 +18,41 @@ interface Refusal {
   said: string;
 }
 
-/** @throws no_fuse, mount_failed. */
+/**
+ * @returns the server, and whether users other than this one can read its mount, by owner, group and mode.
+ * @throws no_fuse, mount_failed.
+ */
 export async function mountDevice(
   native: NativeServedArena,
   path: string,
   workers: number,
   newestMinor: number,
-): Promise<{ server: NativeServer; how: How }> {
-  const isRoot = process.getuid?.() === 0;
-  const others = isRoot || allowsOthers();
-  const how = isRoot ? 'direct' : others ? 'helper, others' : 'helper';
+): Promise<{ server: NativeServer; others: boolean }> {
+  const direct = mountsDirectly();
+  const others = direct || allowsOthers();
+  const how = direct ? 'direct' : others ? 'helper, others' : 'helper';
   try {
-    const server = await native.mount(path, how, workers, newestMinor);
-    return { server, how: { others, detach: isRoot ? (at) => addon().unmount(at) : detachByHelper } };
+    return { server: await native.mount(path, how, workers, newestMinor), others };
   } catch (error) {
     throw inWords(path, error as Refusal);
   }
 }
 
-/** umount2 is root's; fusermount3 does it for whoever mounted. */
-const detachByHelper: Detach = (path) => {
-  try {
-    execFileSync('fusermount3', ['-u', '-z', '--', path], { stdio: ['ignore', 'ignore', 'pipe'] });
-    return 0;
-  } catch {
-    return constants.errno.EPERM;
-  }
+/**
+ * umount2(2), and where this user may not, fusermount3, which does it for whoever mounted. Neither asks the mounted file
+ * system; fusermount3 is waited for without blocking, because a mount may be served by this very thread.
+ */
+export const detach: Detach = async (path) => {
+  const errno = addon().unmount(path);
+  if (errno === 0) return '';
+  if (errno !== constants.errno.EPERM) return getSystemErrorName(-errno);
+  return new Promise((resolve) => {
+    const options = { timeout: helperMs, env: { ...process.env, LC_ALL: 'C' } };
+    execFile('fusermount3', ['-u', '-z', '--', path], options, (error, _, said) => {
+      resolve(error === null ? '' : said.trim() || `fusermount3: ${error.code ?? error.message}`);
+    });
+  });
 };
-
-/** fuse.conf(5): without this line fusermount3 refuses allow_other. */
-function allowsOthers(): boolean {
-  try {
-    return /^\s*user_allow_other\s*$/m.test(readFileSync('/etc/fuse.conf', 'utf8'));
-  } catch {
-    return false;
-  }
-}
 
 function inWords(path: string, { errno, step, said }: Refusal): InroError {
   const name = getSystemErrorName(-errno);
@@ -73,20 +69,32 @@ function inWords(path: string, { errno, step, said }: Refusal): InroError {
       remedy: 'make it: mknod /dev/fuse c 10 229',
     });
   }
-  if (step === 'fusermount3' && name === 'ENOENT') {
-    return new InroError(
-      'mount_failed',
-      `fusermount3 is not installed: only root can mount ${path} without it`,
-      {
-        remedy: 'install the package fuse3, or run as root',
-      },
-    );
-  }
-  if (step === 'fusermount3')
-    return new InroError('mount_failed', `fusermount3 refused ${path}: ${said || name}`);
+  if (step === 'fusermount3') return refusedByHelper(path, said || `cannot be started: ${name}`);
   if (step === 'INIT') return new InroError('mount_failed', `the kernel does not serve ${path}: ${said}`);
   return new InroError('mount_failed', `cannot mount ${path}: ${step}: ${name}`, {
     remedy:
       'run as root; a container also needs --cap-add SYS_ADMIN and an AppArmor profile that allows mount',
   });
+}
+
+/** @param said as it comes from fusermount3 3.14; other versions may word it otherwise, and are quoted. */
+function refusedByHelper(path: string, said: string): InroError {
+  const words = said.replace(/^fusermount3: /, '');
+  if (words.startsWith('mount failed: Operation not permitted')) {
+    const why = whyHelperCannotMount();
+    return new InroError('mount_failed', `cannot mount ${path}: ${why.words}`, { remedy: why.remedy });
+  }
+  if (/^(failed to open \/dev\/fuse|fuse device not found)/.test(words)) {
+    return new InroError('no_fuse', `cannot mount ${path}: ${words}`, {
+      remedy: 'as root: modprobe fuse, and chmod 666 /dev/fuse',
+    });
+  }
+  if (words.startsWith('could not determine username')) {
+    return new InroError(
+      'mount_failed',
+      `cannot mount ${path}: fusermount3 wants this user (uid ${process.getuid?.()}) to have a name`,
+      { remedy: 'add the user to /etc/passwd' },
+    );
+  }
+  return new InroError('mount_failed', `cannot mount ${path}: fusermount3: ${words}`);
 }

@@ -11,6 +11,7 @@ import type { Clock } from '../../model/clock.js';
 import { InroError } from '../../model/error.js';
 import { addon } from '../../system/addon.js';
 import { keepsSmallBlocks } from '../../system/heap.js';
+import { detach } from './device.js';
 import type { DriverFacts, MountDriver } from './driver.js';
 import { loadFuseNative, type Fuse } from './library.js';
 import {
@@ -121,10 +122,6 @@ export function createFuseNativeDriver(options: FuseNativeOptions): MountDriver 
       await point.remove();
     },
   };
-}
-
-function detach(path: string): number {
-  return addon().unmount(path);
 }
 
 const facts: DriverFacts = {

@@ -8,9 +8,9 @@ import type { ServedArena } from '../../crypto/arena.js';
 import type { Clock } from '../../model/clock.js';
 import { InroError } from '../../model/error.js';
 import { addon, rootNode, type NativeServedArena, type NativeServer } from '../../system/addon.js';
-import { mountDevice, type How } from './device.js';
+import { detach, mountDevice } from './device.js';
 import type { DriverFacts, MountDriver } from './driver.js';
-import { detachInroMounts, prepareMountpoint, type Detach, type Mountpoint } from './mountpoint.js';
+import { detachInroMounts, prepareMountpoint, type Mountpoint } from './mountpoint.js';
 import { nativeStep } from './native_step.js';
 import { Tree, type TreeSink } from './tree.js';
 
@@ -27,6 +27,13 @@ export interface KernelDriverOptions {
 const defaultWorkers = 2;
 const newestMinor = 45;
 
+interface Mounted {
+  server: NativeServer;
+  point: Mountpoint;
+  /** Users other than this one can read it. */
+  others: boolean;
+}
+
 export function createKernelDriver(options: KernelDriverOptions): MountDriver {
   const { arena, clock, workers = defaultWorkers } = options;
   const native = arena.served;
@@ -38,7 +45,7 @@ export function createKernelDriver(options: KernelDriverOptions): MountDriver {
     sink: nativeSink(native),
     rootIno: rootNode,
   });
-  let mounted: { server: NativeServer; point: Mountpoint; how: How } | undefined;
+  let mounted: Mounted | undefined;
   let untilMs = 0;
   /** Why pages cannot be kept out of the page cache here; '' when they are. */
   let notStrict = '';
@@ -70,13 +77,13 @@ export function createKernelDriver(options: KernelDriverOptions): MountDriver {
       }
       const point = await prepareMountpoint(path, detach);
       try {
-        const { server, how } = await mountDevice(
+        const { server, others } = await mountDevice(
           native,
           point.path,
           workers,
           options.newestMinor ?? newestMinor,
         );
-        mounted = { server, point, how };
+        mounted = { server, point, others };
         native.serveUntil(Number.MAX_SAFE_INTEGER);
         notStrict = await testStrictness(tree, arena, point.path);
         native.serveUntil(untilMs);
@@ -91,17 +98,15 @@ export function createKernelDriver(options: KernelDriverOptions): MountDriver {
 
     async unmount() {
       if (mounted === undefined) return;
-      const { server, point, how } = mounted;
+      const { server, point } = mounted;
       mounted = undefined;
       // First: a descriptor or a bind mount elsewhere outlives the unmount, and must not be served any more.
       server.stop();
-      await detachInroMounts(point.path, how.detach);
+      await detachInroMounts(point.path, detach);
       await point.remove();
     },
   };
 }
-
-const detach: Detach = (path) => addon().unmount(path);
 
 /** Steps go to the native tree; ids that no step came to use go back. */
 function nativeSink(native: NativeServedArena): TreeSink {
@@ -160,11 +165,16 @@ async function testStrictness(tree: Tree, arena: ServedArena, path: string): Pro
   }
 }
 
-function facts(mounted: { server: NativeServer; how: How } | undefined, notStrict: string): DriverFacts {
+function facts(mounted: Mounted | undefined, notStrict: string): DriverFacts {
   const server = mounted?.server.facts();
   const notes = ['the mount ends with the agent: what has bind-mounted it must then mount it again'];
   if (notStrict !== '') notes.push(`this kernel fills its page cache: ${notStrict}`);
-  if (mounted !== undefined && !mounted.how.others) notes.push('only this user can read the mount');
+  if (mounted !== undefined && !mounted.others)
+    notes.push(
+      'only this user can read the mount, not even root: /etc/fuse.conf does not say user_allow_other',
+    );
+  if (server !== undefined && !server.buffersLocked)
+    notes.push('replies pass through memory that may be swapped out: this user may not lock more');
   if (server !== undefined && !server.connected)
     notes.push(`the mount is not served: ${server.ended || 'it was unmounted'}`);
   if (server !== undefined && server.pendingScrubs > 0)

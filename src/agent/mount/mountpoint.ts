@@ -5,7 +5,6 @@
 import { execFile } from 'node:child_process';
 import { chmod, lstat, mkdir, readFile, readdir, realpath, rmdir } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
-import { getSystemErrorName } from 'node:util';
 import { InroError } from '../../model/error.js';
 
 /** The device name and, behind `fuse.`, the type that every inro mount carries in mountinfo. */
@@ -26,6 +25,8 @@ export interface MountEntry {
   options: readonly string[];
   fsType: string;
   source: string;
+  /** Who mounted it, if it is a FUSE mount. */
+  userId?: number;
 }
 
 export interface Mountpoint {
@@ -35,8 +36,8 @@ export interface Mountpoint {
   remove(): Promise<void>;
 }
 
-/** umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW), which never asks the mounted file system: 0 or an errno. */
-export type Detach = (path: string) => number;
+/** Unmounts lazily and never asks the mounted file system: '' or why it was not possible. */
+export type Detach = (path: string) => Promise<string>;
 
 /** @param text of /proc/self/mountinfo; lines that are not understood are left out. */
 export function parseMountinfo(text: string): MountEntry[] {
@@ -45,11 +46,13 @@ export function parseMountinfo(text: string): MountEntry[] {
     const fields = line.split(' ');
     const dash = fields.indexOf('-', 6);
     const [id, parentId, , , mountPoint, options] = fields;
-    const [fsType, source] = dash < 0 ? [] : fields.slice(dash + 1);
+    const [fsType, source, own = ''] = dash < 0 ? [] : fields.slice(dash + 1);
     if (mountPoint === undefined || options === undefined || fsType === undefined || source === undefined)
       return [];
     const names = { mountPoint: unescaped(mountPoint), fsType: unescaped(fsType), source: unescaped(source) };
-    return [{ id: Number(id), parentId: Number(parentId), options: options.split(','), ...names }];
+    const [, userId] = /(?:^|,)user_id=([0-9]+)/.exec(own) ?? [];
+    const owner = userId === undefined ? {} : { userId: Number(userId) };
+    return [{ id: Number(id), parentId: Number(parentId), options: options.split(','), ...names, ...owner }];
   });
 }
 
@@ -101,6 +104,9 @@ export async function prepareMountpoint(path: string, detach: Detach): Promise<M
 async function refuseLiveMount(path: string): Promise<void> {
   const top = topMountAt(await readMounts(), path);
   if (top === undefined || !isInroMount(top)) return;
+  // Whether it lives, its own user alone may be told; and it is not ours to take away.
+  if (top.userId !== undefined && top.userId !== process.getuid?.())
+    throw foreign(path, 'is a mount of inro', top.userId);
   const asked = await new Promise<{ said: string; failed: boolean }>((done) => {
     const options = {
       timeout: probeMs,
@@ -116,7 +122,7 @@ async function refuseLiveMount(path: string): Promise<void> {
   }
   if (asked.said.includes('not connected')) return; // ENOTCONN: its agent is gone
   throw new InroError('mount_failed', `${path} is a mount of inro whose agent does not answer`, {
-    remedy: `end that agent, or detach the mount: umount -f ${path}`,
+    remedy: `end that agent, or detach the mount: ${unmountCommand(path)}`,
   });
 }
 
@@ -142,9 +148,9 @@ export async function detachInroMounts(path: string, detach: Detach): Promise<vo
         },
       );
     }
-    const errno = detach(path);
-    if (errno !== 0) {
-      throw new InroError('mount_failed', `cannot unmount ${path}: ${getSystemErrorName(-errno)}`, {
+    const refusal = await detach(path);
+    if (refusal !== '') {
+      throw new InroError('mount_failed', `cannot unmount ${path}: ${refusal}`, {
         remedy: `unmount it as root: umount -l ${path}`,
       });
     }
@@ -173,11 +179,25 @@ async function checkEmptyDirectory(path: string): Promise<void> {
       remedy: 'give the directory itself',
     });
   if (!found.isDirectory()) throw new InroError('mount_failed', `${path} is not a directory`);
+  // Root may mount wherever it likes; others on what is theirs, and fusermount3 has it so too.
+  const uid = process.getuid?.();
+  if (uid !== 0 && found.uid !== uid) throw foreign(path, 'is a directory', found.uid);
   if ((await readdir(path).catch(refuse(path))).length > 0) {
     throw new InroError('mount_failed', `${path} is not empty`, {
       remedy: 'give an empty directory, or one that does not exist',
     });
   }
+}
+
+function foreign(path: string, what: string, owner: number): InroError {
+  return new InroError('mount_failed', `${path} ${what} that belongs to another user (uid ${owner})`, {
+    remedy: 'give a directory of your own with --mount DIR',
+  });
+}
+
+/** Ends the connection of a mount whose server hangs, too, if root types it. */
+function unmountCommand(path: string): string {
+  return process.getuid?.() === 0 ? `umount -f ${path}` : `fusermount3 -u -z ${path}`;
 }
 
 /** mountinfo writes space, tab, newline and backslash as \ooo. */
@@ -190,7 +210,10 @@ function refuse(path: string): (cause: NodeJS.ErrnoException) => never {
     throw new InroError(
       'mount_failed',
       `cannot use ${path} as a mount point: ${cause.code ?? cause.message}`,
-      { cause },
+      {
+        cause,
+        ...(cause.code === 'EACCES' ? { remedy: 'give a directory of your own with --mount DIR' } : {}),
+      },
     );
   };
 }

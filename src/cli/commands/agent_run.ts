@@ -2,11 +2,11 @@
 import { resolve } from 'node:path';
 import { startAgent } from '../../agent/agent.js';
 import { driverHere, type DriverName } from '../../agent/mount/drivers.js';
+import { checkMayMount } from '../../agent/mount/permission.js';
 import { systemClock, systemRandom } from '../../system/clock.js';
 import { restartWithoutBlockCache } from '../../system/heap.js';
 import { createLogger } from '../log.js';
 import { paths } from '../paths.js';
-import { checkMayMount } from '../privilege.js';
 import { untilStopped } from '../shutdown.js';
 
 export interface AgentRunOptions {
@@ -22,7 +22,7 @@ export async function agentRun({
   socket,
   driver = driverHere(),
 }: AgentRunOptions): Promise<void> {
-  checkMayMount('inro agent run');
+  checkMayMount(driver);
   // Its replies pass through libfuse's heap; those of the kernel driver do not.
   if (driver === 'fuse-native') restartWithoutBlockCache();
   const stopped = untilStopped();

@@ -3,8 +3,10 @@ import { lstatSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { startAgent } from '../../agent/agent.js';
+import { arenaSize } from '../../agent/arena_size.js';
 import { hasIdentity } from '../../agent/identity.js';
 import { driverHere, type DriverName } from '../../agent/mount/drivers.js';
+import { checkMayMount } from '../../agent/mount/permission.js';
 import { joinCluster } from '../../agent/join.js';
 import { startManager } from '../../manager/manager.js';
 import { parseJoinToken } from '../../pki/join_token.js';
@@ -15,7 +17,6 @@ import { restartWithoutBlockCache } from '../../system/heap.js';
 import { createLogger } from '../log.js';
 import { paths } from '../paths.js';
 import { printLine } from '../print.js';
-import { checkMayMount } from '../privilege.js';
 import { untilStopped } from '../shutdown.js';
 
 const temporaryPrefix = 'inro-dev-';
@@ -29,8 +30,11 @@ export interface DevOptions {
 }
 
 export async function dev(options: DevOptions): Promise<void> {
-  const { state, mount = paths.mount, listen = '127.0.0.1:0', driver = driverHere() } = options;
-  checkMayMount('inro dev');
+  const { state, listen = '127.0.0.1:0', driver = driverHere() } = options;
+  checkMayMount(driver);
+  arenaSize((bytes) => addon().lockable(bytes)); // throws before the manager is begun
+  const { managerSocket, agentSocket } = paths;
+  const mount = options.mount ?? paths.mount;
   // Its replies pass through libfuse's heap; those of the kernel driver do not.
   if (driver === 'fuse-native') restartWithoutBlockCache();
   checkAddress(listen);
@@ -44,7 +48,7 @@ export async function dev(options: DevOptions): Promise<void> {
     const manager = await startManager({
       stateFolder: join(folder, 'manager'),
       listen,
-      socketPath: paths.managerSocket,
+      socketPath: managerSocket,
       clock,
       random,
       log: log.child({ part: 'manager' }),
@@ -58,7 +62,7 @@ export async function dev(options: DevOptions): Promise<void> {
     const agent = await startAgent({
       stateFolder: agentFolder,
       mountPath: resolve(mount),
-      socketPath: paths.agentSocket,
+      socketPath: agentSocket,
       managers: [manager.address],
       driver,
       clock,
@@ -79,7 +83,9 @@ export async function dev(options: DevOptions): Promise<void> {
 function removeLeftOvers(): void {
   for (const name of readdirSync(tmpdir()).filter((entry) => entry.startsWith(temporaryPrefix))) {
     const folder = join(tmpdir(), name);
-    const { uid, mtimeMs } = lstatSync(folder);
+    const found = lstatSync(folder, { throwIfNoEntry: false });
+    if (found === undefined) continue; // another user's, who has just ended it
+    const { uid, mtimeMs } = found;
     if (Date.now() - mtimeMs < startMs) continue; // it may be about to take its lock
     if (uid === process.getuid?.() && addon().lockFile(join(folder, 'manager', 'lock')) >= 0) {
       rmSync(folder, { recursive: true, force: true });

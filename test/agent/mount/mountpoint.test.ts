@@ -3,6 +3,7 @@ import { chmod, lstat, mkdir, readdir, rm, stat, symlink, writeFile } from 'node
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
+import { detach } from '../../../src/agent/mount/device.js';
 import {
   detachInroMounts,
   isInroMount,
@@ -11,14 +12,12 @@ import {
   readMounts,
   topMountAt,
 } from '../../../src/agent/mount/mountpoint.js';
-import { addon } from '../../../src/system/addon.js';
 import { guardMounts } from '../../support/mount_guard.js';
 import { MountReader } from '../../support/mount_reader.js';
 
 const canMount = process.getuid?.() === 0;
 const mounting = canMount ? test.serial : test.serial.skip;
-const detach = (path: string): number => addon().unmount(path);
-const neverDetach = (): number => {
+const neverDetach = (): Promise<string> => {
   throw new Error('nothing to detach here');
 };
 
@@ -49,6 +48,7 @@ test('mountinfo: optional fields, escapes, and lines that are none', (t) => {
     options: ['ro', 'nosuid', 'nodev', 'noexec', 'relatime'],
     fsType: 'fuse.inro',
     source: 'inro',
+    userId: 0,
   });
   t.is(mounts[3]?.source, 'host:/x y');
   t.deepEqual(
@@ -170,6 +170,31 @@ mounting('a foreign mount is refused and stays', async (t) => {
   t.is(topMountAt(await readMounts(), path)?.source, 'foreign');
 });
 
+mounting('the mount of another user is refused and stays', async (t) => {
+  const path = join(await folder(t), 'mount');
+  await mkdir(path);
+  await killedRun(path);
+  const asAnother = `
+    import { prepareMountpoint } from ${JSON.stringify(new URL('../../../src/agent/mount/mountpoint.js', import.meta.url).href)};
+    process.setuid(65534);
+    await prepareMountpoint(process.argv[1], () => console.log('detached')).catch((error) => console.log(error.message));
+  `;
+  const reader = new MountReader();
+  t.teardown(() => reader.close());
+  for (const above of ['..', '../..']) await chmod(join(path, above), 0o711);
+  const said = await reader.call('execFileSync', process.execPath, [
+    '--input-type=module',
+    '-e',
+    asAnother,
+    path,
+  ]);
+  t.is(
+    Buffer.from(said as Uint8Array).toString(),
+    `${path} is a mount of inro that belongs to another user (uid 0)\n`,
+  );
+  await detachInroMounts(path, detach);
+});
+
 mounting('left-over mounts of killed runs are detached without a look at them', async (t) => {
   const path = join(await folder(t), 'mount');
   for (let run = 0; run < 2; run++) {
@@ -192,11 +217,11 @@ mounting('a mount that the kernel will not let go of is an error that says so', 
   await mkdir(path);
   await killedRun(path);
   await t.throwsAsync(
-    detachInroMounts(path, () => 1),
+    detachInroMounts(path, async () => 'EPERM'),
     { code: 'mount_failed', message: /cannot unmount .*: EPERM$/ },
   );
   await t.throwsAsync(
-    detachInroMounts(path, () => 0),
+    detachInroMounts(path, async () => ''),
     { code: 'mount_failed', message: /more than 16 inro mounts/ },
   );
   await detachInroMounts(path, detach);
