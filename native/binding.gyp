@@ -13,6 +13,7 @@
         "core/nodes.cc",
         "core/core.cc",
         "core/channel.cc",
+        "core/thread.cc",
         "core/responder.cc",
         "core/notifier.cc",
         "core/server.cc",

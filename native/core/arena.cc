@@ -13,7 +13,10 @@ void zero(std::span<std::byte> bytes) { explicit_bzero(bytes.data(), bytes.size(
 
 }  // namespace
 
-Arena::Arena(std::span<std::byte> region) : region_(region) { free_.emplace(0, region.size()); }
+Arena::Arena(std::span<std::byte> region, std::atomic<std::uint64_t>* used)
+    : region_(region), touchedBytes_(used == nullptr ? ownTouched_ : *used) {
+  free_.emplace(0, region.size());
+}
 
 Arena::~Arena() { wipe(); }
 
@@ -32,8 +35,8 @@ std::optional<Arena::Piece> Arena::alloc(std::size_t bytes) {
   occupied_.emplace(offset, Occupied{length, id.serial});
   usedBytes_ += length;
   // Zero already, but for a late write through a stale pointer: a read(2) that was under way when the piece was freed.
-  zero(region_.subspan(offset, std::min(length, touchedBytes_ - std::min(offset, touchedBytes_))));
-  touchedBytes_ = std::max(touchedBytes_, offset + length);
+  zero(touched(offset, length));
+  touch(offset + length);
   return Piece{id, region_.subspan(offset, bytes)};
 }
 
@@ -51,12 +54,22 @@ std::optional<Arena::PieceId> Arena::claim(std::size_t offset, std::size_t bytes
   const PieceId id{offset, nextSerial_++};
   occupied_.emplace(offset, Occupied{length, id.serial});
   usedBytes_ += length;
-  touchedBytes_ = std::max(touchedBytes_, offset + length);
+  touch(offset + length);
   return id;
 }
 
+std::span<std::byte> Arena::touched(std::size_t offset, std::size_t length) const {
+  const std::size_t end = touchedBytes_.load(std::memory_order_relaxed);
+  return region_.subspan(offset, std::min(length, end - std::min(offset, end)));
+}
+
+// Before anything is written there: a process that is killed leaves nothing beyond.
+void Arena::touch(std::size_t end) {
+  if (end > touchedBytes_.load(std::memory_order_relaxed)) touchedBytes_.store(end, std::memory_order_release);
+}
+
 void Arena::zeroFree() {
-  for (const auto& [offset, length] : free_) zero(region_.subspan(offset, length));
+  for (const auto& [offset, length] : free_) zero(touched(offset, length));
 }
 
 std::span<std::byte> Arena::bytesOf(PieceId id) const {
@@ -101,7 +114,9 @@ void Arena::giveBack(std::size_t offset, std::size_t length) {
   free_.emplace_hint(next, offset, length);
 }
 
-void Arena::wipe() { zero(region_.first(touchedBytes_)); }
+void Arena::wipe() {
+  if (isOurs_) zero(touched(0, region_.size()));
+}
 
 ArenaUse Arena::use() const {
   const std::size_t size = region_.size();

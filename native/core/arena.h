@@ -5,6 +5,7 @@
 // into a piece can corrupt them. One thread at a time.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -36,8 +37,9 @@ class Arena {
     std::span<std::byte> bytes;
   };
 
-  // The region outlives the arena.
-  explicit Arena(std::span<std::byte> region);
+  // The region outlives the arena. `used`: where to keep, for whoever adopts the region, how many bytes from its start were ever
+  // handed out; beyond them it is zero and costs no page.
+  explicit Arena(std::span<std::byte> region, std::atomic<std::uint64_t>* used = nullptr);
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
   ~Arena();
@@ -46,10 +48,10 @@ class Arena {
   std::optional<Piece> alloc(std::size_t bytes);
   // Takes a stretch as a piece that is in use already, as the pieces of an adopted image are. Nothing when it is not wholly free.
   std::optional<PieceId> claim(std::size_t offset, std::size_t bytes);
-  // Nothing was ever handed out: the destructor zeroes nothing.
-  void forgetAll() { touchedBytes_ = 0; }
   // Zeroes whatever is free: for a region that was not zero at first.
   void zeroFree();
+  // What is in the region stays, for it is somebody else's: neither wipe() nor the destructor zeroes it.
+  void letGo() { isOurs_ = false; }
   // The piece that starts at `start`, if one does.
   std::optional<PieceId> find(const void* start) const;
   // Zeroes the piece and takes it back. False when it is not out (any more).
@@ -67,13 +69,17 @@ class Arena {
     std::uint64_t serial;
   };
 
+  std::span<std::byte> touched(std::size_t offset, std::size_t length) const;
+  void touch(std::size_t end);
   void giveBack(std::size_t offset, std::size_t length);
 
   std::span<std::byte> region_;
   std::map<std::size_t, std::size_t> free_;   // offset -> length; neighbours are always merged
   std::map<std::size_t, Occupied> occupied_;  // offset -> piece
   std::size_t usedBytes_ = 0;
-  std::size_t touchedBytes_ = 0;  // nothing beyond was ever handed out, so it is zero and costs no page
+  bool isOurs_ = true;
+  std::atomic<std::uint64_t> ownTouched_{0};
+  std::atomic<std::uint64_t>& touchedBytes_;  // nothing beyond was ever handed out
   std::uint64_t nextSerial_ = 1;
 };
 

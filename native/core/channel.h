@@ -18,6 +18,8 @@ class Channel {
   virtual ssize_t receive(std::span<std::byte> buffer) = 0;
   // One reply or notification, whole: 0 or an errno.
   virtual int send(std::span<const std::byte> message) = 0;
+  // Nobody is going to answer: whoever waits gets ENOTCONN, now and from here on. May be called while other threads send.
+  virtual void end() = 0;
 };
 
 // Owns the descriptor. Closing the last one of a mount ends its connection: readers get ENOTCONN.
@@ -27,6 +29,7 @@ class DeviceChannel final : public Channel {
   ~DeviceChannel() override;
   ssize_t receive(std::span<std::byte> buffer) override;
   int send(std::span<const std::byte> message) override;
+  void end() override;
   int fd() const { return fd_; }
 
  private:

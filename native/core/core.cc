@@ -31,7 +31,8 @@ ReadWriteLock::ReadWriteLock() {
 
 std::uint64_t boottimeMs() { return clockMs(CLOCK_BOOTTIME); }
 
-Core::Core(LockedMapping mapping, std::span<std::byte> heap) : mapping_(std::move(mapping)), arena_(heap) {}
+Core::Core(LockedMapping mapping, std::size_t heapOffset, Word* heapUsed)
+    : mapping_(std::move(mapping)), arena_(mapping_.bytes().subspan(heapOffset), heapUsed) {}
 
 std::unique_ptr<Core> Core::create(const CoreOptions& options, std::string& error) {
   const std::size_t before = options.nodes == 0 ? 0 : layoutOf(options.nodes).heapOffset;
@@ -41,25 +42,27 @@ std::unique_ptr<Core> Core::create(const CoreOptions& options, std::string& erro
 }
 
 std::unique_ptr<Core> Core::createOn(LockedMapping mapping, const CoreOptions& options, std::string& error) {
+  if (options.nodes == 0) return std::unique_ptr<Core>(new Core(std::move(mapping), 0, nullptr));
   const std::span<std::byte> memory = mapping.bytes();
-  const std::size_t before = options.nodes == 0 ? 0 : layoutOf(options.nodes).heapOffset;
-  std::unique_ptr<Core> core(new Core(std::move(mapping), memory.subspan(before)));
-  if (options.nodes != 0) {
-    const Image image =
-        Image::format(memory, options.nodes, rootMode, options.uid, options.gid, clockMs(CLOCK_REALTIME));
-    core->nodes_ = Nodes::on(image, core->arena_, error);
+  if (options.nodes < firstFreeSlot || options.nodes > maxNodes || layoutOf(options.nodes).heapOffset >= memory.size()) {
+    error = std::to_string(options.nodes) + " nodes are too few or too many for " + std::to_string(memory.size()) + " bytes";
+    return nullptr;
   }
-  return core;
+  const Image image =
+      Image::format(memory, options.nodes, rootMode, options.uid, options.gid, clockMs(CLOCK_REALTIME));
+  return over(std::move(mapping), image, error);
 }
 
 std::unique_ptr<Core> Core::adopt(LockedMapping mapping, std::string& error) {
-  const std::span<std::byte> memory = mapping.bytes();
-  const auto image = Image::open(memory, error);
-  if (!image) return nullptr;
-  std::unique_ptr<Core> core(new Core(std::move(mapping), image->heap()));
-  auto nodes = Nodes::on(*image, core->arena_, error);
+  const auto image = Image::open(mapping.bytes(), error);
+  return image ? over(std::move(mapping), *image, error) : nullptr;
+}
+
+std::unique_ptr<Core> Core::over(LockedMapping mapping, const Image& image, std::string& error) {
+  std::unique_ptr<Core> core(new Core(std::move(mapping), image.header().heapOffset, &image.header().heapUsed));
+  auto nodes = Nodes::on(image, core->arena_, error);
   if (!nodes) {
-    core->arena_.forgetAll();  // not ours to zero
+    core->arena_.letGo();  // not ours to zero
     return nullptr;
   }
   core->nodes_ = std::move(nodes);
@@ -118,13 +121,14 @@ void Core::giveBack(std::uint64_t id) {
 
 bool Core::commit(const Step& step, std::string& error) {
   Told told;
+  bool done;
   {
     const std::scoped_lock guard(lock_);
     nodes_->expire(boottimeMs(), told);
-    if (!nodes_->commit(step, told, error)) return false;
+    done = nodes_->commit(step, told, error);
   }
-  tell(told);
-  return true;
+  tell(told);  // also when it was refused: of what has expired
+  return done;
 }
 
 void Core::serveUntil(std::uint64_t boottimeMs) {

@@ -91,7 +91,8 @@ class Core {
   void onTold(std::function<bool(const Told&)> tell);
 
  private:
-  explicit Core(LockedMapping mapping, std::span<std::byte> heap);
+  Core(LockedMapping mapping, std::size_t heapOffset, Word* heapUsed);
+  static std::unique_ptr<Core> over(LockedMapping mapping, const Image& image, std::string& error);
   bool tell(const Told& told);
 
   LockedMapping mapping_;

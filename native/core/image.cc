@@ -3,11 +3,16 @@
 #include <sys/stat.h>
 
 #include <cstring>
+#include <string_view>
+#include <unordered_set>
+
+#include "arena.h"
 
 namespace inro {
 namespace {
 
 constexpr std::size_t pageBytes = 4096;
+constexpr std::uint64_t maxCounter = std::uint64_t{1} << 62;  // further than anybody counts, and no negative position to the kernel
 
 constexpr std::size_t wholePages(std::size_t bytes) { return (bytes + pageBytes - 1) / pageBytes * pageBytes; }
 
@@ -43,6 +48,7 @@ Image Image::format(std::span<std::byte> memory, std::size_t nodeCapacity, std::
   header.nextSerial = 2;  // a serial is what stat(2) shows for an inode: 1 is the root's
   header.nextCookie = 3;  // 1 and 2 are `.` and `..`
   header.nextHandle = 1;
+  header.slotsUsed = firstFreeSlot;
   NodeRecord& root = image.nodes()[rootNode];
   root.kind = static_cast<std::uint32_t>(NodeKind::directory);
   root.mode = S_IFDIR | rootMode;
@@ -64,15 +70,16 @@ std::optional<Image> Image::open(std::span<std::byte> memory, std::string& error
   for (std::size_t slot = 0; slot < nodes.size(); slot++) {
     if (nodes[slot].id != 0 && !image.checkNode(nodes[slot], slot, error)) return std::nullopt;
   }
-  if (image.find(rootNode) == nullptr) {
-    error = "the image has no root directory";
+  const NodeRecord* const root = image.find(rootNode);
+  if (root == nullptr || !S_ISDIR(root->mode)) {
+    error = "the image is damaged: it has no root directory";
     return std::nullopt;
   }
   return image;
 }
 
 std::span<NodeRecord> Image::nodes() const {
-  return {reinterpret_cast<NodeRecord*>(memory_.data() + header().nodesOffset), header().nodeCapacity};
+  return {reinterpret_cast<NodeRecord*>(memory_.data() + header().nodesOffset), header().slotsUsed.load(std::memory_order_acquire)};
 }
 
 std::span<PollRecord> Image::polls() const {
@@ -85,9 +92,9 @@ std::span<JournalStore> Image::journal() const {
 
 NodeRecord* Image::find(std::uint64_t id) const {
   const std::uint64_t slot = id & slotMask;
-  if (id == 0 || slot >= header().nodeCapacity) return nullptr;
-  NodeRecord& node = nodes()[slot];
-  return node.id.load(std::memory_order_acquire) == id ? &node : nullptr;
+  const auto used = nodes();
+  if (id == 0 || slot >= used.size()) return nullptr;
+  return used[slot].id.load(std::memory_order_acquire) == id ? &used[slot] : nullptr;
 }
 
 DirectoryBlock* Image::block(const NodeRecord& directory) const {
@@ -123,8 +130,14 @@ bool Image::checkHeader(std::string& error) const {
     error = "the image is damaged: its parts are not where they must be";
     return false;
   }
-  if (it.nextSerial < 2 || it.nextSerial > maxSerial || it.nextCookie < 3 || it.nextHandle == 0) {
+  if (it.nextSerial < 2 || it.nextSerial > maxSerial + 1 || it.nextCookie < 3 || it.nextCookie > maxCounter ||
+      it.nextHandle == 0 || it.nextHandle > maxCounter || it.slotsUsed < firstFreeSlot || it.slotsUsed > it.nodeCapacity ||
+      it.heapUsed > memory_.size() - it.heapOffset || it.heapUsed % Arena::granuleBytes != 0) {
     error = "the image is damaged: its counters are impossible";
+    return false;
+  }
+  if (it.closed != 0) {
+    error = "the image is closed: its values were wiped";
     return false;
   }
   return true;
@@ -137,9 +150,9 @@ bool Image::checkJournal(std::string& error) const {
     return false;
   }
   for (const JournalStore& store : journal().first(length)) {
-    const bool inNodes = store.offset >= header().nodesOffset && store.offset < header().journalOffset;
-    const bool inHeap = store.offset >= header().heapOffset;
-    if (store.offset % sizeof(Word) != 0 || !within(store.offset, sizeof(Word), memory_.size()) || !(inNodes || inHeap)) {
+    const bool inNodes = store.offset % sizeof(Word) == 0 && store.offset >= header().nodesOffset &&
+                         store.offset < header().nodesOffset + header().slotsUsed * sizeof(NodeRecord);
+    if (!inNodes && !inHeap(store.offset, sizeof(Word))) {
       error = "the image is damaged: its journal writes where it must not";
       return false;
     }
@@ -148,7 +161,8 @@ bool Image::checkJournal(std::string& error) const {
 }
 
 bool Image::inHeap(std::uint64_t offset, std::uint64_t bytes) const {
-  return offset % 8 == 0 && offset >= header().heapOffset && within(offset, bytes, memory_.size());
+  return offset % sizeof(Word) == 0 && offset >= header().heapOffset &&
+         within(offset, bytes, header().heapOffset + header().heapUsed);
 }
 
 bool Image::checkNode(const NodeRecord& node, std::size_t slot, std::string& error) const {
@@ -156,7 +170,8 @@ bool Image::checkNode(const NodeRecord& node, std::size_t slot, std::string& err
     error = "the image is damaged: node " + std::to_string(node.id.load()) + " " + what;
     return false;
   };
-  if ((node.id & slotMask) != slot || (node.id >> slotBits) >= header().nextSerial) return wrong("is not in its place");
+  if (slot < rootNode || (node.id & slotMask) != slot || (node.id >> slotBits) >= header().nextSerial)
+    return wrong("is not in its place");
   const std::uint64_t content = node.content;
   switch (static_cast<NodeKind>(node.kind)) {
     case NodeKind::directory:
@@ -164,11 +179,11 @@ bool Image::checkNode(const NodeRecord& node, std::size_t slot, std::string& err
       return content == 0 || checkBlock(node, error);
     case NodeKind::link:
       if (!S_ISLNK(node.mode)) return wrong("has a mode of another kind");
-      if (node.size == 0 || node.size >= pageBytes || !inHeap(content, node.size)) return wrong("has no text");
+      if (node.size == 0 || node.size > maxLinkBytes || !inHeap(content, node.size)) return wrong("has no text");
       return true;
     case NodeKind::file:
       if (!S_ISREG(node.mode)) return wrong("has a mode of another kind");
-      if (content != 0 && (node.skip > pageBytes || node.size > memory_.size() || !inHeap(content, node.skip + node.size)))
+      if (content != 0 && (node.skip > maxSkipBytes || node.size > memory_.size() || !inHeap(content, node.skip + node.size)))
         return wrong("has a value outside of the heap");
       return true;
   }
@@ -186,6 +201,7 @@ bool Image::checkBlock(const NodeRecord& directory, std::string& error) const {
   if (block->bytes < sizeof(DirectoryBlock) || !inHeap(offset, block->bytes)) return wrong("leaves the heap");
   std::uint64_t left = block->bytes - sizeof(DirectoryBlock);
   std::uint64_t lastCookie = 2;
+  std::unordered_set<std::string_view> names;
   DirectoryEntry* entry = firstEntry(block);
   for (std::uint32_t i = 0; i < block->count; i++, entry = nextEntry(entry)) {
     if (left < sizeof(DirectoryEntry) || entry->nameBytes == 0 || entry->nameBytes > maxNameBytes || left < entry->bytes())
@@ -195,6 +211,7 @@ bool Image::checkBlock(const NodeRecord& directory, std::string& error) const {
     const std::string_view name(entry->name(), entry->nameBytes);
     if (name.find('/') != name.npos || name.find('\0') != name.npos || name == "." || name == "..")
       return wrong("holds an impossible name");
+    if (entry->node != 0 && !names.insert(name).second) return wrong("holds a name twice");
     left -= entry->bytes();
   }
   return true;

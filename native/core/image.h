@@ -30,6 +30,8 @@ constexpr std::size_t firstFreeSlot = 2;
 constexpr std::size_t maxNodes = std::size_t{1} << slotBits;
 
 constexpr std::size_t maxNameBytes = 255;
+constexpr std::size_t maxLinkBytes = 4095;
+constexpr std::size_t maxSkipBytes = 4096;
 constexpr std::size_t pollCapacity = 4096;
 constexpr std::size_t journalCapacity = 16384;
 
@@ -41,6 +43,7 @@ enum class NodeKind : std::uint32_t { directory = 1, link = 2, file = 3 };
 // NodeRecord::flags.
 constexpr std::uint64_t nodeMappable = 1;    // may be mapped, spliced, sent: its pages may be in the page cache
 constexpr std::uint64_t nodeSuperseded = 2;  // a newer version is shown; open descriptors read on until readableUntilMs
+constexpr std::uint64_t nodeGone = 4;        // about to be freed: nobody may use it any more
 
 struct alignas(64) NodeRecord {
   Word id;  // 0: free. Written last when the node is made, cleared last when it goes.
@@ -62,10 +65,11 @@ static_assert(sizeof(NodeRecord) == 128);
 // A directory's entries follow, each padded to 8 bytes. Immutable but for removals.
 struct DirectoryBlock {
   std::uint64_t bytes;  // with this
-  std::uint32_t count;  // with removed entries
-  std::uint32_t links;  // stat(2) st_nlink
+  Word links;           // stat(2) st_nlink
+  std::uint32_t count;  // of entries, with removed ones
+  std::uint32_t reserved;
 };
-static_assert(sizeof(DirectoryBlock) == 16);
+static_assert(sizeof(DirectoryBlock) == 24);
 
 struct DirectoryEntry {
   Word node;             // 0: removed
@@ -107,11 +111,15 @@ struct alignas(64) ImageHeader {
   Word nextSerial;
   Word nextCookie;
   Word nextHandle;
+  // Nothing behind these was ever used: it is zero and has no page.
+  Word slotsUsed;         // records of the node table
+  Word heapUsed;          // bytes of the heap
   Word serveUntilMs;      // CLOCK_BOOTTIME, at and after which nothing is served (the lease)
   Word closed;            // not 0: nothing is served any more
   Word fuseMinor;         // as negotiated by INIT; 0 before
   Word fuseFlags;
 };
+static_assert(sizeof(ImageHeader) == 192);
 
 // Where the parts lie for a given number of nodes.
 struct ImageLayout {
@@ -133,7 +141,7 @@ class Image {
   static std::optional<Image> open(std::span<std::byte> memory, std::string& error);
 
   ImageHeader& header() const { return *reinterpret_cast<ImageHeader*>(memory_.data()); }
-  std::span<NodeRecord> nodes() const;
+  std::span<NodeRecord> nodes() const;  // those that were ever used
   std::span<PollRecord> polls() const;
   std::span<std::byte> heap() const { return memory_.subspan(header().heapOffset); }
   std::span<JournalStore> journal() const;

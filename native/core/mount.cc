@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <spawn.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
@@ -11,8 +12,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
+#include <string_view>
 #include <system_error>
 #include <vector>
 
@@ -23,7 +27,8 @@ extern char** environ;
 namespace inro {
 namespace {
 
-constexpr int helperMs = 10'000;
+constexpr std::chrono::milliseconds helperMs{10'000};
+constexpr char commandSocket[] = "_FUSE_COMMFD";
 constexpr std::size_t maxSaidBytes = 2'000;
 
 class Descriptor {
@@ -50,10 +55,18 @@ std::string options(int fd) {
 
 std::string words(int error) { return std::generic_category().message(error); }
 
+// Whether there is something to read, or the end of it, before the time.
+bool isReadable(int fd, std::chrono::steady_clock::time_point end) {
+  for (;;) {
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(end - std::chrono::steady_clock::now());
+    pollfd wait{fd, POLLIN, 0};
+    const int ready = poll(&wait, 1, static_cast<int>(std::max(left, std::chrono::milliseconds(0)).count()));
+    if (ready >= 0 || errno != EINTR) return ready > 0;
+  }
+}
+
 // fusermount3 sends one byte with the descriptor beside it.
 int receiveDescriptor(int socket) {
-  pollfd wait{socket, POLLIN, 0};
-  if (poll(&wait, 1, helperMs) <= 0) return -1;
   char byte;
   iovec data{&byte, 1};
   alignas(cmsghdr) char room[CMSG_SPACE(sizeof(int))];
@@ -62,19 +75,28 @@ int receiveDescriptor(int socket) {
   message.msg_iovlen = 1;
   message.msg_control = room;
   message.msg_controllen = sizeof room;
-  if (recvmsg(socket, &message, MSG_CMSG_CLOEXEC) <= 0) return -1;
+  ssize_t bytes;
+  do {
+    bytes = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
+  } while (bytes < 0 && errno == EINTR);
+  if (bytes <= 0) return -1;
   const cmsghdr* const header = CMSG_FIRSTHDR(&message);
-  if (header == nullptr || header->cmsg_type != SCM_RIGHTS || header->cmsg_len < CMSG_LEN(sizeof(int))) return -1;
+  if (header == nullptr || header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS ||
+      header->cmsg_len < CMSG_LEN(sizeof(int)))
+    return -1;
   int fd;
   std::memcpy(&fd, CMSG_DATA(header), sizeof fd);
   return fd;
 }
 
-std::string readAll(int fd) {
+std::string readAll(int fd, std::chrono::steady_clock::time_point end) {
   std::string text;
   char room[256];
-  for (ssize_t bytes; text.size() < maxSaidBytes && (bytes = read(fd, room, sizeof room)) > 0;)
+  while (text.size() < maxSaidBytes && isReadable(fd, end)) {
+    const ssize_t bytes = read(fd, room, sizeof room);
+    if (bytes <= 0) break;
     text.append(room, static_cast<std::size_t>(bytes));
+  }
   while (!text.empty() && text.back() == '\n') text.pop_back();
   return text;
 }
@@ -111,9 +133,12 @@ Mounted mountByHelper(const std::string& path, bool allowOther) {
   std::string end = "--";
   std::string where = path;
   char* arguments[] = {program.data(), optionFlag.data(), text.data(), end.data(), where.data(), nullptr};
-  std::string socketVariable = "_FUSE_COMMFD=" + std::to_string(helperSocket);
+  const std::string socketName = std::string(commandSocket) + "=";
+  std::string socketVariable = socketName + std::to_string(helperSocket);
   std::vector<char*> environment;
-  for (char** each = environ; *each != nullptr; each++) environment.push_back(*each);
+  for (char** each = environ; *each != nullptr; each++) {
+    if (!std::string_view(*each).starts_with(socketName)) environment.push_back(*each);
+  }
   environment.push_back(socketVariable.data());
   environment.push_back(nullptr);
   pid_t child = 0;
@@ -123,8 +148,13 @@ Mounted mountByHelper(const std::string& path, bool allowOther) {
   theirs.reset();
   saying.reset();
 
-  Descriptor device(receiveDescriptor(ours.get()));
-  const std::string words = device.get() < 0 ? readAll(said.get()) : "";
+  // What it says is read last: it says something only when it fails, and little.
+  const auto limit = std::chrono::steady_clock::now() + helperMs;
+  const bool answered = isReadable(ours.get(), limit);
+  Descriptor device(answered ? receiveDescriptor(ours.get()) : -1);
+  std::string words = device.get() < 0 ? readAll(said.get(), limit) : "";
+  if (!answered && words.empty()) words = "it did not answer within " + std::to_string(helperMs.count() / 1000) + " s";
+  if (device.get() < 0) kill(child, SIGKILL);  // if it has not ended by itself
   int status = 0;
   while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
   }

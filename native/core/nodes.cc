@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cstring>
 #include <new>
-#include <unordered_set>
+#include <string_view>
 
 namespace inro {
 namespace {
@@ -21,6 +21,16 @@ std::uint32_t typeBits(NodeKind kind) {
 
 NodeKind kindOf(const NodeRecord& node) { return static_cast<NodeKind>(node.kind); }
 
+bool overlaps(std::uint64_t id, std::string& error) {
+  error = "the image is damaged: the content of node " + std::to_string(id) + " overlaps another's";
+  return false;
+}
+
+// What a step puts into the journal at most, besides what it takes away.
+std::size_t storesOf(const Step& step) {
+  return 2 * step.filled.size() + 3 * step.removed.size() + 2 * step.superseded.size();
+}
+
 bool isName(const std::string& name) {
   return !name.empty() && name.size() <= maxNameBytes && name != "." && name != ".." && name.find('/') == name.npos &&
          name.find('\0') == name.npos;
@@ -34,8 +44,8 @@ std::optional<Nodes> Nodes::on(Image image, Arena& arena, std::string& error) {
   return nodes;
 }
 
-// Marks what the root reaches, and superseded files, whose descriptors may be open; frees the rest.
-bool Nodes::adopt(std::string& error) {
+// What the root reaches.
+std::unordered_set<std::uint64_t> Nodes::reached() const {
   std::unordered_set<std::uint64_t> reached;
   std::vector<std::uint64_t> toVisit{rootNode};
   while (!toVisit.empty()) {
@@ -48,53 +58,64 @@ bool Nodes::adopt(std::string& error) {
     DirectoryEntry* entry = Image::firstEntry(block);
     for (std::uint32_t i = 0; i < block->count; i++, entry = Image::nextEntry(entry)) toVisit.push_back(entry->node);
   }
+  return reached;
+}
 
-  const auto nodes = image_.nodes();
-  std::unordered_map<std::uint64_t, std::uint64_t> claimed;  // offset -> bytes
-  const auto claim = [&](std::uint64_t offset, std::uint64_t bytes) {
-    const auto known = claimed.find(offset);
-    if (known != claimed.end()) return known->second == bytes;
-    if (!arena_->claim(offset - image_.header().heapOffset, bytes)) return false;
-    claimed.emplace(offset, bytes);
-    return true;
+// Keeps what the root reaches, and superseded files, whose descriptors may be open; frees the rest, once nothing can fail any more.
+bool Nodes::adopt(std::string& error) {
+  const auto reached = this->reached();
+  struct Claim {
+    std::uint64_t bytes = 0;
+    NodeKind kind;
+    std::uint64_t node;
   };
-  for (std::size_t slot = 1; slot < nodes.size(); slot++) {
+  std::unordered_map<std::uint64_t, Claim> claims;  // by offset
+  std::vector<NodeRecord*> garbage;
+  const auto nodes = image_.nodes();
+  for (std::size_t slot = rootNode; slot < nodes.size(); slot++) {
     NodeRecord& node = nodes[slot];
     const std::uint64_t id = node.id;
-    if (id == 0) {
-      // Most of the table was never used: its pages are not touched needlessly, so the slots are not listed either.
-      continue;
-    }
-    const bool superseded = kindOf(node) == NodeKind::file && (node.flags & nodeSuperseded) != 0;
-    const bool hasValue = kindOf(node) != NodeKind::file || node.content != 0;
-    if ((!reached.contains(id) && !superseded) || !hasValue) {
-      node.id = 0;
-      node.content = 0;
-      continue;
-    }
     const std::uint64_t content = node.content;
-    bool fits = true;
-    if (kindOf(node) == NodeKind::file) {
-      fits = claim(content, node.skip + node.size);
-      valueUsers_[content].push_back(id);
-      if (superseded) superseded_.push_back(id);
-    } else if (content != 0) {
-      fits = claim(content, kindOf(node) == NodeKind::link ? node.size : image_.block(node)->bytes);
-      blockUsers_[content]++;
+    const bool isFile = kindOf(node) == NodeKind::file;
+    if (id == 0) {
+      if (slot >= firstFreeSlot) freeSlots_.push_back(static_cast<std::uint32_t>(slot));
+      continue;
     }
-    if (!fits) {
-      error = "the image is damaged: the content of node " + std::to_string(id) + " overlaps another's";
-      return false;
+    const bool superseded = isFile && (node.flags & nodeSuperseded) != 0;
+    const bool ended = id != rootNode && ((node.flags & nodeGone) != 0 || (isFile && content == 0));
+    if ((!reached.contains(id) && !superseded) || ended) {
+      garbage.push_back(&node);
+      continue;
     }
-    nextSlot_ = std::max(nextSlot_, slot + 1);
     used_++;
+    if (superseded) superseded_.push_back(id);
+    if (content == 0) continue;
+    const std::uint64_t bytes = isFile                               ? std::max<std::uint64_t>(node.skip + node.size, 1)
+                                : kindOf(node) == NodeKind::link     ? node.size
+                                                                     : image_.block(node)->bytes;
+    // Of a value, every node shows as much as it likes; a block or a text is one node's own.
+    const auto [claim, isFirst] = claims.try_emplace(content, Claim{bytes, kindOf(node), id});
+    if (!isFirst && (!isFile || claim->second.kind != NodeKind::file)) return overlaps(id, error);
+    claim->second.bytes = std::max(claim->second.bytes, bytes);
+    if (!isFile) {
+      blockUsers_[content]++;
+      continue;
+    }
+    valueUsers_[content].push_back(id);
+    if ((node.flags & nodeMappable) != 0) mappableValues_.insert(content);
   }
-  for (std::size_t slot = firstFreeSlot; slot < nextSlot_; slot++) {
-    if (nodes[slot].id == 0) freeSlots_.push_back(static_cast<std::uint32_t>(slot));
+  for (const auto& [offset, claim] : claims) {
+    if (!arena_->claim(offset - image_.header().heapOffset, claim.bytes)) return overlaps(claim.node, error);
+  }
+
+  for (NodeRecord* const node : garbage) {
+    freeSlots_.push_back(static_cast<std::uint32_t>(node->id & slotMask));
+    node->id = 0;
+    node->content = 0;
   }
   const auto polls = image_.polls();
   for (std::size_t i = 0; i < polls.size(); i++) {
-    if (polls[i].kernelHandle != 0) waiters_.emplace(polls[i].kernelHandle, i);
+    if (polls[i].kernelHandle != 0 && !waiters_.emplace(polls[i].kernelHandle, i).second) polls[i].kernelHandle = 0;
   }
   return true;
 }
@@ -106,54 +127,67 @@ std::optional<std::uint64_t> Nodes::reserve() {
   if (!freeSlots_.empty()) {
     slot = freeSlots_.back();
     freeSlots_.pop_back();
-  } else if (nextSlot_ < header.nodeCapacity) {
-    slot = nextSlot_++;
+  } else if (header.slotsUsed < header.nodeCapacity) {
+    slot = header.slotsUsed++;
   } else {
     return std::nullopt;
   }
-  return (header.nextSerial++ << slotBits) | slot;
+  const std::uint64_t id = (header.nextSerial++ << slotBits) | slot;
+  reserved_.insert(id);
+  return id;
 }
 
 void Nodes::giveBack(std::uint64_t id) {
-  if (image_.find(id) == nullptr) freeSlots_.push_back(static_cast<std::uint32_t>(id & slotMask));
+  if (reserved_.erase(id) != 0) freeSlots_.push_back(static_cast<std::uint32_t>(id & slotMask));
 }
 
-bool Nodes::check(const Step& step, std::string& error) const {
-  std::unordered_map<std::uint64_t, NodeKind> made;
+bool Nodes::checkMade(const Step& step, std::string& error) const {
+  std::unordered_set<std::uint64_t> ids;
   for (const NewNode& node : step.made) {
-    const std::uint64_t slot = node.id & slotMask;
-    const bool isFresh = slot >= firstFreeSlot && slot < nextSlot_ && image_.nodes()[slot].id == 0 &&
-                         node.id >> slotBits < image_.header().nextSerial;
-    if (!isFresh || !made.emplace(node.id, node.kind).second) {
+    if (!reserved_.contains(node.id) || !ids.insert(node.id).second) {
       error = "a new node has no id of its own";
       return false;
     }
-    const bool hasRoom = node.kind != NodeKind::file || arena_->bytesOf(node.piece).size() >= node.skip + node.size;
-    const bool hasText = node.kind != NodeKind::link || (!node.text.empty() && node.text.size() < 4096);
-    if ((node.mode & ~07777U) != 0 || !hasRoom || !hasText) {
+    const std::size_t room = node.kind == NodeKind::file ? arena_->bytesOf(node.piece).size() : 0;
+    const bool fits = node.kind != NodeKind::file || (node.skip <= maxSkipBytes && node.skip <= room && node.size <= room - node.skip);
+    const bool hasText = node.kind != NodeKind::link || (!node.text.empty() && node.text.size() <= maxLinkBytes);
+    const bool hasValue = node.kind != NodeKind::file || room != 0;
+    if ((node.mode & ~07777U) != 0 || !fits || !hasText || !hasValue) {
       error = "a new node has no content";
       return false;
     }
   }
+  return true;
+}
+
+bool Nodes::check(const Step& step, std::string& error) const {
+  if (!checkMade(step, error)) return false;
+  std::unordered_map<std::uint64_t, NodeKind> made;
+  for (const NewNode& node : step.made) made.emplace(node.id, node.kind);
   const auto isDirectory = [&](std::uint64_t id) {
     if (const auto known = made.find(id); known != made.end()) return known->second == NodeKind::directory;
     const NodeRecord* const node = image_.find(id);
     return node != nullptr && kindOf(*node) == NodeKind::directory;
   };
-  std::size_t stores = step.removed.size() + 2 * step.superseded.size();
+  std::unordered_set<std::uint64_t> directories;
   for (const Filling& filling : step.filled) {
-    stores += 2;
-    if (!isDirectory(filling.directory)) {
-      error = "what is to be filled is no directory";
+    if (!isDirectory(filling.directory) || !directories.insert(filling.directory).second) {
+      error = "what is to be filled is no directory, or is filled twice";
       return false;
     }
+    std::unordered_set<std::string_view> names;
     for (const auto& [name, id] : filling.entries) {
       if (!isName(name) || (!made.contains(id) && image_.find(id) == nullptr)) {
         error = "a directory entry has no name or no node";
         return false;
       }
+      if (!names.insert(name).second) {
+        error = "a directory entry has another one's name";
+        return false;
+      }
     }
   }
+  const std::size_t stores = storesOf(step);
   if (stores > journalCapacity) {
     error = "the step changes " + std::to_string(stores) + " places, at most " + std::to_string(journalCapacity) + " are possible";
     return false;
@@ -190,7 +224,7 @@ std::optional<Nodes::Built> Nodes::build(const Filling& filling) {
 
   const auto piece = arena_->alloc(bytes);
   if (!piece) return std::nullopt;
-  auto* const block = new (piece->bytes.data()) DirectoryBlock{bytes, static_cast<std::uint32_t>(sorted.size()), 2};
+  auto* const block = new (piece->bytes.data()) DirectoryBlock{bytes, 2, static_cast<std::uint32_t>(sorted.size()), 0};
   DirectoryEntry* entry = Image::firstEntry(block);
   for (const auto& [cookie, name, id] : sorted) {
     entry->node = id;
@@ -219,13 +253,20 @@ void Nodes::make(const NewNode& node, std::uint64_t textOffset) {
       node.kind == NodeKind::file ? image_.header().heapOffset + node.piece.offset : textOffset;
   record.content = content;
   record.id.store(node.id, std::memory_order_release);
+  reserved_.erase(node.id);
   if (node.kind == NodeKind::file) valueUsers_[content].push_back(node.id);
+  if (node.kind == NodeKind::file && node.mappable) mappableValues_.insert(content);
   if (node.kind == NodeKind::link) blockUsers_[content] = 1;
   used_++;
 }
 
 void Nodes::store(const Word& word, std::uint64_t value) {
   image_.journal()[journalled_++] = {image_.offsetOf(word), value};
+}
+
+void Nodes::carryOut() {
+  image_.header().journalLength.store(std::exchange(journalled_, 0), std::memory_order_release);
+  image_.replay();
 }
 
 bool Nodes::commit(const Step& step, Told& told, std::string& error) {
@@ -264,55 +305,87 @@ bool Nodes::commit(const Step& step, Told& told, std::string& error) {
     blocks.push_back(built->offset);
   }
 
-  // What is to be cut off is cut off first: should this process be killed now, it must not come back.
+  // What is to be cut off must not come back, whenever this process is killed: where one journal holds not all, it goes first.
+  const bool goesFirst = step.gone.size() > journalCapacity - storesOf(step);
   for (const std::uint64_t id : step.gone) {
-    if (const NodeRecord* const node = image_.find(id); node != nullptr && kindOf(*node) == NodeKind::file) free(id, told);
+    if (NodeRecord* const node = image_.find(id); goesFirst && node != nullptr && id != rootNode) node->flags |= nodeGone;
   }
-
   // The change itself, aside in the journal, then in one go.
-  journalled_ = 0;
   std::vector<std::uint64_t> before;
+  std::unordered_map<std::uint64_t, std::uint64_t> newBlocks;
   for (std::size_t i = 0; i < step.filled.size(); i++) {
-    const Filling& filling = step.filled[i];
-    NodeRecord& directory = *image_.find(filling.directory);
+    const std::uint64_t id = step.filled[i].directory;
+    NodeRecord& directory = *image_.find(id);
     tellNames(directory, told);
-    told.directories.push_back(filling.directory);
+    told.directories.push_back(id);
     if (blocks[i] != 0) blockUsers_[blocks[i]]++;
+    newBlocks.emplace(id, blocks[i]);
     before.push_back(directory.content);
     store(directory.content, blocks[i]);
     store(directory.modifiedMs, step.changedMs);
   }
+  remove(step, newBlocks, told);
+  supersede(step, told);
+  for (const std::uint64_t id : step.gone) {
+    if (const NodeRecord* const node = image_.find(id); !goesFirst && node != nullptr && id != rootNode)
+      store(node->flags, node->flags | nodeGone);
+  }
+  carryOut();
+
+  for (const std::uint64_t block : before) unshare(block);
+  for (const std::uint64_t id : step.gone) free(id, told);
+  // Wiped before they were replaced: nobody can read on.
+  for (const std::uint64_t id : step.superseded) {
+    if (const NodeRecord* const node = image_.find(id); node != nullptr && kindOf(*node) == NodeKind::file && node->content == 0)
+      free(id, told);
+  }
+  keepChangedNames(told);
+  return true;
+}
+
+// From the entries that a directory has after this step. A block's links and its directory's time are stored once.
+void Nodes::remove(const Step& step, const std::unordered_map<std::uint64_t, std::uint64_t>& blocks, Told& told) {
+  struct Change {
+    DirectoryBlock* block;
+    std::uint64_t lostLinks = 0;
+  };
+  std::unordered_map<std::uint64_t, Change> changes;  // by directory
+  std::unordered_set<const DirectoryEntry*> removed;
   for (const auto& [parent, name] : step.removed) {
     const NodeRecord* const directory = image_.find(parent);
-    DirectoryBlock* const block = directory == nullptr ? nullptr : image_.block(*directory);
-    if (block == nullptr) continue;
+    if (directory == nullptr || kindOf(*directory) != NodeKind::directory) continue;
+    const auto filled = blocks.find(parent);
+    const std::uint64_t offset = filled != blocks.end() ? filled->second : directory->content.load();
+    if (offset == 0) continue;
+    auto* const block = reinterpret_cast<DirectoryBlock*>(image_.bytes().data() + offset);
     DirectoryEntry* entry = Image::firstEntry(block);
     for (std::uint32_t i = 0; i < block->count; i++, entry = Image::nextEntry(entry)) {
       if (entry->node == 0 || std::string_view(entry->name(), entry->nameBytes) != name) continue;
+      if (!removed.insert(entry).second) break;
+      const NodeRecord* const node = image_.find(entry->node);
+      Change& change = changes.try_emplace(parent, Change{block}).first->second;
+      if (node != nullptr && kindOf(*node) == NodeKind::directory) change.lostLinks++;
       told.names.push_back({parent, entry->node, name});
-      told.directories.push_back(parent);
       store(entry->node, 0);
+      break;
     }
   }
+  for (const auto& [parent, change] : changes) {
+    told.directories.push_back(parent);
+    store(change.block->links, change.block->links - change.lostLinks);
+    store(image_.find(parent)->modifiedMs, step.changedMs);
+  }
+}
+
+void Nodes::supersede(const Step& step, Told& told) {
   for (const std::uint64_t id : step.superseded) {
     NodeRecord* const node = image_.find(id);
-    if (node == nullptr || kindOf(*node) != NodeKind::file) continue;
-    if (node->content == 0) {  // wiped before it was replaced: nobody can read on
-      free(id, told);
-      continue;
-    }
+    if (node == nullptr || kindOf(*node) != NodeKind::file || node->content == 0) continue;
     store(node->readableUntilMs, step.readableUntilMs);
     store(node->flags, node->flags | nodeSuperseded);
     superseded_.push_back(id);
     wakeWaiters(id, told);
   }
-  image_.header().journalLength.store(journalled_, std::memory_order_release);
-  image_.replay();
-
-  for (const std::uint64_t block : before) unshare(block);
-  for (const std::uint64_t id : step.gone) free(id, told);
-  keepChangedNames(told);
-  return true;
 }
 
 // Only the names that show something else now.
@@ -333,17 +406,23 @@ void Nodes::keepChangedNames(Told& told) const {
 }
 
 void Nodes::forget(Arena::PieceId piece, Told& told) {
-  const auto users = valueUsers_.find(image_.header().heapOffset + piece.offset);
+  const std::uint64_t offset = image_.header().heapOffset + piece.offset;
+  told.wasMapped = mappableValues_.erase(offset) != 0;
+  const auto users = valueUsers_.find(offset);
   if (users == valueUsers_.end()) return;
   const std::vector<std::uint64_t> ids = std::move(users->second);
   valueUsers_.erase(users);
   for (const std::uint64_t id : ids) {
-    NodeRecord& node = *image_.find(id);
+    const NodeRecord& node = *image_.find(id);
     if ((node.flags & nodeMappable) != 0) told.mapped.push_back({id, node.size});
     wakeWaiters(id, told);
-    node.content.store(0, std::memory_order_release);
-    // One that is shown stays until it is replaced or taken away: its name is there, its value is not.
-    if ((node.flags & nodeSuperseded) != 0) free(id, told);
+    if (journalled_ == journalCapacity) carryOut();
+    store(node.content, 0);
+  }
+  carryOut();
+  // One that is shown stays until it is replaced or taken away: its name is there, its value is not.
+  for (const std::uint64_t id : ids) {
+    if ((image_.find(id)->flags & nodeSuperseded) != 0) free(id, told);
   }
 }
 

@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -60,6 +61,7 @@ struct Told {
   std::vector<std::uint64_t> directories;  // whose attributes changed
   std::vector<std::uint64_t> waiters;      // kernel handles of poll(2) to wake
   std::vector<Mapped> mapped;              // pages of these may be in the page cache, and must go
+  bool wasMapped = false;                  // pages of the value may have been there under any node, also one that went before
 };
 
 class Nodes {
@@ -70,6 +72,7 @@ class Nodes {
 
   // A fresh id, or nothing when all slots are taken. Not shown before a step has made it.
   std::optional<std::uint64_t> reserve();
+  // Nothing for an id that is not reserved (any more).
   void giveBack(std::uint64_t id);
 
   // Carries out all of a step or, when memory is lacking or the step makes no sense, nothing of it, and says why. A step that
@@ -92,14 +95,20 @@ class Nodes {
   explicit Nodes(Image image, Arena& arena) : image_(image), arena_(&arena) {}
 
   bool adopt(std::string& error);
+  std::unordered_set<std::uint64_t> reached() const;
   bool check(const Step& step, std::string& error) const;
+  bool checkMade(const Step& step, std::string& error) const;
   struct Built {
     std::uint64_t offset;  // in the image; 0: empty
     Arena::PieceId piece;
   };
   std::optional<Built> build(const Filling& filling);
   void make(const NewNode& node, std::uint64_t textOffset);
+  void remove(const Step& step, const std::unordered_map<std::uint64_t, std::uint64_t>& blocks, Told& told);
+  void supersede(const Step& step, Told& told);
+  // Into the journal; carried out together with all since the last carryOut().
   void store(const Word& word, std::uint64_t value);
+  void carryOut();
   void free(std::uint64_t id, Told& told);
   void unshare(std::uint64_t block);
   void tellNames(const NodeRecord& directory, Told& told) const;
@@ -109,11 +118,12 @@ class Nodes {
   Image image_;
   Arena* arena_;
   std::vector<std::uint32_t> freeSlots_;
-  std::size_t nextSlot_ = firstFreeSlot;
+  std::unordered_set<std::uint64_t> reserved_;  // ids that no step has made yet
   std::size_t used_ = 0;
   std::size_t journalled_ = 0;
   std::unordered_map<std::uint64_t, std::uint32_t> blockUsers_;              // block or text offset -> nodes that show it
   std::unordered_map<std::uint64_t, std::vector<std::uint64_t>> valueUsers_;  // value offset -> nodes
+  std::unordered_set<std::uint64_t> mappableValues_;  // offsets of values that a mappable node shows or has shown
   std::vector<std::uint64_t> superseded_;
   std::unordered_map<std::uint64_t, std::size_t> waiters_;  // kernel handle -> place in the table
 };

@@ -15,7 +15,6 @@ namespace {
 
 // Names wait only while a reader holds a directory's lock; there is no harm in not telling inotify of one.
 constexpr std::size_t maxWaitingNames = 65'536;
-constexpr std::chrono::milliseconds scrubMs{5'000};
 constexpr std::size_t storeBytes = 64 * 1024;
 
 class Message {
@@ -50,7 +49,13 @@ class Message {
 
 }  // namespace
 
-Notifier::Notifier(Channel& channel, bool canEpoch) : channel_(channel), canEpoch_(canEpoch), thread_([this] { run(); }) {}
+std::unique_ptr<Notifier> Notifier::start(Channel& channel, bool canEpoch, std::uint64_t scrubMs, std::string& error) {
+  std::unique_ptr<Notifier> notifier(new Notifier(channel, canEpoch, scrubMs));
+  auto thread = Thread::start([raw = notifier.get()] { raw->run(); }, error);
+  if (!thread) return nullptr;
+  notifier->thread_.emplace(std::move(*thread));
+  return notifier;
+}
 
 Notifier::~Notifier() {
   {
@@ -58,7 +63,7 @@ Notifier::~Notifier() {
     stopping_ = true;
   }
   wake_.notify_all();
-  thread_.join();
+  thread_.reset();
 }
 
 bool Notifier::tell(const Told& told) {
@@ -78,12 +83,12 @@ bool Notifier::tell(const Told& told) {
   }
   for (const Told::Mapped& mapped : told.mapped) {
     // In front: a wipe waits for it.
-    jobs_.push_front(Scrub{mapped, ++lastTicket_});
+    jobs_.push_front(Scrub{mapped});
     facts_.pendingScrubs++;
   }
   wake_.notify_one();
-  if (told.mapped.empty()) return true;
-  const bool isDone = done_.wait_for(guard, scrubMs, [this] { return facts_.pendingScrubs == 0; });
+  if (told.mapped.empty() && !told.wasMapped) return true;
+  const bool isDone = done_.wait_for(guard, std::chrono::milliseconds(scrubMs_), [this] { return facts_.pendingScrubs == 0; });
   if (!isDone) facts_.lateScrubs++;
   return isDone;
 }
@@ -97,7 +102,7 @@ void Notifier::run() {
   std::unique_lock guard(lock_);
   for (;;) {
     wake_.wait(guard, [this] { return stopping_ || !jobs_.empty(); });
-    if (stopping_) return;
+    if (isDone()) return;
     const Job job = std::move(jobs_.front());
     jobs_.pop_front();
     guard.unlock();
@@ -109,6 +114,9 @@ void Notifier::run() {
     }
   }
 }
+
+// What is left are names: inotify is not told of the end.
+bool Notifier::isDone() const { return stopping_ && (jobs_.empty() || std::holds_alternative<Gone>(jobs_.front())); }
 
 void Notifier::say(const Job& job) {
   if (const auto* const gone = std::get_if<Gone>(&job)) sayGone(gone->name);

@@ -6,13 +6,15 @@
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
+#include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
-#include <thread>
 #include <variant>
 
 #include "channel.h"
 #include "nodes.h"
+#include "thread.h"
 
 namespace inro {
 
@@ -24,13 +26,16 @@ class Notifier {
     std::uint64_t lateScrubs = 0;  // not done within the time that a wipe waits for them
   };
 
-  Notifier(Channel& channel, bool canEpoch);
+  // `scrubMs`: how long tell() waits for the kernel to let go of mapped pages. Nothing when the thread cannot be had; then `error`
+  // says so.
+  static std::unique_ptr<Notifier> start(Channel& channel, bool canEpoch, std::uint64_t scrubMs, std::string& error);
   Notifier(const Notifier&) = delete;
   Notifier& operator=(const Notifier&) = delete;
-  // Waits for what is being said now; drops the rest.
+  // Waits for what is being said now and for the scrubs behind it; drops names. What it waits for may need an answer to a reader,
+  // so the threads that answer end after it.
   ~Notifier();
 
-  // Returns when the kernel has no page of what was mapped any more: true; or after `scrubMs`, while it is still being tried: false.
+  // True when the kernel has no page of what was mapped any more, now or before; false after `scrubMs`, while that is still tried.
   bool tell(const Told& told);
   Facts facts();
 
@@ -40,11 +45,13 @@ class Notifier {
   };
   struct Scrub {
     Told::Mapped mapped;
-    std::uint64_t ticket;
   };
   using Job = std::variant<Gone, Scrub>;
 
+  Notifier(Channel& channel, bool canEpoch, std::uint64_t scrubMs) : channel_(channel), canEpoch_(canEpoch), scrubMs_(scrubMs) {}
+
   void run();
+  bool isDone() const;
   void say(const Job& job);
   void sayGone(const Told::Name& name);
   void sayScrub(const Told::Mapped& mapped);
@@ -52,15 +59,14 @@ class Notifier {
 
   Channel& channel_;
   const bool canEpoch_;
+  const std::uint64_t scrubMs_;
   std::mutex lock_;
   std::condition_variable wake_;
   std::condition_variable done_;
-  std::deque<Job> jobs_;
-  std::uint64_t lastTicket_ = 0;
-  std::uint64_t doneTicket_ = 0;
+  std::deque<Job> jobs_;  // scrubs first
   Facts facts_;
   bool stopping_ = false;
-  std::thread thread_;
+  std::optional<Thread> thread_;
 };
 
 }  // namespace inro

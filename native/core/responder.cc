@@ -45,7 +45,7 @@ struct Responder::Request {
   std::optional<std::string_view> name() const {
     const std::string_view text(reinterpret_cast<const char*>(body.data()), body.size());
     const auto end = text.find('\0');
-    if (end == 0 || end == text.npos || end > maxNameBytes) return std::nullopt;
+    if (end == 0 || end == text.npos) return std::nullopt;
     return text.substr(0, end);
   }
 };
@@ -191,7 +191,7 @@ fuse::Attr Responder::attributes(const NodeRecord& node) const {
   attr.nlink = 1;
   if (S_ISDIR(node.mode)) {
     const DirectoryBlock* const block = core_.nodes().image().block(node);
-    attr.nlink = block == nullptr ? 2 : block->links;
+    attr.nlink = block == nullptr ? 2 : static_cast<std::uint32_t>(block->links);
   }
   attr.uid = node.uid;
   attr.gid = node.gid;
@@ -206,6 +206,7 @@ void Responder::lookup(const Request& request, Reply& reply) {
   if (directory == nullptr) return reply.fail(ESTALE);
   if (!name) return reply.fail(EINVAL);
   if (!S_ISDIR(directory->mode)) return reply.fail(ENOTDIR);
+  if (name->size() > maxNameBytes) return reply.fail(ENAMETOOLONG);  // the kernel lets 1,024 bytes and more through
   DirectoryBlock* const block = image.block(*directory);
   if (block == nullptr) return reply.fail(ENOENT);
   DirectoryEntry* entry = Image::firstEntry(block);
@@ -331,7 +332,7 @@ void Responder::readdir(const Request& request, Reply& reply) {
 // POLLIN always; POLLPRI once a newer version is there; POLLERR when nothing can be read any more.
 void Responder::poll(const Request& request, Reply& reply) {
   const auto in = request.as<fuse::PollIn>();
-  if (!in) return reply.fail(EINVAL);
+  if (!in || in->kh == 0) return reply.fail(EINVAL);  // the kernel counts its handles from 1; 0 is nobody's
   const NodeRecord* const node = core_.nodes().image().find(request.header.nodeid);
   fuse::PollOut out{};
   out.revents = POLLIN | POLLRDNORM;

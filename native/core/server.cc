@@ -1,7 +1,5 @@
 #include "server.h"
 
-#include <pthread.h>
-#include <signal.h>
 #include <string.h>
 
 #include <algorithm>
@@ -9,49 +7,31 @@
 #include <chrono>
 #include <shared_mutex>
 #include <system_error>
+#include <thread>
 
 #include "registers.h"
 
 namespace inro {
 namespace {
 
-// Interrupts a worker that waits in read(2). Node uses none of the realtime signals.
-int wakeSignal() { return SIGRTMIN + 7; }
-
 constexpr std::chrono::milliseconds wakeAgain{1};
 constexpr std::chrono::milliseconds errorPause{10};
 constexpr int maxErrorsInARow = 100;
 
-void ignoreWakeSignal() {
-  struct sigaction action {};
-  action.sa_handler = [](int) {};  // not SIG_IGN, which would interrupt nothing; no SA_RESTART, which would hide it
-  sigaction(wakeSignal(), &action, nullptr);
-}
-
-// Signals for the process are JavaScript's business: none is to be handled on one of these threads.
-void blockOtherSignals() {
-  sigset_t all;
-  sigfillset(&all);
-  sigdelset(&all, wakeSignal());
-  pthread_sigmask(SIG_SETMASK, &all, nullptr);
-}
-
 }  // namespace
 
-Server::Server(Core& core, std::unique_ptr<Channel> channel, std::uint32_t newestMinor)
-    : core_(core), channel_(std::move(channel)), responder_(core, newestMinor) {}
+Server::Server(Core& core, std::unique_ptr<Channel> channel, std::uint32_t newestMinor, std::uint64_t scrubMs)
+    : core_(core), channel_(std::move(channel)), responder_(core, newestMinor), scrubMs_(scrubMs) {}
 
 std::unique_ptr<Server> Server::start(Core& core, std::unique_ptr<Channel> channel, std::size_t workers,
-                                      std::uint32_t newestMinor, std::string& error) {
-  std::unique_ptr<Server> server(new Server(core, std::move(channel), newestMinor));
-  ignoreWakeSignal();
+                                      std::uint32_t newestMinor, std::string& error, std::uint64_t scrubMs) {
+  std::unique_ptr<Server> server(new Server(core, std::move(channel), newestMinor, scrubMs));
   for (std::size_t i = 0; i < workers; i++) {
     // Not memfd_secret: the kernel cannot take a reply from there (writev: EFAULT).
     auto buffer = LockedMapping::map(requestBytes + replyBytes, false, error);
     if (!buffer) return nullptr;
     server->buffers_.push_back(std::move(*buffer));
   }
-  server->running_ = workers;
   core.onTold([raw = server.get()](const Told& told) {
     Notifier* notifier;
     {
@@ -60,22 +40,36 @@ std::unique_ptr<Server> Server::start(Core& core, std::unique_ptr<Channel> chann
     }
     return notifier == nullptr || notifier->tell(told);
   });
-  for (LockedMapping& buffer : server->buffers_)
-    server->workers_.emplace_back([raw = server.get(), &buffer] { raw->work(buffer); });
+  for (LockedMapping& buffer : server->buffers_) {
+    server->running_++;
+    auto worker = Thread::start([raw = server.get(), &buffer] { raw->work(buffer); }, error);
+    if (!worker) {
+      server->running_--;
+      return nullptr;
+    }
+    server->workers_.push_back(std::move(*worker));
+  }
   if (server->responder_.negotiated().minor != 0) server->ready();  // adopted: there is no second INIT
   return server;
 }
 
 Server::~Server() {
   core_.onTold(nullptr);
+  // While the workers still answer: what it is saying may wait for a reader that waits for one of them.
+  std::unique_ptr<Notifier> notifier;
+  {
+    const std::scoped_lock guard(lock_);
+    closing_ = true;
+    notifier = std::move(notifier_);
+  }
+  notifier.reset();
   stopping_ = true;
   // A signal may come just before a worker waits, so again until all have seen `stopping_`.
   while (running_ > 0) {
-    for (std::thread& worker : workers_) pthread_kill(worker.native_handle(), wakeSignal());
+    for (Thread& worker : workers_) worker.interrupt();
     std::this_thread::sleep_for(wakeAgain);
   }
-  for (std::thread& worker : workers_) worker.join();
-  notifier_.reset();
+  workers_.clear();
 }
 
 bool Server::waitReady(std::uint64_t ms, std::string& error) {
@@ -102,11 +96,15 @@ Server::Facts Server::facts() {
 }
 
 void Server::ready() {
-  const std::scoped_lock guard(lock_);
-  if (ready_) return;
-  notifier_ = std::make_unique<Notifier>(*channel_, responder_.negotiated().minor >= fuse::epochMinor);
-  ready_ = true;
-  changed_.notify_all();
+  std::string error;
+  {
+    const std::scoped_lock guard(lock_);
+    if (ready_ || closing_) return;
+    notifier_ = Notifier::start(*channel_, responder_.negotiated().minor >= fuse::epochMinor, scrubMs_, error);
+    ready_ = notifier_ != nullptr;
+    changed_.notify_all();
+  }
+  if (!error.empty()) end(error);
 }
 
 void Server::end(const std::string& why) {
@@ -127,7 +125,6 @@ void Server::reply(std::span<const std::byte> request, std::span<const std::byte
 }
 
 void Server::work(LockedMapping& buffer) {
-  blockOtherSignals();
   const std::span<std::byte> in = buffer.bytes().first(requestBytes);
   const std::span<std::byte> out = buffer.bytes().subspan(requestBytes, replyBytes);
   int errorsInARow = 0;
@@ -164,7 +161,12 @@ void Server::work(LockedMapping& buffer) {
     if (!ready_ && responder_.negotiated().minor != 0) ready();
     if (!ready_ && !responder_.refusal().empty()) end(responder_.refusal());
   }
-  running_--;
+  workerEnds();
+}
+
+// Readers must not wait for answers that nobody gives any more.
+void Server::workerEnds() {
+  if (running_.fetch_sub(1) == 1 && !stopping_) channel_->end();
 }
 
 }  // namespace inro

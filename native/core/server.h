@@ -8,7 +8,6 @@
 #include <mutex>
 #include <optional>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "channel.h"
@@ -16,6 +15,7 @@
 #include "locked_mapping.h"
 #include "notifier.h"
 #include "responder.h"
+#include "thread.h"
 
 namespace inro {
 
@@ -31,12 +31,15 @@ class Server {
     std::string ended;       // why it does not; empty while it does, and after a plain unmount
   };
 
-  // Starts to answer at once. Nothing when a buffer or thread cannot be had; then `error` says so.
+  static constexpr std::uint64_t defaultScrubMs = 5'000;
+  // Starts to answer at once. Nothing when a buffer or thread cannot be had; then `error` says so. `newestMinor` and `scrubMs` (how
+  // long a wipe waits for the kernel to let go of mapped pages) are other than the usual ones only in tests.
   static std::unique_ptr<Server> start(Core& core, std::unique_ptr<Channel> channel, std::size_t workers,
-                                       std::uint32_t newestMinor, std::string& error);
+                                       std::uint32_t newestMinor, std::string& error,
+                                       std::uint64_t scrubMs = defaultScrubMs);
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
-  // Ends the threads, then closes the channel.
+  // Ends the threads, then closes the channel. May wait until the kernel has let go of mapped pages.
   ~Server();
 
   // Waits for the kernel's INIT. False when it was refused, the channel ended, or time ran out; then `error` says so.
@@ -44,20 +47,23 @@ class Server {
   Facts facts();
 
  private:
-  Server(Core& core, std::unique_ptr<Channel> channel, std::uint32_t newestMinor);
+  Server(Core& core, std::unique_ptr<Channel> channel, std::uint32_t newestMinor, std::uint64_t scrubMs);
 
   void work(LockedMapping& buffer);
   void reply(std::span<const std::byte> request, std::span<const std::byte> reply);
+  void workerEnds();
   void ready();
   void end(const std::string& why);
 
   Core& core_;
   std::unique_ptr<Channel> channel_;
   Responder responder_;
+  const std::uint64_t scrubMs_;
   std::mutex lock_;
   std::condition_variable changed_;
   std::unique_ptr<Notifier> notifier_;
   bool ended_ = false;
+  bool closing_ = false;
   std::string why_;
   std::atomic<bool> ready_{false};
   std::atomic<bool> stopping_{false};
@@ -65,7 +71,7 @@ class Server {
   std::atomic<std::uint64_t> requests_{0};
   std::atomic<std::uint64_t> malformed_{0};
   std::vector<LockedMapping> buffers_;
-  std::vector<std::thread> workers_;
+  std::vector<Thread> workers_;
 };
 
 }  // namespace inro

@@ -1,6 +1,7 @@
 // The smallest test harness that names what failed. Each program is one test file: run() calls it, main returns 1 on a failure.
 #pragma once
 
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
@@ -9,14 +10,14 @@
 namespace inro::test {
 
 inline int failures = 0;
+constexpr int maxShown = 40;  // a loop that fails says it often enough
 
 #define CHECK(condition) ::inro::test::check((condition), #condition, __FILE__, __LINE__)
 #define CHECK_IS(actual, expected) ::inro::test::checkIs((actual), (expected), #actual, __FILE__, __LINE__)
 
 inline bool check(bool holds, const char* words, const char* file, int line) {
   if (holds) return true;
-  std::fprintf(stderr, "%s:%d: not so: %s\n", file, line, words);
-  failures++;
+  if (failures++ < maxShown) std::fprintf(stderr, "%s:%d: not so: %s\n", file, line, words);
   return false;
 }
 
@@ -30,15 +31,18 @@ std::string shown(const T& number) {
 template <typename A, typename B>
 bool checkIs(const A& actual, const B& expected, const char* words, const char* file, int line) {
   if (actual == expected) return true;
-  std::fprintf(stderr, "%s:%d: %s is %s, not %s\n", file, line, words, shown(actual).c_str(), shown(expected).c_str());
-  failures++;
+  if (failures++ < maxShown)
+    std::fprintf(stderr, "%s:%d: %s is %s, not %s\n", file, line, words, shown(actual).c_str(), shown(expected).c_str());
   return false;
 }
 
 inline void run(const char* title, const std::function<void()>& test) {
   const int before = failures;
+  const auto began = std::chrono::steady_clock::now();
   test();
-  std::printf("%s %s\n", failures == before ? "ok" : "not ok", title);
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - began;
+  std::printf("%s %s (%.1f s)\n", failures == before ? "ok" : "not ok", title, seconds.count());
+  std::fflush(stdout);
 }
 
 inline int result() { return failures == 0 ? 0 : 1; }

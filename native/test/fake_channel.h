@@ -1,13 +1,17 @@
 // /dev/fuse as a script: requests are queued, replies and notifications are kept, and either side fails as told.
 #pragma once
 
+#include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <condition_variable>
 #include <cstring>
 #include <deque>
 #include <functional>
 #include <mutex>
 #include <string>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "channel.h"
@@ -23,7 +27,10 @@ struct FakeDevice {
   std::deque<int> receiveErrors;  // each is returned once, before any request
   std::vector<std::string> sent;
   std::function<int(std::string_view)> onSend;  // an errno to fail with; 0 takes it
+  bool breaksOne = false;  // the first thread that asks gets EIO from then on
+  std::thread::id broken;
   bool closed = false;
+  std::atomic<bool> ended = false;  // by the server
 
   void ask(std::string request) {
     const std::scoped_lock guard(lock);
@@ -33,6 +40,11 @@ struct FakeDevice {
   void failReceive(int error, int times = 1) {
     const std::scoped_lock guard(lock);
     receiveErrors.insert(receiveErrors.end(), static_cast<std::size_t>(times), error);
+    changed.notify_all();
+  }
+  void breakOne() {
+    const std::scoped_lock guard(lock);
+    breaksOne = true;
     changed.notify_all();
   }
   void close() {
@@ -89,6 +101,8 @@ class FakeChannel final : public Channel {
     device_.changed.wait_for(guard, std::chrono::milliseconds(2), [&] {
       return device_.closed || !device_.receiveErrors.empty() || !device_.requests.empty();
     });
+    if (std::exchange(device_.breaksOne, false)) device_.broken = std::this_thread::get_id();
+    if (device_.broken == std::this_thread::get_id()) return -EIO;
     if (!device_.receiveErrors.empty()) {
       const int error = device_.receiveErrors.front();
       device_.receiveErrors.pop_front();
@@ -115,6 +129,11 @@ class FakeChannel final : public Channel {
     if (error == 0) device_.sent.push_back(text);
     device_.changed.notify_all();
     return error;
+  }
+
+  void end() override {
+    device_.ended = true;
+    device_.close();
   }
 
  private:

@@ -1,94 +1,131 @@
-// libFuzzer: a good image with any bytes over it, given to a successor, which refuses it or serves it without touching anything
-// outside. The input is a list of (place, length, bytes); places are drawn towards the header, the tables and what the heap holds.
-#include <cstdint>
+// libFuzzer: a good image with any bytes over it, given to a successor, which refuses it with words and leaves it as it is, or
+// serves it, changes it and wipes it without ever reading or writing anything outside.
+#include <unistd.h>
 
-#include "world.h"
+#include "fuzz_image.h"
 
 using namespace inro;
 using namespace inro::test;
 
 namespace {
 
-constexpr std::size_t nodes = 16;
-constexpr std::size_t heapBytes = 8 * 1024;
-
-std::vector<std::byte> goodImage() {
-  std::string error;
-  auto core = Core::create({heapBytes, true, nodes, 0, 0}, error);
-  core->serveUntil(forEver);
-  Kernel kernel(*core);
-  kernel.init();
-  Builder build(*core);
-  const auto web = build.directory();
-  const auto old = build.file("superseded");
-  build.fill(rootNode, {{"web", web}, {"link", build.link("..1")}});
-  build.fill(web, {{"key", old}, {"other", build.file("other", true)}});
-  build.commit();
-  build.fill(web, {{"key", build.file("newer")}, {"same", build.file("same")}});
-  build.step.superseded = {old};
-  build.step.readableUntilMs = forEver;
-  build.commit();
-  kernel.poll(web, 5, 6);
-  // A journal that waits to be carried out.
-  const Image& image = core->nodes().image();
-  image.journal()[0] = {image.offsetOf(image.find(web)->modifiedMs), 12345};
-  const auto memory = core->mapping().bytes();
-  std::vector<std::byte> copy(memory.begin(), memory.end());
-  reinterpret_cast<ImageHeader*>(copy.data())->journalLength = 1;
-  return copy;
+// Between two pages that nobody may touch.
+std::span<std::byte> guarded(std::size_t bytes) {
+  const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+  void* const start = mmap(nullptr, bytes + 2 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (start == MAP_FAILED) std::abort();
+  auto* const inside = static_cast<std::byte*>(start) + page;
+  if (mprotect(inside, bytes, PROT_READ | PROT_WRITE) != 0) std::abort();
+  return {inside, bytes};
 }
 
-void useAll(Core& core) {
+std::vector<std::uint64_t> idsOf(const Image& image) {
+  std::vector<std::uint64_t> ids;
+  for (const NodeRecord& node : image.nodes()) {
+    if (node.id != 0) ids.push_back(node.id);
+  }
+  return ids;
+}
+
+void askAll(Core& core) {
   Kernel kernel(core);
-  const Image& image = core.nodes().image();
-  for (std::size_t slot = 0; slot < image.nodes().size(); slot++) {
-    const std::uint64_t id = image.nodes()[slot].id;
-    if (id == 0) continue;
+  for (const std::uint64_t id : idsOf(core.nodes().image())) {
     kernel.ask(fuse::Opcode::getattr, id);
     kernel.ask(fuse::Opcode::readlink, id);
+    kernel.ask(fuse::Opcode::opendir, id);
     kernel.lookup(id, "key");
+    kernel.lookup(id, "never there");
     kernel.read(id, 0, 65536);
+    kernel.read(id, 3, 4, true);
     kernel.open(id);
-    kernel.poll(id, slot, slot + 1);
+    kernel.poll(id, id, id);
+    kernel.ask(fuse::Opcode::release, id, Kernel::flat(fuse::ReleaseIn{id, 0, 0, 0}));
     for (std::uint64_t offset = 0, rounds = 0; rounds < 8; rounds++) {
       const auto names = kernel.list(id, offset, 256);
       if (names.empty()) break;
       offset = names.back().second;
     }
   }
+}
+
+// What is free is given out once more and filled with bytes that mean nothing.
+void fillFree(Core& core, std::byte with) {
+  std::vector<Arena::PieceId> pieces;
+  for (std::size_t bytes = 1024; bytes >= 64; bytes /= 2) {
+    while (const auto piece = core.alloc(bytes)) {
+      std::ranges::fill(piece->bytes, with);
+      pieces.push_back(piece->id);
+    }
+  }
+  askAll(core);
+  for (const auto piece : pieces) core.release(piece);
+}
+
+void useAll(Core& core) {
+  const auto memory = core.mapping().bytes();
+  const Image& image = core.nodes().image();
+  // Values, as a successor finds them.
+  std::vector<std::pair<Arena::PieceId, std::uint64_t>> values;
+  for (const std::uint64_t id : idsOf(image)) {
+    const NodeRecord& node = *image.find(id);
+    if (static_cast<NodeKind>(node.kind) != NodeKind::file) continue;
+    const auto piece = core.find(memory.data() + node.content);
+    if (!piece) std::abort();
+    values.emplace_back(*piece, id);
+  }
+  askAll(core);
+  fillFree(core, std::byte{0xff});
+
+  // A step, twice: names come, are replaced, are removed.
   Builder build(core);
-  const auto id = core.reserve();
-  if (id) core.giveBack(*id);
-  build.fill(rootNode, {});
+  for (int round = 0; round < 2; round++) {
+    const auto piece = core.alloc(40);
+    if (piece) values.emplace_back(piece->id, build.file(piece->id, 8));
+    std::vector<std::pair<std::string, std::uint64_t>> entries;
+    for (const std::uint64_t id : idsOf(image)) entries.emplace_back("n" + std::to_string(id), id);
+    build.fill(rootNode, entries);
+    for (const std::uint64_t id : idsOf(image)) build.step.removed.emplace_back(id, "key");
+    build.step.changedMs = 1;
+    (void)build.commit();
+    if (core.nodes().used() > image.nodes().size()) std::abort();
+    askAll(core);
+  }
+
+  // Wipes. After one, neither its node nor another one shows what comes to its place.
+  for (const auto& [piece, id] : values) {
+    core.release(piece);
+    Kernel kernel(core);
+    kernel.init();
+    if (kernel.read(id).error != ESTALE) std::abort();
+    fillFree(core, std::byte{0x41});
+  }
+  for (const std::uint64_t id : idsOf(image)) build.step.gone.push_back(id);
   build.step.removed = {{rootNode, "web"}};
-  for (std::size_t slot = 2; slot < image.nodes().size(); slot++) build.step.gone.push_back(image.nodes()[slot].id);
-  build.commit();
+  if (!build.commit().empty()) std::abort();
+  if (core.nodes().used() != 1) std::abort();
+  build.fill(rootNode, {});
+  if (!build.commit().empty()) std::abort();
+  if (core.use().usedBytes != 0) std::abort();  // nothing is lost
+  fillFree(core, std::byte{0xff});
 }
 
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   static const std::vector<std::byte> good = goodImage();
-  static std::byte* const memory =
-      static_cast<std::byte*>(mmap(nullptr, good.size(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-  std::memcpy(memory, good.data(), good.size());
-  const ImageLayout layout = layoutOf(nodes);
-  while (size > 4) {
-    std::size_t at = 0;
-    const std::size_t place = data[1] | std::size_t{data[2]} << 8;
-    switch (data[0] % 4) {
-      case 0: at = place % sizeof(ImageHeader); break;
-      case 1: at = layout.nodesOffset + place % (nodes * sizeof(NodeRecord)); break;
-      case 2: at = layout.heapOffset + place % 1024; break;
-      case 3: at = layout.journalOffset + place % 64; break;
-    }
-    const std::size_t length = std::min({std::size_t{data[3]} % 16 + 1, size - 4, good.size() - at});
-    std::memcpy(memory + at, data + 4, length);
-    data += 4 + length;
-    size -= 4 + length;
+  static const std::span<std::byte> memory = guarded(good.size());
+  static const auto parts = fuzzParts();
+  std::memcpy(memory.data(), good.data(), good.size());
+  while (size > patchHeaderBytes) {
+    const FuzzPart& part = parts[data[0] % parts.size()];
+    const std::size_t at = part.offset + (data[1] | std::size_t{data[2]} << 8) % part.bytes;
+    const std::size_t length = std::min({std::size_t{data[3]} % maxPatchBytes + 1, size - patchHeaderBytes, good.size() - at});
+    std::memcpy(memory.data() + at, data + patchHeaderBytes, length);
+    data += patchHeaderBytes + length;
+    size -= patchHeaderBytes + length;
   }
   std::string error;
-  auto core = Core::adopt(LockedMapping::borrow({memory, good.size()}), error);
+  auto core = Core::adopt(LockedMapping::borrow(memory), error);
   if (core) {
     useAll(*core);
   } else if (error.empty()) {

@@ -1,8 +1,10 @@
 // What a successor makes of the memory that it is given: damaged, foreign, or left in the middle of a change.
 #include <sys/ptrace.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 
 #include "check.h"
@@ -75,12 +77,24 @@ std::string adopted(std::span<const std::byte> memory, std::string& leftovers) {
 const std::string oldState = "old-a-old-a-old-a old-b-old-b-old-b old-a-old-a-old-a old-b-old-b-old-b ";
 const std::string newState = "new-a-new-a-new-a new-b-new-b-new-b new-a-new-a-new-a new-b-new-b-new-b ";
 
+// Only where a step or a wipe writes: comparing all of it after each instruction would take most of the time.
+bool changed(std::span<const std::byte> before, std::span<const std::byte> now) {
+  constexpr std::size_t journalBytes = 64 * sizeof(JournalStore);
+  const ImageLayout layout = layoutOf(nodes);
+  const auto differs = [&](std::size_t offset, std::size_t bytes) {
+    return std::memcmp(before.data() + offset, now.data() + offset, bytes) != 0;
+  };
+  return differs(0, sizeof(ImageHeader)) || differs(layout.nodesOffset, nodes * sizeof(NodeRecord)) ||
+         differs(layout.journalOffset, journalBytes) || differs(layout.heapOffset, heapBytes);
+}
+
 // Runs `change` in a child instruction by instruction, and looks at what a successor would serve wherever the memory changed.
-void atEachInstruction(const std::function<void(World&)>& change, const std::function<void(const std::string&, const std::string&)>& look) {
+void atEachInstruction(const std::function<void(World&)>& prepare, const std::function<void(World&)>& change, const std::function<void(const std::string&, const std::string&)>& look) {
   const std::span<std::byte> memory = sharedMemory();
   const pid_t child = fork();
   if (child == 0) {
     World world = populated(memory);
+    prepare(world);
     ptrace(PTRACE_TRACEME, 0, 0, 0);
     raise(SIGSTOP);
     change(world);
@@ -95,8 +109,7 @@ void atEachInstruction(const std::function<void(World&)>& change, const std::fun
   for (;; steps++) {
     if (ptrace(PTRACE_SINGLESTEP, child, 0, 0) != 0 || waitpid(child, &status, 0) != child || !WIFSTOPPED(status)) break;
     if (WSTOPSIG(status) == SIGSTOP) break;
-    // The parts that a change touches: header, nodes, the used journal, heap.
-    if (std::memcmp(last.data(), memory.data(), memory.size()) == 0) continue;
+    if (!changed(last, memory)) continue;
     std::memcpy(last.data(), memory.data(), memory.size());
     states++;
     std::string leftovers;
@@ -108,6 +121,10 @@ void atEachInstruction(const std::function<void(World&)>& change, const std::fun
   kill(child, SIGKILL);
   waitpid(child, &status, 0);
   munmap(memory.data(), memory.size());
+}
+
+void atEachInstruction(const std::function<void(World&)>& change, const std::function<void(const std::string&, const std::string&)>& look) {
+  atEachInstruction([](World&) {}, change, look);
 }
 
 }  // namespace
@@ -162,7 +179,7 @@ int main() {
     refused("contradict", [&] { header.imageBytes += 4096; });
     refused("contradict", [&] { header.nodeCapacity = ~std::uint64_t{0}; });
     refused("not where they must be", [&] { header.heapOffset += 64; });
-    refused("counters", [&] { header.nextSerial = maxSerial + 1; });
+    refused("counters", [&] { header.nextSerial = maxSerial + 2; });
     refused("journal is longer", [&] { header.journalLength = journalCapacity + 1; });
     refused("journal writes", [&] {
       header.journalLength = 1;
@@ -179,19 +196,90 @@ int main() {
     refused("outside of the heap", [&] { file.content = 64; });
     refused("outside of the heap", [&] { file.size = ~std::uint64_t{0}; });
     refused("outside of the heap", [&] { file.content = memory.size() - 32; });
+    refused("is closed", [&] { header.closed = 1; });
+    refused("counters", [&] { header.nextCookie = ~std::uint64_t{0}; });
+    refused("counters", [&] { header.nextHandle = 0; });
+    refused("counters", [&] { header.slotsUsed = nodes + 1; });
+    refused("counters", [&] { header.slotsUsed = 1; });
+    refused("counters", [&] { header.heapUsed = heapBytes + 64; });
+    refused("counters", [&] { header.heapUsed = header.heapUsed + 1; });
+    refused("outside of the heap", [&] { header.heapUsed = 0; });
+    refused("not in its place", [&] { table[0].id = std::uint64_t{1} << slotBits; });
+    refused("root directory", [&] { table[rootNode].kind = 3, table[rootNode].mode = S_IFREG | 0400, table[rootNode].content = 0; });
+    // One stretch as a directory and as a value: when the value is wiped and its place given out again, the directory would be anything.
+    refused("overlaps", [&] { file.content = web.content.load(); });
+    refused("overlaps", [&] { web.content = table[world.task & slotMask].content.load(); });
     refused("overlaps", [&] { file.content = table[world.fileB & slotMask].content + 64, file.size = 200; });
-    refused("overlaps", [&] { file.size += 1; table[world.fileB & slotMask].content = file.content.load(); });
     refused("no root", [&] { table[rootNode].id = 0; });
     auto* const block = reinterpret_cast<DirectoryBlock*>(memory.data() + web.content);
     refused("leaves the heap", [&] { block->bytes = ~std::uint64_t{0}; });
     refused("is cut", [&] { block->count = 1000; });
     refused("is cut", [&] { Image::firstEntry(block)->nameBytes = 256; });
+    refused("a name twice", [&] { *reinterpret_cast<char*>(Image::firstEntry(block) + 1) = 'b'; });
     refused("out of order", [&] { Image::firstEntry(block)->cookie = 0; });
     refused("impossible name", [&] { *reinterpret_cast<char*>(Image::firstEntry(block) + 1) = '/'; });
     const std::string cut = adopted(memory.first(memory.size() - 4096), leftovers);
     CHECK(cut.find("refused: ") == 0);
     CHECK(adopted(memory.first(4096), leftovers).find("refused: ") == 0);
     CHECK_IS(adopted(memory, leftovers), oldState);
+  });
+
+  run("a refusal leaves the memory as it was", [] {
+    const auto memory = sharedMemory();
+    World world = populated(memory);
+    auto* const table = reinterpret_cast<NodeRecord*>(memory.data() + layoutOf(nodes).nodesOffset);
+    table[world.fileA & slotMask].content = table[world.web & slotMask].content.load();
+    const std::vector<std::byte> before(memory.begin(), memory.end());
+    std::string error;
+    CHECK(!Core::adopt(LockedMapping::borrow(memory), error));
+    CHECK(std::memcmp(before.data(), memory.data(), memory.size()) == 0);
+  });
+
+  run("what is at the edge of possible is adopted", [] {
+    const auto memory = sharedMemory();
+    World world = populated(memory);
+    Builder build(*world.core);
+    // Nodes show stretches of different length of one value; a value is empty; no id is left.
+    const auto empty = world.core->alloc(1)->id;
+    const auto part = build.file(world.oldB, 3);
+    build.fill(world.web, {{"a", world.fileA}, {"part", part}, {"b", world.fileB}, {"empty", build.file(empty, 0)}});
+    build.step.made.back().skip = 0;
+    CHECK_IS(build.commit(), "");
+    world.core->nodes().image().header().nextSerial = maxSerial + 1;
+    const auto used = world.core->use();
+    std::string error;
+    auto core = Core::adopt(LockedMapping::borrow(memory), error);
+    CHECK_IS(error, "");
+    if (!core) return;
+    CHECK_IS(core->use().usedBytes, used.usedBytes);
+    CHECK(!core->reserve());
+    Kernel kernel(*core);
+    CHECK_IS(kernel.content("web/part"), "old");
+    CHECK_IS(kernel.content("web/b"), "old-b-old-b-old-b");
+    CHECK_IS(kernel.content("web/empty"), "");
+    const auto piece = core->find(memory.data() + core->nodes().image().find(world.fileB)->content);
+    CHECK(piece && core->release(*piece) == Released::done);
+    CHECK_IS(kernel.content("web/part"), "errno 116");
+  });
+
+  run("an adoption touches no page that was never used", [] {
+    constexpr std::size_t manyNodes = 131'072;
+    constexpr std::size_t manyBytes = 32 << 20;
+    const std::size_t bytes = layoutOf(manyNodes).heapOffset + manyBytes;
+    auto* const start = static_cast<std::byte*>(mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+    const std::span<std::byte> memory(start, bytes);
+    std::string error;
+    {
+      auto core = Core::createOn(LockedMapping::borrow(memory), {manyBytes, true, manyNodes, 0, 0}, error);
+      Builder build(*core);
+      build.fill(rootNode, {{"key", build.file("value")}});
+      CHECK_IS(build.commit(), "");
+      CHECK(Core::adopt(LockedMapping::borrow(memory), error) != nullptr);
+    }
+    std::vector<unsigned char> pages(bytes / 4096);
+    CHECK(mincore(start, bytes, pages.data()) == 0);
+    CHECK(std::ranges::count_if(pages, [](unsigned char page) { return (page & 1) != 0; }) < 80);  // 32 are the poll table
+    munmap(start, bytes);
   });
 
   run("killed at any instruction of a step, the old state or the new one is there", [] {
@@ -232,6 +320,42 @@ int main() {
     CHECK(isGone);
   });
 
+  run("killed at any instruction of a wipe, all nodes that show the value lose it, or none", [] {
+    bool isGone = false;
+    atEachInstruction(
+        [](World& world) {
+          Builder build(*world.core);
+          build.fill(world.task, {{"a", build.file(world.oldA, 17)}, {"b", build.file(world.oldA, 17)}});
+          build.commit();
+        },
+        [](World& world) { world.core->release(world.oldA); },
+        [&](const std::string& state, const std::string&) {
+          const bool gone = state == "ENOENT old-b-old-b-old-b ENOENT ENOENT ";
+          CHECK(gone || (!isGone && state == "old-a-old-a-old-a old-b-old-b-old-b old-a-old-a-old-a old-a-old-a-old-a "));
+          isGone = isGone || gone;
+        });
+    CHECK(isGone);
+  });
+
+  run("killed at any instruction of a step that replaces and cuts off, the old state or the new one is there", [] {
+    const std::string after = "new-a-new-a-new-a ENOENT ENOENT ENOENT ";
+    bool isNew = false;
+    atEachInstruction(
+        [](World& world) {
+          Builder build(*world.core);
+          build.fill(world.web, {{"a", build.file("new-a-new-a-new-a")}});
+          build.step.removed = {{rootNode, "task"}};
+          build.step.gone = {world.fileA, world.fileB, world.task};
+          build.commit();
+        },
+        [&](const std::string& state, const std::string& leftovers) {
+          CHECK(state == after || (!isNew && state == oldState));
+          isNew = isNew || state == after;
+          CHECK_IS(leftovers, isNew ? "new-a-new-a " : "old-a-old-a old-b-old-b ");
+        });
+    CHECK(isNew);
+  });
+
   run("killed at any instruction of a withdrawal, what is cut off does not come back", [] {
     bool aIsGone = false;
     bool bIsGone = false;
@@ -253,6 +377,29 @@ int main() {
           bIsGone = bIsGone || !b;
         });
     CHECK(aIsGone && bIsGone);
+  });
+  run("killed at any instruction of an adoption, the next one finds the same", [] {
+    atEachInstruction(
+        [](World& world) {
+          Builder build(*world.core);
+          build.value("new-a-new-a-new-a");  // shown by nobody
+          build.file("new-b-new-b-new-b");   // by a file without a name
+          build.commit();
+          // A step whose journal was not carried out yet.
+          const Image& image = world.core->nodes().image();
+          const auto& entry = *Image::firstEntry(image.block(*image.find(world.web)));
+          image.journal()[0] = {image.offsetOf(entry.node), world.fileB};
+          image.journal()[1] = {image.offsetOf(image.find(world.web)->modifiedMs), 5};
+          image.header().journalLength = 2;
+        },
+        [](World& world) {
+          std::string error;
+          (void)Core::adopt(LockedMapping::borrow(world.core->mapping().bytes()), error).release();
+        },
+        [](const std::string& state, const std::string& leftovers) {
+          CHECK_IS(state, "old-b-old-b-old-b old-b-old-b-old-b old-a-old-a-old-a old-b-old-b-old-b ");
+          CHECK_IS(leftovers, "old-a-old-a old-b-old-b ");
+        });
   });
   return result();
 }

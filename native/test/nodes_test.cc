@@ -275,5 +275,195 @@ int main() {
     CHECK_IS(kernel.read(file, 5, 0).body, "");
     CHECK_IS(kernel.read(empty).body, "");
   });
+
+  run("what is nobody's, or is there twice, is refused", [] {
+    auto core = newCore(64 * 1024, 16);
+    Kernel kernel(*core);
+    kernel.init();
+    Builder build(*core);
+    const auto kept = build.file("kept");
+    build.fill(rootNode, {{"kept", kept}});
+    CHECK_IS(build.commit(), "");
+    const auto gone = build.file("gone");
+    build.fill(rootNode, {{"kept", kept}, {"gone", gone}});
+    CHECK_IS(build.commit(), "");
+    build.step.removed = {{rootNode, "gone"}};
+    build.step.gone = {gone};
+    CHECK_IS(build.commit(), "");
+
+    const auto refused = [&](const char* words, const std::function<void()>& prepare) {
+      prepare();
+      const std::string said = build.commit();
+      if (!CHECK(said.find(words) != said.npos)) std::fprintf(stderr, "  wanted %s, got %s\n", words, said.c_str());
+      CHECK_IS(kernel.content("kept"), "kept");
+      CHECK_IS(core->nodesUsed(), std::size_t{2});
+    };
+    const auto withId = [&](std::uint64_t id) {
+      build.file("x");
+      core->giveBack(build.step.made.back().id);
+      build.step.made.back().id = id;
+    };
+    refused("no id of its own", [&] { withId(gone); });  // used before
+    refused("no id of its own", [&] { withId(kept); });  // in use
+    refused("no id of its own", [&] { withId(rootNode); });
+    refused("no id of its own", [&] { withId(std::uint64_t{9} << slotBits | 9); });  // never reserved
+    refused("no id of its own", [&] { build.file("x"), withId(build.step.made.back().id); });
+    refused("no content", [&] { build.file(build.value("x"), ~std::size_t{0}); });
+    refused("no content", [&] { build.file(build.value("x"), ~std::size_t{0} - 31); });  // with the skip: 0
+    refused("no content", [&] { build.file(build.value(std::string(8000, 'x')), 1), build.step.made.back().skip = 4097; });
+    refused("no content", [&] { build.file("x"), build.step.made.back().mode = 0100644; });
+    refused("no content", [&] { build.file("x"), build.step.made.back().piece.serial = 99999; });
+    refused("no content", [&] { build.link(std::string(4096, 'x')); });
+    refused("no content", [&] { build.link(""); });
+    refused("another one's name", [&] { build.fill(rootNode, {{"twice", kept}, {"kept", kept}, {"twice", kept}}); });
+    refused("filled twice", [&] { build.fill(rootNode, {}), build.fill(rootNode, {{"kept", kept}}); });
+
+    // An id that is given back twice is not given to two.
+    const auto one = *core->reserve();
+    core->giveBack(one);
+    core->giveBack(one);
+    core->giveBack(kept);
+    core->giveBack(~std::uint64_t{0});
+    std::map<std::uint64_t, int> slots;
+    while (const auto id = core->reserve()) slots[*id & slotMask]++;
+    CHECK_IS(slots.size(), std::size_t{16 - 3});
+    for (const auto& [slot, times] : slots) CHECK_IS(times, 1);
+  });
+
+  run("removals count: a directory's links and time follow, also where it is filled in the same step", [] {
+    auto core = newCore();
+    Kernel kernel(*core);
+    kernel.init();
+    Builder build(*core);
+    const auto a = build.directory();
+    const auto b = build.directory();
+    const auto file = build.file("x");
+    build.fill(rootNode, {{"a", a}, {"b", b}, {"file", file}});
+    build.step.changedMs = 1000;
+    CHECK_IS(build.commit(), "");
+    const auto root = [&] { return kernel.ask(fuse::Opcode::getattr, rootNode).as<fuse::AttrOut>().attr; };
+    CHECK_IS(root().nlink, 4U);
+    CHECK_IS(root().mtime, std::uint64_t{1});
+    build.step.removed = {{rootNode, "a"}, {rootNode, "a"}, {rootNode, "file"}};
+    build.step.changedMs = 2000;
+    CHECK_IS(build.commit(), "");
+    CHECK_IS(root().nlink, 3U);
+    CHECK_IS(root().mtime, std::uint64_t{2});
+    build.fill(rootNode, {{"b", b}, {"file", file}});
+    build.step.removed = {{rootNode, "file"}, {b, "nothing"}, {file, "no directory"}, {99, "no node"}};
+    CHECK_IS(build.commit(), "");
+    CHECK_IS(kernel.content("file"), "ENOENT");
+    CHECK(kernel.walk("b") == b);
+    CHECK_IS(root().nlink, 3U);
+  });
+
+  run("more goes at once than one journal holds", [] {
+    auto core = newCore(4 << 20, 20'000);
+    Kernel kernel(*core);
+    kernel.init();
+    Builder build(*core);
+    const auto piece = build.value("one value of many files");
+    std::vector<std::pair<std::string, std::uint64_t>> entries;
+    std::vector<std::uint64_t> files;
+    for (std::size_t i = 0; i < journalCapacity + 100; i++) {
+      files.push_back(build.file(piece, 23));
+      entries.emplace_back(std::to_string(i), files.back());
+    }
+    const auto kept = build.file("kept");
+    entries.emplace_back("kept", kept);
+    build.fill(rootNode, entries);
+    CHECK_IS(build.commit(), "");
+    CHECK_IS(core->nodesUsed(), journalCapacity + 102);
+    build.fill(rootNode, {{"kept", kept}});
+    build.step.gone = std::vector(files.begin(), files.begin() + journalCapacity + 50);
+    CHECK_IS(build.commit(), "");
+    CHECK_IS(core->nodesUsed(), std::size_t{52});
+    build.step.superseded = std::vector(files.begin() + journalCapacity + 50, files.end());
+    CHECK_IS(build.commit(), "");
+    CHECK_IS(kernel.content("kept"), "kept");
+    build.step.removed = std::vector(journalCapacity, std::pair<std::uint64_t, std::string>(rootNode, "kept"));
+    CHECK(build.commit().find("at most 16384") != std::string::npos);
+    CHECK_IS(kernel.content("kept"), "kept");
+  });
+
+  run("a wipe of more nodes than one journal holds", [] {
+    auto core = newCore(4 << 20, 20'000);
+    Kernel kernel(*core);
+    kernel.init();
+    Builder build(*core);
+    const auto piece = build.value("one value of many files");
+    std::vector<std::uint64_t> files;
+    for (std::size_t i = 0; i < journalCapacity + 100; i++) files.push_back(build.file(piece, 23));
+    CHECK_IS(build.commit(), "");
+    CHECK_IS(kernel.read(files.back()).body, "one value of many files");
+    CHECK(core->release(piece) == Released::done);
+    for (const auto file : {files.front(), files.back()}) CHECK_IS(kernel.read(file).error, ESTALE);
+  });
+
+  run("what has expired is told also by a step that is refused", [] {
+    auto core = newCore();
+    Kernel kernel(*core);
+    kernel.init();
+    std::vector<std::uint64_t> mapped;
+    core->onTold([&](const Told& told) {
+      for (const auto& one : told.mapped) mapped.push_back(one.node);
+      return true;
+    });
+    Builder build(*core);
+    const auto file = build.file("mapped", true);
+    build.fill(rootNode, {{"key", file}});
+    CHECK_IS(build.commit(), "");
+    build.fill(rootNode, {});
+    build.step.superseded = {file};
+    build.step.readableUntilMs = 1;  // long ago
+    CHECK_IS(build.commit(), "");
+    CHECK(mapped.empty());
+    build.fill(file, {});
+    CHECK(build.commit() != "");
+    CHECK_IS(mapped.size(), std::size_t{1});
+    core->onTold(nullptr);
+  });
+
+  run("a value that was wiped before a newer one replaces it leaves no node behind", [] {
+    auto core = newCore();
+    Kernel kernel(*core);
+    kernel.init();
+    Builder build(*core);
+    const auto piece = build.value("old");
+    const auto old = build.file(piece, 3);
+    build.fill(rootNode, {{"key", old}});
+    CHECK_IS(build.commit(), "");
+    CHECK(core->release(piece) == Released::done);
+    build.fill(rootNode, {{"key", build.file("new")}});
+    build.step.superseded = {old, old};
+    build.step.readableUntilMs = forEver;
+    CHECK_IS(build.commit(), "");
+    CHECK_IS(kernel.content("key"), "new");
+    CHECK_IS(core->nodesUsed(), std::size_t{2});
+    build.step.superseded = {old};
+    build.step.gone = {old, rootNode};
+    CHECK_IS(build.commit(), "");
+    CHECK_IS(kernel.content("key"), "new");
+  });
+
+  run("a poller without a handle is refused, and takes nobody's place", [] {
+    auto core = newCore();
+    Kernel kernel(*core);
+    kernel.init();
+    Builder build(*core);
+    const auto file = build.file("x");
+    build.fill(rootNode, {{"key", file}});
+    CHECK_IS(build.commit(), "");
+    for (std::uint64_t i = 0; i < 10; i++) CHECK_IS(kernel.poll(file, i, 0).error, EINVAL);
+    for (std::uint64_t i = 1; i <= pollCapacity; i++) CHECK_IS(kernel.poll(file, i, i).error, 0);
+  });
+
+  run("an arena that cannot hold its nodes is refused with words", [] {
+    std::string error;
+    CHECK(!Core::create({64 * 1024, true, 1, 0, 0}, error));
+    CHECK(error.find("1 nodes are too few") == 0);
+    CHECK(!Core::create({64 * 1024, true, maxNodes + 1, 0, 0}, error));
+    CHECK(Core::create({64 * 1024, true, 0, 0, 0}, error) != nullptr);
+  });
   return result();
 }

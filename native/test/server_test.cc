@@ -21,9 +21,9 @@ struct Running {
   std::unique_ptr<Server> server;
   std::uint64_t nextUnique = 100;
 
-  explicit Running(std::size_t workers = 2) {
+  explicit Running(std::size_t workers = 2, std::uint64_t scrubMs = Server::defaultScrubMs) {
     std::string error;
-    server = Server::start(*core, std::make_unique<FakeChannel>(device), workers, fuse::newestMinor, error);
+    server = Server::start(*core, std::make_unique<FakeChannel>(device), workers, fuse::newestMinor, error, scrubMs);
     if (!server) std::abort();
   }
   ~Running() { server.reset(); }
@@ -36,6 +36,10 @@ struct Running {
   int errorTo(std::uint64_t unique) {
     const std::string reply = device.reply(unique);
     return reply.empty() ? -1 : -FakeDevice::errorOf(reply);
+  }
+  void onSend(std::function<int(std::string_view)> act) {
+    const std::scoped_lock guard(device.lock);
+    device.onSend = std::move(act);
   }
   bool init(std::uint32_t minor = 45) {
     ask(fuse::Opcode::init, 0, Kernel::initBody(minor));
@@ -50,6 +54,10 @@ struct Running {
     return file;
   }
 };
+
+bool isNotice(std::string_view message, fuse::Notice notice) {
+  return FakeDevice::uniqueOf(message) == 0 && FakeDevice::errorOf(message) == static_cast<int>(notice);
+}
 
 std::string readBody() {
   fuse::ReadIn in{};
@@ -111,6 +119,70 @@ int main() {
     for (int i = 0; i < 1000 && it.server->facts().connected; i++) std::this_thread::sleep_for(std::chrono::milliseconds(10));
     CHECK(!it.server->facts().connected);
     CHECK(it.server->facts().ended.find("reading requests fails") == 0);
+    // When nobody is left to answer, readers are let go.
+    for (int i = 0; i < 1000 && !it.device.ended; i++) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    CHECK(it.device.ended);
+  });
+
+  run("while one worker is left, the connection is not ended", [] {
+    Running it(2);
+    CHECK(it.init());
+    it.device.breakOne();
+    for (int i = 0; i < 1000 && it.server->facts().ended.empty(); i++) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    CHECK(!it.device.ended);
+    CHECK_IS(it.errorTo(it.ask(fuse::Opcode::getattr, rootNode)), 0);
+  });
+
+  run("an unmount or a stop does not end the connection once more", [] {
+    {
+      Running it;
+      CHECK(it.init());
+      it.server.reset();
+      CHECK(!it.device.ended);
+    }
+    Running never;
+    never.server.reset();
+    CHECK(!never.device.ended);
+  });
+
+  run("no thread to be had: refused with words, nothing left running", [] {
+    pthread_attr_t normal;
+    pthread_attr_t impossible;
+    pthread_getattr_default_np(&normal);
+    pthread_attr_init(&impossible);
+    pthread_attr_setstacksize(&impossible, std::size_t{1} << 50);
+    const auto core = newCore();
+    FakeDevice device;
+    std::string error;
+    pthread_setattr_default_np(&impossible);
+    auto server = Server::start(*core, std::make_unique<FakeChannel>(device), 2, fuse::newestMinor, error);
+    pthread_setattr_default_np(&normal);
+    CHECK(server == nullptr);
+    CHECK(error.find("no thread can be started: ") == 0);
+
+    // Workers, but then no notifier.
+    server = Server::start(*core, std::make_unique<FakeChannel>(device), 2, fuse::newestMinor, error);
+    CHECK(server != nullptr);
+    pthread_setattr_default_np(&impossible);
+    device.ask(Kernel::bytes(fuse::Opcode::init, 0, Kernel::initBody(45), 1));
+    error.clear();
+    CHECK(!server->waitReady(10'000, error));
+    CHECK(error.find("no thread can be started: ") == 0);
+    pthread_setattr_default_np(&normal);
+    pthread_attr_destroy(&impossible);
+    pthread_attr_destroy(&normal);
+  });
+
+  run("a mount that was agreed with before is served at once", [] {
+    auto core = newCore();
+    Kernel(*core).init(44);
+    FakeDevice device;
+    std::string error;
+    auto server = Server::start(*core, std::make_unique<FakeChannel>(device), 1, fuse::newestMinor, error);
+    CHECK(server->waitReady(0, error));
+    CHECK_IS(server->facts().negotiated.minor, 44U);
+    device.ask(Kernel::bytes(fuse::Opcode::getattr, rootNode, {}, 5));
+    CHECK_IS(FakeDevice::errorOf(device.reply(5)), 0);
   });
 
   run("an unmount ends the server without words", [] {
@@ -140,9 +212,10 @@ int main() {
     CHECK_IS(it.errorTo(501), EIO);
     for (const auto opcode : {fuse::Opcode::read, fuse::Opcode::open, fuse::Opcode::readdir, fuse::Opcode::poll})
       CHECK_IS(it.errorTo(it.ask(opcode, rootNode, "123")), EINVAL);
-    for (const std::string& name : {std::string(), std::string("no end"), std::string(1, '\0'), std::string(256, 'x') + '\0'})
+    for (const std::string& name : {std::string(), std::string("no end"), std::string(1, '\0')})
       CHECK_IS(it.errorTo(it.ask(fuse::Opcode::lookup, rootNode, name)), EINVAL);
     CHECK_IS(it.errorTo(it.ask(fuse::Opcode::lookup, rootNode, std::string(255, 'x') + '\0')), ENOENT);
+    CHECK_IS(it.errorTo(it.ask(fuse::Opcode::lookup, rootNode, std::string(256, 'x') + '\0')), ENAMETOOLONG);
     CHECK_IS(it.server->facts().malformed, std::uint64_t{2});
   });
 
@@ -222,7 +295,7 @@ int main() {
 
   run("a kernel that does not let go of mapped pages: the wipe says so in time, and is told again later", [] {
     std::atomic<bool> stuck{true};  // outlives the server's threads
-    Running it;
+    Running it(2, 500);
     CHECK(it.init());
     Builder build(*it.core);
     const auto piece = build.value("mapped");
@@ -271,6 +344,76 @@ int main() {
     if (avx512) CHECK_IS(count(kept[1]) + count(kept[2]), 0);
   });
 #endif
+
+  run("a value whose mapped file went before is not called wiped while its pages are still there", [] {
+    Running it(2, 300);
+    CHECK(it.init());
+    Builder build(*it.core);
+    const auto piece = build.value("mapped");
+    const auto other = build.value("never mapped");
+    const auto file = build.file(piece, 6, true);
+    build.fill(rootNode, {{"key", file}, {"strict", build.file(piece, 6)}, {"other", build.file(other, 12)}});
+    CHECK_IS(build.commit(), "");
+    std::atomic<bool> stuck{true};
+    it.onSend([&](std::string_view message) {
+      while (stuck && isNotice(message, fuse::Notice::store)) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      return 0;
+    });
+    build.step.gone = {file};
+    CHECK_IS(build.commit(), "");
+    CHECK(it.core->release(other) == Released::done);
+    CHECK(it.core->release(piece) == Released::late);
+    stuck = false;
+    CHECK(it.device.waitNotices(fuse::Notice::store, 1));
+    const auto again = build.value("a newer one at the same place");
+    CHECK(it.core->release(again) == Released::done);
+  });
+
+  run("stopped while the kernel takes a name back, which waits for a reader: it is answered", [] {
+    Running it;
+    CHECK(it.init());
+    it.publish("one");
+    // A reader holds the directory until its LOOKUP is answered, which comes when the server is ending already.
+    std::atomic<std::uint64_t> awaited{0};
+    it.onSend([&](std::string_view message) {
+      if (!isNotice(message, fuse::Notice::remove)) return 0;
+      awaited = it.nextUnique++;
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
+      it.device.ask(Kernel::bytes(fuse::Opcode::lookup, rootNode, std::string("key") + '\0', awaited));
+      return it.device.reply(awaited).empty() ? EIO : 0;
+    });
+    it.publish("two");
+    while (awaited == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    it.server.reset();
+    CHECK(!it.device.reply(awaited).empty());
+    CHECK_IS(it.device.notices(fuse::Notice::remove), 1);
+  });
+
+  run("stopped while mapped pages are still to be taken back: that is done first", [] {
+    Running it(2, 100);
+    CHECK(it.init());
+    Builder build(*it.core);
+    std::vector<std::uint64_t> files;
+    for (int i = 0; i < 3; i++) files.push_back(build.file("mapped", true));
+    build.fill(rootNode, {{"0", files[0]}, {"1", files[1]}, {"2", files[2]}});
+    CHECK_IS(build.commit(), "");
+    std::atomic<bool> stuck{true};
+    it.onSend([&](std::string_view message) {
+      while (stuck && isNotice(message, fuse::Notice::store)) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      return 0;
+    });
+    build.step.gone = files;
+    CHECK_IS(build.commit(), "");  // late
+    CHECK_IS(it.server->facts().notifier.pendingScrubs, std::uint64_t{3});
+    std::thread freeing([&] {
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));
+      stuck = false;
+    });
+    it.server.reset();
+    freeing.join();
+    CHECK_IS(it.device.notices(fuse::Notice::store), 3);
+    CHECK_IS(it.device.notices(fuse::Notice::invalInode) >= 3, true);
+  });
 
   run("stopped while requests come in", [] {
     for (int round = 0; round < 50; round++) {

@@ -70,9 +70,8 @@ class Kernel {
   }
 
   Reply raw(std::string_view request) {
-    std::vector<std::byte> out(replyBytes);
-    const std::size_t length = responder_.answer(std::as_bytes(std::span(request)), out);
-    return parsed(std::span<const std::byte>(out).first(length));
+    const std::size_t length = responder_.answer(std::as_bytes(std::span(request)), out_);
+    return parsed(std::span<const std::byte>(out_).first(length));
   }
   Reply ask(fuse::Opcode opcode, std::uint64_t node, std::string_view body = {}) { return raw(bytes(opcode, node, body)); }
   Reply init(std::uint32_t minor = 45, std::uint32_t major = 7) { return ask(fuse::Opcode::init, 0, initBody(minor, major)); }
@@ -132,6 +131,8 @@ class Kernel {
 
  private:
   Responder responder_;
+  // As much as a reply may take. One buffer for all: fresh ones would take most of a fuzzer's time.
+  static inline std::vector<std::byte> out_ = std::vector<std::byte>(replyBytes);
 };
 
 // Puts steps together.

@@ -3,6 +3,9 @@
  * plainly; with INRO_TEST_LAB=1 also under the address, undefined and thread sanitizers, and the fuzzers for a while.
  */
 import { execFile } from 'node:child_process';
+import { mkdtempSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { promisify } from 'node:util';
 import test, { type ExecutionContext } from 'ava';
 import { NativeBuild } from '../support/native_build.js';
@@ -11,6 +14,7 @@ const programs = ['nodes_test', 'image_test', 'server_test'];
 const fuzzers = ['fuzz_request', 'fuzz_image'];
 const fuzzSeconds = 15;
 const loadSeconds = 8;
+const kills = { plain: 300, lab: 1_000 };
 const seed = 20_261_122;
 
 const lab = process.env['INRO_TEST_LAB'] === '1';
@@ -42,6 +46,11 @@ for (const name of programs) {
   });
 }
 
+test.serial('crash_test: a process that is killed while it publishes and wipes', async (t) => {
+  t.timeout(400_000);
+  await runs(t, await plain.program('crash_test'), String(lab ? kills.lab : kills.plain));
+});
+
 for (const name of ['server_test', 'load']) {
   inLab(`${name}, thread sanitizer`, async (t) => {
     t.timeout(400_000);
@@ -53,7 +62,9 @@ for (const name of fuzzers) {
   inLab(`${name}: ${fuzzSeconds} s of any bytes`, async (t) => {
     t.timeout(400_000);
     const program = await addresses.program(name, ['-fsanitize=fuzzer']);
-    const options = [`-max_total_time=${fuzzSeconds}`, `-seed=${seed}`, '-max_len=4096', '-timeout=20'];
+    const corpus = join(mkdtempSync(join(tmpdir(), 'corpus-')), name);
+    await promisify(execFile)(await plain.program('seeds'), [name, corpus]);
+    const options = [corpus, `-max_total_time=${fuzzSeconds}`, `-seed=${seed}`, '-max_len=4096', '-timeout=20'];
     const { stderr } = await promisify(execFile)(program, options, { maxBuffer: 64 << 20, cwd: '/tmp' });
     const done = /^Done \d+ runs in \d+ second.*$/m.exec(stderr);
     t.truthy(done);
