@@ -165,12 +165,17 @@ for (const kind of kinds) {
 
 for (const kind of kinds) {
   test(`${kind}: the kernel neither dumps the memory nor gives it to a fork, and no descriptor leads to it`, (t) => {
-    const sizeKib = kind === 'auto' ? 4972 : 4976; // as no other mapping
+    const sizeKib = kind === 'auto' ? 4972 : 4976;
+    const flagsOfThatSize = () =>
+      [
+        ...readFileSync('/proc/self/smaps', 'utf8').matchAll(
+          new RegExp(`^(\\S+)-.*\\nSize: +${sizeKib} kB$[^]*?^VmFlags: (.*) $`, 'gm'),
+        ),
+      ].map(([, start, flags]) => ({ start, words: flags?.split(' ') ?? [] }));
+    // V8 may have one of the same size.
+    const before = new Set(flagsOfThatSize().map(({ start }) => start));
     const arena = addon().createArena(sizeKib * 1024, kind);
-    const flags = new RegExp(`^Size: +${sizeKib} kB$[^]*?^VmFlags: (.*) $`, 'm').exec(
-      readFileSync('/proc/self/smaps', 'utf8'),
-    );
-    const words = flags?.[1]?.split(' ') ?? [];
+    const words = flagsOfThatSize().find(({ start }) => !before.has(start))?.words ?? [];
     t.true(words.includes('dd'), 'do not dump');
     t.true(words.includes('dc'), 'do not copy on fork');
     t.is(words.includes('lo'), arena.facts().locked, 'locked');
