@@ -7,6 +7,8 @@
       "target_name": "inro",
       "sources": [
         "core/lock_limit.cc",
+        "core/descriptor_store.cc",
+        "core/descriptor_passing.cc",
         "core/locked_mapping.cc",
         "core/arena.cc",
         "core/image.cc",
@@ -21,6 +23,8 @@
         "addon/arguments.cc",
         "addon/arena_binding.cc",
         "addon/nodes_binding.cc",
+        "addon/inheritance_binding.cc",
+        "addon/descriptors_binding.cc",
         "addon/syscalls_binding.cc",
         "addon/addon.cc",
       ],

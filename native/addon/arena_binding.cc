@@ -4,6 +4,7 @@
 // of them is gone. A piece comes back by free(), or when its ArrayBuffer is collected, whichever is first. Node runs the
 // finalizer in both cases, after a free() some turns later, when another piece may be at the same place: Arena::release
 // knows pieces by serial and ignores the second.
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -56,13 +57,7 @@ Napi::Value alloc(const Napi::CallbackInfo& info, const SharedCore& arena) {
   const auto piece = arena->alloc(*bytes);
   if (!piece) return env.Null();
 
-  const auto takeBack = [arena, id = piece->id](Napi::Env, void*) { arena->release(id); };
-  const auto buffer = Napi::ArrayBuffer::New(env, piece->bytes.data(), piece->bytes.size(), takeBack);
-  if (buffer.IsEmpty()) {  // the exception is pending: a runtime that forbids external buffers, or one about to end
-    arena->release(piece->id);
-    return env.Undefined();
-  }
-  return buffer;
+  return pieceBuffer(env, arena, *piece);
 }
 
 Napi::Value free(const Napi::CallbackInfo& info, const SharedCore& arena) {
@@ -105,8 +100,42 @@ Napi::Object arenaObject(Napi::Env env, const SharedCore& arena) {
   object.Set("alloc", Napi::Function::New(env, [arena](const Napi::CallbackInfo& i) { return alloc(i, arena); }, "alloc"));
   object.Set("free", Napi::Function::New(env, [arena](const Napi::CallbackInfo& i) { return free(i, arena); }, "free"));
   object.Set("facts", Napi::Function::New(env, [arena](const Napi::CallbackInfo& i) { return facts(i, arena); }, "facts"));
-  if (arena->hasNodes()) exportNodes(env, object, arena);
+  object.Set("wipe", Napi::Function::New(env, [arena](const Napi::CallbackInfo&) { arena->wipe(); }, "wipe"));
+  if (arena->hasNodes()) {
+    exportNodes(env, object, arena);
+    exportInheritance(env, object, arena);
+  }
   return object;
+}
+
+// The arena of another process that left it, from its descriptor, which is taken in any case.
+Napi::Value adoptArena(const Napi::CallbackInfo& info, ArenaList& environmentArenas) {
+  const Napi::Env env = info.Env();
+  const auto fd = sizeArgument(info, {"adoptArena", "descriptor", 0});
+  if (!fd) return env.Undefined();
+  std::string error;
+  auto mapping = LockedMapping::adopt(static_cast<int>(*fd), layoutOf(firstFreeSlot).heapOffset,
+                                      layoutOf(maxNodes).heapOffset + Arena::maxBytes, error);
+  const SharedCore arena = mapping ? Core::adopt(std::move(*mapping), error) : nullptr;
+  if (!arena) {
+    Napi::Error::New(env, error).ThrowAsJavaScriptException();
+    return env.Undefined();
+  }
+  environmentArenas.add(arena);
+  processArenas.add(arena);
+  return arenaObject(env, arena);
+}
+
+// Whether adoptArena would understand what is behind the descriptor, which stays the caller's.
+Napi::Value inspectArena(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const auto fd = sizeArgument(info, {"inspectArena", "descriptor", 0});
+  if (!fd) return env.Undefined();
+  std::string error;
+  const auto mapping = LockedMapping::adopt(fcntl(static_cast<int>(*fd), F_DUPFD_CLOEXEC, 0), layoutOf(firstFreeSlot).heapOffset,
+                                            layoutOf(maxNodes).heapOffset + Arena::maxBytes, error);
+  if (mapping) Image::isImage(mapping->bytes(), error);
+  return Napi::String::New(env, error);
 }
 
 // True and sets `allowSecret`, or has thrown.
@@ -158,12 +187,25 @@ Napi::Value createArena(const Napi::CallbackInfo& info, ArenaList& environmentAr
 
 }  // namespace
 
+Napi::Value pieceBuffer(Napi::Env env, const SharedCore& arena, const Arena::Piece& piece) {
+  const auto takeBack = [arena, id = piece.id](Napi::Env, void*) { arena->release(id); };
+  const auto buffer = Napi::ArrayBuffer::New(env, piece.bytes.data(), piece.bytes.size(), takeBack);
+  if (buffer.IsEmpty()) {  // the exception is pending: a runtime that forbids external buffers, or one about to end
+    arena->release(piece.id);
+    return env.Undefined();
+  }
+  return buffer;
+}
+
 void exportArena(Napi::Env env, Napi::Object exports) {
   // One list for each environment (the main thread, or a worker), wiped when that ends.
   const auto arenas = std::make_shared<ArenaList>();
   env.AddCleanupHook([arenas] { arenas->wipe(); });
   const auto create = [arenas](const Napi::CallbackInfo& info) { return createArena(info, *arenas); };
   exports.Set("createArena", Napi::Function::New(env, create, "createArena"));
+  const auto adopt = [arenas](const Napi::CallbackInfo& info) { return adoptArena(info, *arenas); };
+  exports.Set("inspectArena", Napi::Function::New<inspectArena>(env, "inspectArena"));
+  exports.Set("adoptArena", Napi::Function::New(env, adopt, "adoptArena"));
 }
 
 }  // namespace inro

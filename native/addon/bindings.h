@@ -6,6 +6,7 @@
 namespace inro {
 
 void exportArena(Napi::Env env, Napi::Object exports);
+void exportDescriptors(Napi::Env env, Napi::Object exports);
 void exportSelfTest(Napi::Env env, Napi::Object exports);
 void exportSyscalls(Napi::Env env, Napi::Object exports);
 

@@ -11,7 +11,12 @@ namespace inro {
 
 using SharedCore = std::shared_ptr<Core>;
 
+// An ArrayBuffer whose memory is the piece, which comes back when it is collected. At most one for each piece.
+Napi::Value pieceBuffer(Napi::Env env, const SharedCore& core, const Arena::Piece& piece);
+
 // Adds to an arena with nodes what can be done with those.
 void exportNodes(Napi::Env env, Napi::Object arena, const SharedCore& core);
+// And what a successor finds in it.
+void exportInheritance(Napi::Env env, Napi::Object arena, const SharedCore& core);
 
 }  // namespace inro

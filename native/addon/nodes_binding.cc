@@ -80,6 +80,12 @@ std::optional<Step> stepFrom(const Napi::Object& object, Core& core, std::string
     node.size = number(it, "size");
     node.mappable = it.Get("mappable").ToBoolean();
     node.text = text(it.Get("text"));
+    if (const Napi::Value note = it.Get("note"); note.IsTypedArray()) {
+      const auto bytes = note.As<Napi::Uint8Array>();
+      node.note.assign(reinterpret_cast<const char*>(bytes.Data()), bytes.ByteLength());
+    }
+    node.kept = it.Get("kept").ToBoolean();
+    node.probe = it.Get("probe").ToBoolean();
     if (node.kind == NodeKind::file) {
       const Napi::Value piece = it.Get("piece");
       const auto id = piece.IsArrayBuffer() ? core.find(piece.As<Napi::ArrayBuffer>().Data()) : std::nullopt;
@@ -138,8 +144,9 @@ Napi::Value serverFacts(const Napi::CallbackInfo& info, const SharedServer& serv
   return object;
 }
 
-Napi::Object serverObject(Napi::Env env, const SharedServer& server, const SharedCore& core) {
+Napi::Object serverObject(Napi::Env env, const SharedServer& server, const SharedCore& core, int device) {
   Napi::Object object = Napi::Object::New(env);
+  object.Set("device", device);
   object.Set("facts", Napi::Function::New(env, [server](const Napi::CallbackInfo& i) { return serverFacts(i, server); }, "facts"));
   object.Set("stop", Napi::Function::New(env, [server, core](const Napi::CallbackInfo&) { server->reset(); }, "stop"));
   return object;
@@ -148,6 +155,8 @@ Napi::Object serverObject(Napi::Env env, const SharedServer& server, const Share
 class MountWorker final : public Napi::AsyncWorker {
  public:
   struct Options {
+    int device;  // a mounted one; -1: mount
+    bool isNew;  // it was mounted for us, and nobody has served it yet
     std::string path;
     std::string how;
     std::size_t workers;
@@ -159,12 +168,17 @@ class MountWorker final : public Napi::AsyncWorker {
 
  protected:
   void Execute() override {
-    mounted_ = options_.how == "direct" ? mountDirectly(options_.path) : mountByHelper(options_.path, options_.how == "helper, others");
+    if (options_.device >= 0) {
+      mounted_.fd = options_.device;
+    } else {
+      mounted_ = options_.how == "direct" ? mountDirectly(options_.path) : mountByHelper(options_.path, options_.how == "helper, others");
+    }
     if (mounted_.fd < 0) return;
-    core_->forgetConnection();
+    if (options_.device < 0 || options_.isNew) core_->forgetConnection();
     std::string error;
     server_ = Server::start(*core_, std::make_unique<DeviceChannel>(mounted_.fd), options_.workers, options_.newestMinor, error);
-    if (!server_ || !server_->waitReady(readyMs, error)) {
+    const bool isInherited = options_.device >= 0 && !options_.isNew;
+    if (!server_ || !server_->waitReady(readyMs, error) || (isInherited && !server_->takeOver(error))) {
       server_.reset();
       mounted_ = {-1, EPROTO, "INIT", error};
     }
@@ -175,7 +189,7 @@ class MountWorker final : public Napi::AsyncWorker {
     if (server_) {
       // The core outlives the server: the functions hold both, the server is reset first.
       const SharedServer shared(new std::unique_ptr<Server>(std::move(server_)), [core = core_](std::unique_ptr<Server>* s) { delete s; });
-      return deferred_.Resolve(serverObject(env, shared, core_));
+      return deferred_.Resolve(serverObject(env, shared, core_, mounted_.fd));
     }
     Napi::Error error = Napi::Error::New(env, mounted_.step);
     error.Set("errno", Napi::Number::New(env, mounted_.error));
@@ -202,9 +216,25 @@ Napi::Value mount(const Napi::CallbackInfo& info, const SharedCore& core) {
   if (!workers) return env.Undefined();
   const auto minor = sizeArgument(info, {"mount", "newestMinor", 3});
   if (!minor) return env.Undefined();
-  auto* const worker = new MountWorker(env, core, {*path, *how, *workers, static_cast<std::uint32_t>(*minor)});
+  auto* const worker = new MountWorker(env, core, {-1, true, *path, *how, *workers, static_cast<std::uint32_t>(*minor)});
   const Napi::Promise promise = worker->promise();
   worker->Queue();  // deletes itself when done
+  return promise;
+}
+
+// A device that is mounted already: `isNew` when nobody has served it yet. Takes the descriptor.
+Napi::Value serve(const Napi::CallbackInfo& info, const SharedCore& core) {
+  const Napi::Env env = info.Env();
+  const auto device = sizeArgument(info, {"serve", "device", 0});
+  if (!device) return env.Undefined();
+  const auto workers = sizeArgument(info, {"serve", "workers", 2});
+  if (!workers) return env.Undefined();
+  const auto minor = sizeArgument(info, {"serve", "newestMinor", 3});
+  if (!minor) return env.Undefined();
+  auto* const worker = new MountWorker(
+      env, core, {static_cast<int>(*device), info[1].ToBoolean(), "", "", *workers, static_cast<std::uint32_t>(*minor)});
+  const Napi::Promise promise = worker->promise();
+  worker->Queue();
   return promise;
 }
 
@@ -256,6 +286,7 @@ void exportNodes(Napi::Env env, Napi::Object arena, const SharedCore& core) {
   };
   arena.Set("serveUntil", Napi::Function::New(env, serveUntil, "serveUntil"));
   arena.Set("mount", Napi::Function::New(env, [core](const Napi::CallbackInfo& i) { return mount(i, core); }, "mount"));
+  arena.Set("serve", Napi::Function::New(env, [core](const Napi::CallbackInfo& i) { return serve(i, core); }, "serve"));
   const auto nodesUsed = [core](const Napi::CallbackInfo& i) {
     return Napi::Number::New(i.Env(), static_cast<double>(core->nodesUsed()));
   };

@@ -36,7 +36,7 @@ Core::Core(LockedMapping mapping, std::size_t heapOffset, Word* heapUsed)
 
 std::unique_ptr<Core> Core::create(const CoreOptions& options, std::string& error) {
   const std::size_t before = options.nodes == 0 ? 0 : layoutOf(options.nodes).heapOffset;
-  auto mapping = LockedMapping::map(before + options.heapBytes, options.allowSecret, error);
+  auto mapping = LockedMapping::map(before + options.heapBytes, options.allowSecret, error, options.nodes != 0);
   if (!mapping) return nullptr;
   return createOn(std::move(*mapping), options, error);
 }
@@ -74,6 +74,7 @@ Core::~Core() { wipe(); }
 
 std::optional<Arena::Piece> Core::alloc(std::size_t bytes) {
   const std::scoped_lock guard(lock_);
+  if (!isOurs_) return std::nullopt;
   return arena_.alloc(bytes);
 }
 
@@ -82,11 +83,20 @@ std::optional<Arena::PieceId> Core::find(const void* start) {
   return arena_.find(start);
 }
 
+std::optional<Arena::Piece> Core::valueOf(std::uint64_t node) {
+  const std::scoped_lock guard(lock_);
+  const NodeRecord* const record = nodes_->image().find(node);
+  if (record == nullptr || static_cast<NodeKind>(record->kind) != NodeKind::file) return std::nullopt;
+  const auto id = arena_.find(nodes_->image().bytes().data() + record->content);
+  if (!id) return std::nullopt;
+  return Arena::Piece{*id, arena_.bytesOf(*id).first(record->skip + record->size)};
+}
+
 Released Core::release(Arena::PieceId id) {
   Told told;
   {
     const std::scoped_lock guard(lock_);
-    if (arena_.bytesOf(id).empty()) return Released::notOut;  // another piece may be at the same place by now
+    if (!isOurs_ || arena_.bytesOf(id).empty()) return Released::notOut;  // another piece may be at the same place by now
     if (nodes_) nodes_->forget(id, told);
     arena_.release(id);
   }
@@ -105,18 +115,26 @@ std::size_t Core::nodesUsed() {
 
 void Core::wipe() {
   const std::scoped_lock guard(lock_);
+  if (!isOurs_) return;
   if (nodes_) nodes_->image().header().closed.store(1, std::memory_order_release);
   arena_.wipe();
 }
 
+void Core::letGo() {
+  const std::scoped_lock guard(lock_);
+  isOurs_ = false;
+  arena_.letGo();
+}
+
 std::optional<std::uint64_t> Core::reserve() {
   const std::scoped_lock guard(lock_);
+  if (!isOurs_) return std::nullopt;
   return nodes_->reserve();
 }
 
 void Core::giveBack(std::uint64_t id) {
   const std::scoped_lock guard(lock_);
-  nodes_->giveBack(id);
+  if (isOurs_) nodes_->giveBack(id);
 }
 
 bool Core::commit(const Step& step, std::string& error) {
@@ -124,6 +142,10 @@ bool Core::commit(const Step& step, std::string& error) {
   bool done;
   {
     const std::scoped_lock guard(lock_);
+    if (!isOurs_) {
+      error = "the memory is another process's by now";
+      return false;
+    }
     nodes_->expire(boottimeMs(), told);
     done = nodes_->commit(step, told, error);
   }
@@ -133,7 +155,21 @@ bool Core::commit(const Step& step, std::string& error) {
 
 void Core::serveUntil(std::uint64_t boottimeMs) {
   const std::scoped_lock guard(lock_);
-  nodes_->image().header().serveUntilMs.store(boottimeMs, std::memory_order_release);
+  if (isOurs_) nodes_->image().header().serveUntilMs.store(boottimeMs, std::memory_order_release);
+}
+
+std::uint64_t Core::servedUntil() {
+  const std::scoped_lock guard(lock_);
+  return nodes_->image().header().serveUntilMs;
+}
+
+void Core::retell() {
+  Told told;
+  {
+    const std::scoped_lock guard(lock_);
+    nodes_->wakeAllWaiters(told);
+  }
+  tell(told);
 }
 
 void Core::forgetConnection() {

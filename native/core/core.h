@@ -59,7 +59,7 @@ class Core {
   static std::unique_ptr<Core> adopt(LockedMapping mapping, std::string& error);
   Core(const Core&) = delete;
   Core& operator=(const Core&) = delete;
-  // Zeroes everything.
+  // Zeroes everything, unless it was let go.
   ~Core();
 
   const LockedMapping& mapping() const { return mapping_; }
@@ -67,6 +67,8 @@ class Core {
 
   std::optional<Arena::Piece> alloc(std::size_t bytes);
   std::optional<Arena::PieceId> find(const void* start);
+  // Where a file's value is; nothing when it has none.
+  std::optional<Arena::Piece> valueOf(std::uint64_t node);
   // Ends the nodes that show the piece, zeroes it, takes it back. Returns once nobody can read it any more, not by a descriptor,
   // not by a mapping; `late` when the kernel has not let go of its mapped pages yet.
   Released release(Arena::PieceId id);
@@ -74,6 +76,9 @@ class Core {
   std::size_t nodesUsed();
   // Nothing is served any more; everything is zero.
   void wipe();
+  // What is in the memory is a successor's from here on: nothing is changed, zeroed or given out any more, whatever is called.
+  // Servers are stopped before.
+  void letGo();
 
   std::optional<std::uint64_t> reserve();
   void giveBack(std::uint64_t id);
@@ -81,8 +86,12 @@ class Core {
   // CLOCK_BOOTTIME in ms, at and after which nothing is served.
   void serveUntil(std::uint64_t boottimeMs);
 
+  std::uint64_t servedUntil();
+
   // Before a new mount: nothing is negotiated yet, nobody waits.
   void forgetConnection();
+  // Tells everybody who waits in poll(2): a successor cannot know what they have heard.
+  void retell();
 
   // For the server.
   ReadWriteLock& lock() { return lock_; }
@@ -95,6 +104,7 @@ class Core {
   static std::unique_ptr<Core> over(LockedMapping mapping, const Image& image, std::string& error);
   bool tell(const Told& told);
 
+  bool isOurs_ = true;
   LockedMapping mapping_;
   ReadWriteLock lock_;
   Arena arena_;

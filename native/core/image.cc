@@ -78,6 +78,8 @@ std::optional<Image> Image::open(std::span<std::byte> memory, std::string& error
   return image;
 }
 
+bool Image::isImage(std::span<std::byte> memory, std::string& error) { return Image(memory).checkHeader(error); }
+
 std::span<NodeRecord> Image::nodes() const {
   return {reinterpret_cast<NodeRecord*>(memory_.data() + header().nodesOffset), header().slotsUsed.load(std::memory_order_acquire)};
 }
@@ -108,6 +110,11 @@ void Image::replay() const {
     reinterpret_cast<Word*>(memory_.data() + store.offset)->store(store.value, std::memory_order_release);
   }
   header().journalLength.store(0, std::memory_order_release);
+}
+
+std::string_view Image::note(const NodeRecord& node) const {
+  if (node.note == 0) return {};
+  return {reinterpret_cast<const char*>(memory_.data()) + node.note, node.noteBytes};
 }
 
 bool Image::checkHeader(std::string& error) const {
@@ -172,6 +179,8 @@ bool Image::checkNode(const NodeRecord& node, std::size_t slot, std::string& err
   };
   if (slot < rootNode || (node.id & slotMask) != slot || (node.id >> slotBits) >= header().nextSerial)
     return wrong("is not in its place");
+  if (node.note == 0 ? node.noteBytes != 0 : node.noteBytes == 0 || node.noteBytes > maxNoteBytes || !inHeap(node.note, node.noteBytes))
+    return wrong("has a note outside of the heap");
   const std::uint64_t content = node.content;
   switch (static_cast<NodeKind>(node.kind)) {
     case NodeKind::directory:

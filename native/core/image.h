@@ -2,7 +2,7 @@
 //
 //   header | poll table | node table | journal | heap
 //
-// The heap holds values, directory blocks and link texts; what nothing refers to is garbage that an adopter zeroes. A change of
+// The heap holds values, directory blocks, link texts and notes; what nothing refers to is garbage that an adopter zeroes. A change of
 // several places is made by the journal: 8-byte stores, written aside, then carried out; an adopter carries out what it finds.
 // So a SIGKILL between any two instructions leaves the old state or the new one. The layout is versioned, not the machine's
 // word size or byte order: the memory never leaves the host.
@@ -14,6 +14,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 
 namespace inro {
 
@@ -31,6 +32,7 @@ constexpr std::size_t maxNodes = std::size_t{1} << slotBits;
 
 constexpr std::size_t maxNameBytes = 255;
 constexpr std::size_t maxLinkBytes = 4095;
+constexpr std::size_t maxNoteBytes = std::size_t{1} << 20;
 constexpr std::size_t maxSkipBytes = 4096;
 constexpr std::size_t pollCapacity = 4096;
 constexpr std::size_t journalCapacity = 16384;
@@ -44,6 +46,8 @@ enum class NodeKind : std::uint32_t { directory = 1, link = 2, file = 3 };
 constexpr std::uint64_t nodeMappable = 1;    // may be mapped, spliced, sent: its pages may be in the page cache
 constexpr std::uint64_t nodeSuperseded = 2;  // a newer version is shown; open descriptors read on until readableUntilMs
 constexpr std::uint64_t nodeGone = 4;        // about to be freed: nobody may use it any more
+constexpr std::uint64_t nodeKept = 8;        // a directory that stays although no name leads to it: a bind mount may
+constexpr std::uint64_t nodeProbe = 16;      // no secret: readable whatever the lease says
 
 struct alignas(64) NodeRecord {
   Word id;  // 0: free. Written last when the node is made, cleared last when it goes.
@@ -58,7 +62,9 @@ struct alignas(64) NodeRecord {
   std::uint64_t size;      // of a file or link: bytes
   Word flags;
   Word readableUntilMs;    // CLOCK_BOOTTIME, with nodeSuperseded
-  std::uint64_t reserved[6];
+  std::uint64_t note;      // offset in the image of what a successor is to know of the node (0: nothing); nobody here reads it
+  std::uint64_t noteBytes;
+  std::uint64_t reserved[4];
 };
 static_assert(sizeof(NodeRecord) == 128);
 
@@ -140,6 +146,9 @@ class Image {
   // layout, or damaged; then `error` says what is wrong.
   static std::optional<Image> open(std::span<std::byte> memory, std::string& error);
 
+  // Whether the memory's own description of itself is that of an image which this program understands; nothing is changed.
+  static bool isImage(std::span<std::byte> memory, std::string& error);
+
   ImageHeader& header() const { return *reinterpret_cast<ImageHeader*>(memory_.data()); }
   std::span<NodeRecord> nodes() const;  // those that were ever used
   std::span<PollRecord> polls() const;
@@ -149,6 +158,7 @@ class Image {
   // The node of that id, or null.
   NodeRecord* find(std::uint64_t id) const;
   DirectoryBlock* block(const NodeRecord& directory) const;  // null: empty
+  std::string_view note(const NodeRecord& node) const;
   std::span<std::byte> bytes() const { return memory_; }
   static DirectoryEntry* firstEntry(DirectoryBlock* block) { return reinterpret_cast<DirectoryEntry*>(block + 1); }
   static DirectoryEntry* nextEntry(DirectoryEntry* entry) {

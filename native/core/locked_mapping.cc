@@ -3,7 +3,9 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -16,6 +18,8 @@
 
 namespace inro {
 namespace {
+
+constexpr long secretMemoryMagic = 0x5345434d;  // SECRETMEM_MAGIC of linux/magic.h
 
 std::size_t wholePages(std::size_t bytes) {
   const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
@@ -52,6 +56,7 @@ class Descriptor {
     if (fd_ >= 0) close(fd_);
   }
   int get() const { return fd_; }
+  int release() { return std::exchange(fd_, -1); }
 
  private:
   int fd_;
@@ -59,11 +64,11 @@ class Descriptor {
 
 }  // namespace
 
-std::optional<LockedMapping> LockedMapping::map(std::size_t bytes, bool allowSecret, std::string& error) {
+std::optional<LockedMapping> LockedMapping::map(std::size_t bytes, bool allowSecret, std::string& error, bool keepDescriptor) {
   const std::size_t size = wholePages(bytes);
   std::string whyNotSecret = "asked for mlock";
   if (allowSecret) {
-    auto secret = mapSecret(size, whyNotSecret);
+    auto secret = mapSecret(size, whyNotSecret, keepDescriptor);
     if (secret) return secret;
   }
   auto anonymous = mapAnonymous(size, error);
@@ -72,9 +77,9 @@ std::optional<LockedMapping> LockedMapping::map(std::size_t bytes, bool allowSec
   return anonymous;
 }
 
-std::optional<LockedMapping> LockedMapping::mapSecret(std::size_t bytes, std::string& error) {
-  // Closed when this returns: pidfd_getfd and mmap would read the plaintext through an open descriptor.
-  const Descriptor fd(static_cast<int>(syscall(SYS_memfd_secret, O_CLOEXEC)));
+std::optional<LockedMapping> LockedMapping::mapSecret(std::size_t bytes, std::string& error, bool keepDescriptor) {
+  // Closed when this returns, if no successor is to have it: pidfd_getfd and mmap read the plaintext through an open descriptor.
+  Descriptor fd(static_cast<int>(syscall(SYS_memfd_secret, O_CLOEXEC)));
   if (fd.get() < 0) {
     error = inWords("memfd_secret", errno);
     return std::nullopt;
@@ -83,7 +88,31 @@ std::optional<LockedMapping> LockedMapping::mapSecret(std::size_t bytes, std::st
     error = inWords("memfd_secret: ftruncate", errno);
     return std::nullopt;
   }
-  void* start = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);
+  auto mapping = mapDescriptor(fd.get(), bytes, error);
+  if (mapping && keepDescriptor) mapping->fd_ = fd.release();
+  return mapping;
+}
+
+std::optional<LockedMapping> LockedMapping::adopt(int fd, std::size_t minBytes, std::size_t maxBytes, std::string& error) {
+  Descriptor taken(fd);
+  struct statfs system {};
+  struct stat found {};
+  if (fstatfs(fd, &system) != 0 || fstat(fd, &found) != 0) {
+    error = inWords("the descriptor of the arena", errno);
+    return std::nullopt;
+  }
+  const auto bytes = static_cast<std::size_t>(found.st_size);
+  if (system.f_type != secretMemoryMagic || bytes < minBytes || bytes > maxBytes || bytes != wholePages(bytes)) {
+    error = "the descriptor of the arena is not one of inro's: no memfd_secret, or of an impossible size";
+    return std::nullopt;
+  }
+  auto mapping = mapDescriptor(fd, bytes, error);
+  if (mapping) mapping->fd_ = taken.release();
+  return mapping;
+}
+
+std::optional<LockedMapping> LockedMapping::mapDescriptor(int fd, std::size_t bytes, std::string& error) {
+  void* start = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   if (start == MAP_FAILED) {
     error = lockRefusal("memfd_secret: mmap", errno);
     return std::nullopt;
@@ -130,10 +159,12 @@ LockedMapping::LockedMapping(LockedMapping&& other) noexcept
       kind_(other.kind_),
       locked_(other.locked_),
       owned_(other.owned_),
+      fd_(std::exchange(other.fd_, -1)),
       note_(std::move(other.note_)) {}
 
 LockedMapping::~LockedMapping() {
   if (owned_ && !bytes_.empty()) munmap(bytes_.data(), bytes_.size());
+  if (fd_ >= 0) close(fd_);
 }
 
 }  // namespace inro

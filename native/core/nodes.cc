@@ -44,15 +44,19 @@ std::optional<Nodes> Nodes::on(Image image, Arena& arena, std::string& error) {
   return nodes;
 }
 
-// What the root reaches.
+// What the root reaches, and what stays although it does not.
 std::unordered_set<std::uint64_t> Nodes::reached() const {
   std::unordered_set<std::uint64_t> reached;
   std::vector<std::uint64_t> toVisit{rootNode};
+  for (const NodeRecord& node : image_.nodes()) {
+    if (node.id != 0 && kindOf(node) == NodeKind::directory && (node.flags & nodeKept) != 0) toVisit.push_back(node.id);
+  }
   while (!toVisit.empty()) {
     const std::uint64_t id = toVisit.back();
     toVisit.pop_back();
     const NodeRecord* const node = image_.find(id);
-    if (node == nullptr || !reached.insert(id).second || kindOf(*node) != NodeKind::directory) continue;
+    if (node == nullptr || (id != rootNode && (node->flags & nodeGone) != 0)) continue;
+    if (!reached.insert(id).second || kindOf(*node) != NodeKind::directory) continue;
     DirectoryBlock* const block = image_.block(*node);
     if (block == nullptr) continue;
     DirectoryEntry* entry = Image::firstEntry(block);
@@ -89,6 +93,10 @@ bool Nodes::adopt(std::string& error) {
     }
     used_++;
     if (superseded) superseded_.push_back(id);
+    if (node.note != 0) {
+      if (!claims.try_emplace(node.note, Claim{node.noteBytes, NodeKind::link, id}).second) return overlaps(id, error);
+      blockUsers_[node.note]++;
+    }
     if (content == 0) continue;
     const std::uint64_t bytes = isFile                               ? std::max<std::uint64_t>(node.skip + node.size, 1)
                                 : kindOf(node) == NodeKind::link     ? node.size
@@ -112,6 +120,7 @@ bool Nodes::adopt(std::string& error) {
     freeSlots_.push_back(static_cast<std::uint32_t>(node->id & slotMask));
     node->id = 0;
     node->content = 0;
+    node->note = node->noteBytes = 0;
   }
   const auto polls = image_.polls();
   for (std::size_t i = 0; i < polls.size(); i++) {
@@ -152,7 +161,7 @@ bool Nodes::checkMade(const Step& step, std::string& error) const {
     const bool fits = node.kind != NodeKind::file || (node.skip <= maxSkipBytes && node.skip <= room && node.size <= room - node.skip);
     const bool hasText = node.kind != NodeKind::link || (!node.text.empty() && node.text.size() <= maxLinkBytes);
     const bool hasValue = node.kind != NodeKind::file || room != 0;
-    if ((node.mode & ~07777U) != 0 || !fits || !hasText || !hasValue) {
+    if ((node.mode & ~07777U) != 0 || !fits || !hasText || !hasValue || node.note.size() > maxNoteBytes) {
       error = "a new node has no content";
       return false;
     }
@@ -237,7 +246,17 @@ std::optional<Nodes::Built> Nodes::build(const Filling& filling) {
   return Built{image_.header().heapOffset + piece->id.offset, piece->id};
 }
 
-void Nodes::make(const NewNode& node, std::uint64_t textOffset) {
+std::optional<std::uint64_t> Nodes::keep(std::string_view bytes) {
+  if (bytes.empty()) return 0;
+  const auto piece = arena_->alloc(bytes.size());
+  if (!piece) return std::nullopt;
+  std::memcpy(piece->bytes.data(), bytes.data(), bytes.size());
+  const std::uint64_t offset = image_.header().heapOffset + piece->id.offset;
+  blockUsers_[offset] = 1;
+  return offset;
+}
+
+void Nodes::make(const NewNode& node, std::uint64_t textOffset, std::uint64_t noteOffset) {
   NodeRecord& record = image_.nodes()[node.id & slotMask];
   record.kind = static_cast<std::uint32_t>(node.kind);
   record.mode = typeBits(node.kind) | node.mode;
@@ -247,7 +266,9 @@ void Nodes::make(const NewNode& node, std::uint64_t textOffset) {
   record.modifiedMs = node.modifiedMs;
   record.skip = node.skip;
   record.size = node.kind == NodeKind::link ? node.text.size() : node.size;
-  record.flags = node.mappable ? nodeMappable : 0;
+  record.flags = (node.mappable ? nodeMappable : 0) | (node.kept ? nodeKept : 0) | (node.probe ? nodeProbe : 0);
+  record.note = noteOffset;
+  record.noteBytes = node.note.size();
   record.readableUntilMs = 0;
   const std::uint64_t content =
       node.kind == NodeKind::file ? image_.header().heapOffset + node.piece.offset : textOffset;
@@ -256,7 +277,6 @@ void Nodes::make(const NewNode& node, std::uint64_t textOffset) {
   reserved_.erase(node.id);
   if (node.kind == NodeKind::file) valueUsers_[content].push_back(node.id);
   if (node.kind == NodeKind::file && node.mappable) mappableValues_.insert(content);
-  if (node.kind == NodeKind::link) blockUsers_[content] = 1;
   used_++;
 }
 
@@ -287,14 +307,14 @@ bool Nodes::commit(const Step& step, Told& told, std::string& error) {
     return false;
   };
   for (const NewNode& node : step.made) {
-    std::uint64_t textOffset = 0;
-    if (node.kind == NodeKind::link) {
-      const auto piece = arena_->alloc(node.text.size());
-      if (!piece) return undo(node.text.size());
-      std::memcpy(piece->bytes.data(), node.text.data(), node.text.size());
-      textOffset = image_.header().heapOffset + piece->id.offset;
+    const auto text = keep(node.kind == NodeKind::link ? std::string_view(node.text) : std::string_view());
+    if (!text) return undo(node.text.size());
+    const auto note = keep(node.note);
+    if (!note) {
+      unshare(*text);
+      return undo(node.note.size());
     }
-    make(node, textOffset);
+    make(node, *text, *note);
     madeIds.push_back(node.id);
   }
   std::vector<std::uint64_t> blocks;
@@ -458,6 +478,8 @@ void Nodes::free(std::uint64_t id, Told& told) {
     case NodeKind::directory:
     case NodeKind::link: unshare(content); break;
   }
+  unshare(std::exchange(node->note, 0));
+  node->noteBytes = 0;
   freeSlots_.push_back(static_cast<std::uint32_t>(id & slotMask));
   used_--;
 }
@@ -505,6 +527,10 @@ void Nodes::removeWaiters(std::uint64_t handle) {
 void Nodes::removeAllWaiters() {
   for (const auto& [kernelHandle, place] : waiters_) image_.polls()[place].kernelHandle.store(0, std::memory_order_release);
   waiters_.clear();
+}
+
+void Nodes::wakeAllWaiters(Told& told) const {
+  for (const auto& [kernelHandle, place] : waiters_) told.waiters.push_back(kernelHandle);
 }
 
 void Nodes::wakeWaiters(std::uint64_t node, Told& told) const {

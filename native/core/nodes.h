@@ -29,6 +29,9 @@ struct NewNode {
   std::size_t size;
   bool mappable;
   std::string text;  // of a link
+  std::string note;  // for a successor; empty: none
+  bool kept = false;   // of a directory: nodeKept
+  bool probe = false;  // of a file: nodeProbe
 };
 
 struct Filling {
@@ -90,6 +93,7 @@ class Nodes {
   bool addWaiter(std::uint64_t kernelHandle, std::uint64_t handle, std::uint64_t node);
   void removeWaiters(std::uint64_t handle);
   void removeAllWaiters();
+  void wakeAllWaiters(Told& told) const;
 
  private:
   explicit Nodes(Image image, Arena& arena) : image_(image), arena_(&arena) {}
@@ -103,7 +107,9 @@ class Nodes {
     Arena::PieceId piece;
   };
   std::optional<Built> build(const Filling& filling);
-  void make(const NewNode& node, std::uint64_t textOffset);
+  // In a piece of its own: its offset in the image, 0 for nothing to keep. Nothing when there is no room.
+  std::optional<std::uint64_t> keep(std::string_view bytes);
+  void make(const NewNode& node, std::uint64_t textOffset, std::uint64_t noteOffset);
   void remove(const Step& step, const std::unordered_map<std::uint64_t, std::uint64_t>& blocks, Told& told);
   void supersede(const Step& step, Told& told);
   // Into the journal; carried out together with all since the last carryOut().

@@ -169,10 +169,10 @@ void Responder::init(const Request& request, Reply& reply) {
   reply.put(out);
 }
 
-bool Responder::serves() const {
+bool Responder::serves(const NodeRecord& node) const {
   const ImageHeader& header = core_.nodes().image().header();
-  return header.closed.load(std::memory_order_acquire) == 0 &&
-         boottimeMs() < header.serveUntilMs.load(std::memory_order_acquire);
+  if (header.closed.load(std::memory_order_acquire) != 0) return false;
+  return (node.flags & nodeProbe) != 0 || boottimeMs() < header.serveUntilMs.load(std::memory_order_acquire);
 }
 
 std::uint64_t Responder::validSeconds() const {
@@ -251,7 +251,7 @@ void Responder::open(const Request& request, Reply& reply) {
   if (S_ISDIR(node->mode)) return reply.fail(EISDIR);
   if (S_ISLNK(node->mode)) return reply.fail(ELOOP);
   if ((in->flags & O_ACCMODE) != O_RDONLY || (in->flags & (O_TRUNC | O_APPEND)) != 0) return reply.fail(EROFS);
-  if (node->content == 0 || !serves()) return reply.fail(ESTALE);
+  if (node->content == 0 || !serves(*node)) return reply.fail(ESTALE);
   fuse::OpenOut out{};
   // Names this descriptor in poll(2) and RELEASE, nothing else: what is read is told by the node.
   out.fh = image.header().nextHandle.fetch_add(1);
@@ -271,7 +271,7 @@ void Responder::read(const Request& request, Reply& reply) {
   const std::uint64_t content = node->content.load(std::memory_order_acquire);
   const std::uint64_t flags = node->flags;
   const bool isOver = (flags & nodeSuperseded) != 0 && boottimeMs() >= node->readableUntilMs;
-  if (content == 0 || isOver || !serves()) return reply.fail(ESTALE);
+  if (content == 0 || isOver || !serves(*node)) return reply.fail(ESTALE);
   // What would fill the page cache (mmap, splice, sendfile, readahead) has no lock owner.
   if ((flags & nodeMappable) == 0 && (in->readFlags & fuse::readLockOwner) == 0) return reply.fail(EINVAL);
   if (in->offset >= node->size) return;

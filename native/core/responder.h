@@ -53,7 +53,7 @@ class Responder {
   void statfs(Reply& reply);
 
   fuse::Attr attributes(const NodeRecord& node) const;
-  bool serves() const;
+  bool serves(const NodeRecord& node) const;
   std::uint64_t validSeconds() const;
 
   Core& core_;

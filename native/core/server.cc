@@ -95,6 +95,17 @@ Server::Facts Server::facts() {
   return facts;
 }
 
+bool Server::takeOver(std::string& error) {
+  const fuse::OutHeader resend{sizeof resend, static_cast<std::int32_t>(fuse::Notice::resend), 0};
+  const int failed = channel_->send(std::as_bytes(std::span(&resend, 1)));
+  if (failed != 0) {
+    error = "the kernel does not repeat what was not answered: " + std::generic_category().message(failed);
+    return false;
+  }
+  core_.retell();
+  return true;
+}
+
 void Server::ready() {
   std::string error;
   {

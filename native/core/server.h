@@ -45,6 +45,9 @@ class Server {
   // Waits for the kernel's INIT. False when it was refused, the channel ended, or time ran out; then `error` says so.
   bool waitReady(std::uint64_t ms, std::string& error);
   Facts facts();
+  // After start() on a connection that another process served: requests that it took and did not answer come again, and all who
+  // wait in poll(2) look again, because the kernel repeats neither by itself. False when the kernel cannot (before Linux 6.9).
+  bool takeOver(std::string& error);
 
  private:
   Server(Core& core, std::unique_ptr<Channel> channel, std::uint32_t newestMinor, std::uint64_t scrubMs);

@@ -1,26 +1,31 @@
 /** The agent: takes its identity, mounts, serves its status, and keeps a session with a manager. */
 import type { Logger } from 'pino';
-import { openServedArena } from '../crypto/arena.js';
 import type { Clock, Random } from '../model/clock.js';
 import { asInroError, InroError } from '../model/error.js';
 import { newId } from '../model/id.js';
+import { Agent } from '../proto/gen/inro/v1/agent_pb.js';
 import { Dispatcher } from '../proto/gen/inro/v1/dispatcher_pb.js';
 import { connectTls, openStream } from '../rpc/client.js';
-import { answers, listenUnix } from '../rpc/server.js';
+import { answers, listenUnix, serve } from '../rpc/server.js';
 import { nodeCredentials } from '../rpc/tls.js';
 import { addon } from '../system/addon.js';
 import { claimStateFolder } from '../system/files.js';
-import { arenaSize } from './arena_size.js';
+import type { ServiceManager } from '../system/service_manager.js';
 import type { AgentChannel } from './channel.js';
 import { describeHost } from './describe.js';
+import { giver } from './handover/giver.js';
+import { forget, keep, keeperName, takeLeft } from './handover/store.js';
+import { takeFrom } from './handover/taker.js';
 import { HostTasks } from './host_tasks.js';
-import { loadIdentity, saveManagers } from './identity.js';
+import { loadIdentity, saveManagers, type Identity } from './identity.js';
 import { Lease } from './lease.js';
 import { agentLimits } from './limits.js';
-import { createDriver, type DriverName } from './mount/drivers.js';
+import type { MountDriver } from './mount/driver.js';
+import type { DriverName } from './mount/drivers.js';
 import { Receipts } from './receipts.js';
+import { openServing, type Left } from './serving.js';
 import { Session } from './session.js';
-import { statusService } from './status.js';
+import { agentStatus } from './status.js';
 import { attach } from './stream.js';
 import { Vault } from './vault.js';
 
@@ -31,6 +36,10 @@ export interface AgentOptions {
   /** Instead of the managers that the identity knows. */
   managers?: readonly string[];
   driver: DriverName;
+  /** Goes on where the agent behind the socket is now. */
+  takeover?: boolean;
+  /** Keeps the mount for a successor, and has what a predecessor left. */
+  serviceManager?: ServiceManager | undefined;
   clock: Clock;
   random: Random;
   log: Logger;
@@ -41,34 +50,45 @@ export interface RunningAgent {
   clusterId: string;
   /** Resolves when the first session with a manager has begun. */
   connected: Promise<void>;
+  /** Resolves when somebody asked over the socket for the end, or another process has taken the mount over. */
+  asked: Promise<'stop' | 'taken over'>;
+  /** A successor will find the mount and go on with it. */
+  readonly isKept: boolean;
   /** Wipes, unmounts, ends the session. */
   stop(): Promise<void>;
+  /** Ends and leaves the mount, its readers waiting, to a successor. */
+  leave(): Promise<void>;
+  /** For the service manager: one line, and whether the mount is served. */
+  summary(): { text: string; isServed: boolean };
 }
 
-/** @throws already_running, no_identity, bad_certificate, mount_failed, no_fuse, not_permitted, socket_taken, state_unusable. */
+/**
+ * @throws already_running, no_identity, bad_certificate, mount_failed, no_fuse, not_permitted, socket_taken, state_unusable; when
+ * taking over also unreachable, not_supported.
+ */
 export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
-  const { stateFolder, mountPath, socketPath, clock, random, log } = options;
+  const { stateFolder, mountPath, socketPath, serviceManager, clock, random, log } = options;
   const dumpsForbidden = addon().forbidDumps() === 0;
-  claimStateFolder(stateFolder, 'agent');
-  const identity = loadIdentity(stateFolder, clock.now());
-  // Before the mount: what looks like a dead mount may be the live one of the agent behind this socket.
-  if (await answers(socketPath)) {
-    throw new InroError('already_running', `an agent serves ${socketPath} already`, {
-      remedy: "look at it with 'inro agent status', or choose another with --socket PATH and --mount DIR",
-    });
-  }
-
-  const size = arenaSize((bytes) => addon().lockable(bytes));
-  const arena = openServedArena(size.heapBytes, size.nodes);
+  const { identity, left, releaseState } = await claim(options);
+  const { arena, driver, lockLimitBytes, used } = await openServing({
+    driver: options.driver,
+    mountPath,
+    of: identity,
+    left,
+    onRefused: () => forget(serviceManager),
+    clock,
+    log,
+  });
   const receipts = new Receipts(identity, newId(random));
   const vault = new Vault(arena, clock, (wiped) => receipts.add(wiped));
-  const driver = createDriver(options.driver, {
-    arena,
-    clock,
-    onError: (error, operation) => log.error({ err: error, operation }, 'a file system request failed'),
-  });
   const lease = new Lease(clock, (deadlineMs) => driver.serveUntil(deadlineMs));
   const tasks = new HostTasks({ vault, driver, clock, log, clusterId: identity.clusterId });
+  if (used?.arena !== undefined && driver.handover !== undefined) {
+    lease.inherit(arena.served.servedUntil());
+    tasks.inherit(driver.handover.inheritance);
+    log.info({ tasks: tasks.list().length, values: vault.size }, 'goes on where the former agent was');
+  }
+  let isKept = keep(serviceManager, driver, used, log);
   let known = options.managers ?? identity.managers;
   let swapBytes = 0;
   const describe = async () => {
@@ -112,26 +132,41 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     log,
   });
 
-  await driver.mount({ path: mountPath });
   const ended = new AbortController();
-  const stopServing = async (): Promise<void> => {
-    tasks.wipeAll('stopped');
-    // A manager that does not answer keeps nobody waiting for long.
-    const hears = session.status.state === 'connected';
-    try {
-      await Promise.all([driver.unmount(), hears && receipts.untilTaken(clock, agentLimits.lastReceiptsMs)]);
-    } finally {
-      ended.abort();
-    }
+  let stopping: Promise<void> | undefined;
+  const stopServing = (): Promise<void> => {
+    stopping ??= (async () => {
+      forget(serviceManager);
+      isKept = false;
+      tasks.wipeAll('stopped');
+      // A manager that does not answer keeps nobody waiting for long.
+      const hears = session.status.state === 'connected';
+      try {
+        await Promise.all([
+          driver.unmount(),
+          hears && receipts.untilTaken(clock, agentLimits.lastReceiptsMs),
+        ]);
+      } finally {
+        ended.abort();
+      }
+    })();
+    return stopping;
+  };
+  const letGo = (): void => {
+    stopping = Promise.resolve();
+    tasks.letGo();
+    ended.abort();
+    driver.handover?.letGo();
+    releaseState();
   };
   try {
     const startedMs = clock.now();
-    const status = {
+    const parts = {
       identity,
       session,
       lease,
       arena,
-      lockLimitBytes: size.limitBytes,
+      lockLimitBytes,
       vault,
       tasks,
       receipts,
@@ -141,25 +176,111 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
       startedMs,
       dumpsForbidden,
       swapBytes: () => swapBytes,
+      keptBy: () => (isKept ? keeperName : ''),
     };
-    const server = await listenUnix(socketPath, [statusService(status)]);
+    let ask = (_wish: 'stop' | 'taken over'): void => undefined;
+    const asked = new Promise<'stop' | 'taken over'>((resolve) => (ask = resolve));
+    const whyNot = (): string => {
+      if (serviceManager !== undefined) return 'a service manager runs it';
+      return driver.facts().handover ? '' : `driver ${driver.facts().name} cannot here`;
+    };
+    const handlers = {
+      getStatus: async () => agentStatus(parts),
+      stop: async () => {
+        await stopServing();
+        ask('stop');
+        return {};
+      },
+      handOver: giver({
+        driver,
+        whyNot,
+        letGo: () => {
+          letGo();
+          ask('taken over');
+        },
+      }),
+    };
+    const server = await listenUnix(socketPath, [serve(Agent, 'local', handlers)]);
     const running = session.run(ended.signal);
     const watching = watchLease({ lease, tasks, session, clock, log }, ended.signal);
+    const end = async (): Promise<void> => {
+      await Promise.all([running, watching, server.stop(agentLimits.stopGraceMs)]);
+    };
     if (!arena.facts().locked) log.warn({ why: arena.facts().note }, 'values may be swapped out');
     log.info({ node: identity.nodeId, mount: mountPath, socket: socketPath }, 'agent is ready');
     return {
       nodeId: identity.nodeId,
       clusterId: identity.clusterId,
       connected,
+      asked,
+      get isKept() {
+        return isKept;
+      },
       stop: async () => {
         await stopServing();
-        await Promise.all([running, watching, server.stop(agentLimits.stopGraceMs)]);
+        await end();
       },
+      leave: async () => {
+        if (stopping === undefined) letGo();
+        await end();
+      },
+      summary: () => summary(session, vault, tasks, driver),
     };
   } catch (error) {
     await stopServing();
     throw asInroError(error);
   }
+}
+
+/** The identity, what a predecessor left, and the state folder for this process alone. */
+async function claim(options: AgentOptions): Promise<{
+  identity: Identity;
+  left: Left | undefined;
+  releaseState: () => void;
+}> {
+  const { stateFolder, socketPath, clock } = options;
+  if (options.takeover === true) {
+    // All that can fail, before the other one lets go.
+    const identity = loadIdentity(stateFolder, clock.now());
+    const left = await takeFrom(socketPath, newId(options.random));
+    const deadlineMs = clock.boottimeMs() + agentLimits.handOverMs;
+    for (;;) {
+      try {
+        const releaseState = claimStateFolder(stateFolder, 'agent');
+        while (clock.boottimeMs() < deadlineMs && (await answers(socketPath)))
+          await clock.sleep(agentLimits.handOverRetryMs);
+        return { identity, left, releaseState };
+      } catch (error) {
+        if (clock.boottimeMs() >= deadlineMs || asInroError(error).code !== 'already_running') throw error;
+        await clock.sleep(agentLimits.handOverRetryMs);
+      }
+    }
+  }
+  const releaseState = claimStateFolder(stateFolder, 'agent');
+  const identity = loadIdentity(stateFolder, clock.now());
+  // Before the mount: what looks like a dead mount may be the live one of the agent behind this socket.
+  if (await answers(socketPath)) {
+    throw new InroError('already_running', `an agent serves ${socketPath} already`, {
+      remedy:
+        "look at it with 'inro agent status', take over from it with --takeover, or choose another with --socket PATH and --mount DIR",
+    });
+  }
+  return { identity, left: takeLeft(options.serviceManager?.stored ?? []), releaseState };
+}
+
+function summary(
+  session: Session,
+  vault: Vault,
+  tasks: HostTasks,
+  driver: MountDriver,
+): { text: string; isServed: boolean } {
+  const { state, manager, lastError } = session.status;
+  const running = tasks.list().filter((task) => task.state === 'RUNNING').length;
+  const talk =
+    state === 'connected' ? `connected to ${manager}` : `no manager (${lastError?.message ?? state})`;
+  const { isServed } = driver.facts();
+  const mount = isServed ? '' : '; the mount is not served';
+  return { text: `${running} tasks, ${vault.size} values, ${talk}${mount}`, isServed };
 }
 
 function open(manager: string, credentials: ReturnType<typeof nodeCredentials>): AgentChannel {

@@ -14,7 +14,9 @@ import type {
   DeliveredVersion,
 } from '../proto/gen/inro/v1/dispatcher_pb.js';
 import { agentLimits } from './limits.js';
+import { heldNote, readHeldNote, readTaskNote, taskNote } from './inheritance_notes.js';
 import type { MountDriver, PublishedFile } from './mount/driver.js';
+import type { Inheritance } from './mount/inheritance.js';
 import { ownerIds } from './owner.js';
 import { heldKey, type HeldVersion, type Vault } from './vault.js';
 
@@ -53,6 +55,34 @@ export class HostTasks {
 
   list(): HostTask[] {
     return [...this.#tasks.values()];
+  }
+
+  /** Goes on where a predecessor was: values by what was noted beside them, tasks as they were published last. */
+  inherit({ generations, values }: Inheritance): void {
+    const { vault, clock } = this.#parts;
+    for (const { value, note, modifiedMs, readableUntilMs } of values) {
+      const { secretId, version, ciphertextDigest } = readHeldNote(note);
+      const held = { secretId, version, ciphertextDigest, createdMs: modifiedMs, value };
+      const isCurrent = readableUntilMs === Infinity;
+      vault.inherit(held, isCurrent ? undefined : Math.max(0, readableUntilMs - clock.boottimeMs()));
+    }
+    for (const { taskId, number, note } of generations) {
+      const assigned = readTaskNote(note);
+      if (assigned?.id !== taskId) continue; // goes with the next assignment, which does not know it
+      this.#tasks.set(taskId, {
+        assigned,
+        state: 'RUNNING',
+        error: '',
+        generation: number,
+        shown: this.#shownBy(assigned),
+      });
+    }
+  }
+
+  /** Changes nothing any more, without wiping: what is here is a successor's. */
+  letGo(): void {
+    this.#stopped = true;
+    this.#parts.vault.letGo();
   }
 
   /**
@@ -170,10 +200,7 @@ export class HostTasks {
         const failure = failures.get(keyOf(reference));
         if (failure !== undefined) throw failure;
       }
-      const shown = JSON.stringify([
-        assigned.serviceName,
-        assigned.references.map((reference) => this.#fingerprint(reference)),
-      ]);
+      const shown = this.#shownBy(assigned);
       if (shown !== task.shown) {
         const files = assigned.references.map((reference) => this.#fileOf(reference));
         const { id: taskId, serviceId, serviceName } = assigned;
@@ -185,6 +212,7 @@ export class HostTasks {
           number: task.generation + 1,
           graceMs: agentLimits.graceMs,
           files,
+          note: taskNote(assigned),
         });
         task.generation += 1;
         task.shown = shown;
@@ -219,7 +247,12 @@ export class HostTasks {
       modifiedMs: held.createdMs,
       mmap: reference.mmap,
       value: held.value,
+      note: heldNote(held),
     };
+  }
+
+  #shownBy({ serviceName, references }: AssignedTask): string {
+    return JSON.stringify([serviceName, references.map((reference) => this.#fingerprint(reference))]);
   }
 
   #fingerprint(assigned: AssignedReference): unknown[] {

@@ -21,6 +21,12 @@ export class Lease {
     this.#onChange(this.#deadlineMs);
   }
 
+  /** The deadline that a predecessor had. */
+  inherit(deadlineMs: number): void {
+    this.#deadlineMs = Math.max(this.#deadlineMs, deadlineMs);
+    this.#onChange(this.#deadlineMs);
+  }
+
   /** The manager's order to serve nothing any more. */
   end(): void {
     this.#deadlineMs = -Infinity;

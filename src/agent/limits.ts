@@ -1,5 +1,9 @@
 /** The agent's bounds and periods. */
 export const agentLimits = {
+  /** For each step of a mount's way to another process. */
+  handOverMs: 10_000,
+  /** How often what another process is about to give up is tried again. */
+  handOverRetryMs: 20,
   /** For who may lock so much; less of it and of `maxNodes` otherwise (arena_size.ts). */
   arenaBytes: 32 * 1024 * 1024,
   /** All locked memory of an agent, without which it does not start. */

@@ -3,9 +3,8 @@ import type { MessageInitShape } from '@bufbuild/protobuf';
 import type { Arena } from '../crypto/arena.js';
 import type { Clock } from '../model/clock.js';
 import { sizeText } from '../model/size.js';
-import { Agent, type AgentStatusSchema, type ProtectionSchema } from '../proto/gen/inro/v1/agent_pb.js';
+import type { AgentStatusSchema, ProtectionSchema } from '../proto/gen/inro/v1/agent_pb.js';
 import { wireState } from '../proto/task_state.js';
-import { serve, type Registration } from '../rpc/server.js';
 import { version } from '../system/version.js';
 import type { HostTask, HostTasks } from './host_tasks.js';
 import type { Identity } from './identity.js';
@@ -31,13 +30,11 @@ export interface StatusParts {
   startedMs: number;
   dumpsForbidden: boolean;
   swapBytes: () => number;
+  /** Who keeps what a successor needs, should this process be killed; '' for nobody. */
+  keptBy: () => string;
 }
 
-export function statusService(parts: StatusParts): Registration {
-  return serve(Agent, 'local', { getStatus: async () => agentStatus(parts) });
-}
-
-function agentStatus(parts: StatusParts): MessageInitShape<typeof AgentStatusSchema> {
+export function agentStatus(parts: StatusParts): MessageInitShape<typeof AgentStatusSchema> {
   const { identity, session, lease, arena, vault, tasks, receipts, driver, mountPath, startedMs } = parts;
   const { state, manager, sinceMs, lastError, revision } = session.status;
   const memory = arena.facts();
@@ -92,7 +89,7 @@ function shownTask({ assigned, state, error, generation, shown }: HostTask, vaul
 }
 
 function protections(
-  { arena, lockLimitBytes, dumpsForbidden, swapBytes }: StatusParts,
+  { arena, lockLimitBytes, dumpsForbidden, swapBytes, keptBy }: StatusParts,
   driver: DriverFacts,
 ): MessageInitShape<typeof ProtectionSchema>[] {
   const { kind, locked, note, sizeBytes } = arena.facts();
@@ -124,8 +121,17 @@ function protections(
     },
     notYet('no mmap or splice into the page cache', driver.strict, driver.name),
     notYet('readers identified', driver.callerIdentity, driver.name),
-    notYet('mount survives the agent', driver.handover, driver.name),
+    survival(keptBy(), driver),
   ];
+}
+
+/** What a crash costs. */
+function survival(keptBy: string, driver: DriverFacts): MessageInitShape<typeof ProtectionSchema> {
+  const name = 'mount survives the agent';
+  if (keptBy !== '') return { name, inForce: true, detail: `kept by ${keptBy}` };
+  const cost = 'after a crash readers get ENOTCONN until the next start, in a bind mount for ever';
+  const why = driver.handover ? 'nobody keeps its descriptors' : `driver ${driver.name} cannot here`;
+  return { name, inForce: false, detail: `${why}: ${cost}` };
 }
 
 function notYet(name: string, inForce: boolean, driver: string): MessageInitShape<typeof ProtectionSchema> {

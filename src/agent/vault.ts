@@ -104,6 +104,19 @@ export class Vault {
     }
   }
 
+  /** What a predecessor held. @param retiringMs how long a version that was replaced is still to be read; undefined: it is current. */
+  inherit(held: HeldVersion, retiringMs: number | undefined): void {
+    const key = heldKey(held.secretId, held.version);
+    this.#held.set(key, held);
+    if (retiringMs !== undefined) this.retire(key, retiringMs);
+  }
+
+  /** Nothing is wiped by itself any more: what is held is a successor's. */
+  letGo(): void {
+    for (const key of this.keys()) this.keep(key);
+    this.#held.clear();
+  }
+
   /** Wipes after the grace; until then descriptors that are open read on. */
   retire(key: string, graceMs: number): void {
     if (!this.#held.has(key) || this.#retiring.has(key)) return;

@@ -86,8 +86,14 @@ agent
   .option('--state <DIR>', 'where the identity is kept')
   .option('--mount <DIR>', 'mount the secrets there')
   .option('--socket <PATH>', 'where operators reach it')
+  .option('--takeover', 'go on where the agent that runs is, without its readers noticing')
   .addOption(driver())
   .action(async (options) => (await import('./commands/agent_run.js')).agentRun(options));
+agent
+  .command('stop')
+  .description('end the agent: wipe every value, unmount')
+  .option('--socket <PATH>', "the agent's socket")
+  .action(async (options) => (await import('./commands/agent_stop.js')).agentStop(options));
 agent
   .command('status')
   .description('show identity, session, tasks, and the protections in force and not')

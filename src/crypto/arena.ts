@@ -15,6 +15,8 @@ export interface Arena {
 /** An arena that a mount can be served from. */
 export interface ServedArena extends Arena {
   readonly served: NativeServedArena;
+  /** The value behind a file that a predecessor left, once for each piece; undefined when it was wiped. */
+  inherit(node: number, skip: number): Plaintext | undefined;
 }
 
 /** An arena of the native addon. `bytes` is all it will ever hold, padding included. */
@@ -24,8 +26,31 @@ export function openArena(bytes: number, kind: 'auto' | 'mlock' = 'auto'): Arena
 
 /** @param nodes how many files, directories and links a mount of it can show. */
 export function openServedArena(bytes: number, nodes: number, kind: 'auto' | 'mlock' = 'auto'): ServedArena {
-  const served = addon().createArena(bytes, kind, nodes);
-  return { ...arenaOf(served), served };
+  return servedArenaOf(addon().createArena(bytes, kind, nodes));
+}
+
+/** What another process left behind this descriptor, which is taken. @throws state_unusable with what is wrong with it. */
+export function adoptServedArena(descriptor: number): ServedArena {
+  try {
+    return servedArenaOf(addon().adoptArena(descriptor));
+  } catch (cause) {
+    throw new InroError(
+      'state_unusable',
+      `what a former agent left in memory cannot be taken over: ${(cause as Error).message}`,
+      { cause },
+    );
+  }
+}
+
+function servedArenaOf(served: NativeServedArena): ServedArena {
+  return {
+    ...arenaOf(served),
+    served,
+    inherit(node, skip) {
+      const piece = served.valueOf(node);
+      return piece === null ? undefined : new Plaintext(piece, skip, (buffer) => served.free(buffer));
+    },
+  };
 }
 
 function arenaOf(native: NativeArena): Arena {

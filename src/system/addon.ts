@@ -24,6 +24,8 @@ export interface NativeArena {
    * the kernel has not let go of mapped pages within 5 s; it is then told again and again.
    */
   free(piece: ArrayBuffer): boolean;
+  /** Zeroes everything, as the end of the process does. */
+  wipe(): void;
   facts(): ArenaFacts;
 }
 
@@ -49,8 +51,49 @@ export interface NativeServedArena extends NativeArena {
     workers: number,
     newestMinor: number,
   ): Promise<NativeServer>;
+  /**
+   * Serves a device that is mounted already, whose descriptor is taken. `isNew`: nobody has served it yet. Otherwise what a
+   * predecessor took and did not answer is asked again (FUSE_NOTIFY_RESEND, Linux 6.9), and who waits in poll(2) is woken.
+   */
+  serve(device: number, isNew: boolean, workers: number, newestMinor: number): Promise<NativeServer>;
   nodesUsed(): number;
+  /** All nodes, as a predecessor left them. */
+  nodes(): InheritedNode[];
+  /** The piece behind a file, from its beginning to the value's end, or null. Once for each piece: it is given back by free(). */
+  valueOf(node: number): ArrayBuffer | null;
+  /** Of the memory, for a successor; -1 when it has none. Whoever has it can read everything. */
+  descriptor(): number;
+  servedUntil(): number;
+  /** From here on the memory is somebody else's: nothing is changed, given out or zeroed any more, also at the end. */
+  letGo(): void;
 }
+
+interface InheritedFacts {
+  id: number;
+  /** Permission bits. */
+  mode: number;
+  uid: number;
+  gid: number;
+  /** ms since 1970. */
+  modifiedMs: number;
+  size: number;
+  note: Uint8Array;
+}
+
+export type InheritedNode = InheritedFacts &
+  (
+    | { kind: 'directory'; parent: number; entries: [name: string, node: number][] }
+    | { kind: 'link'; text: string }
+    | {
+        kind: 'file';
+        /** The same number for all files that show one piece. */
+        value: number;
+        skip: number;
+        mappable: boolean;
+        /** ms of CLOCK_BOOTTIME, if a newer version replaced it. */
+        readableUntilMs?: number;
+      }
+  );
 
 /** The node that exists from the beginning: the root directory, 0700. */
 export const rootNode = 1;
@@ -74,6 +117,12 @@ export interface NativeNode {
   mappable?: boolean;
   /** Of a link. */
   text?: string;
+  /** For a successor, at most 1 MiB. */
+  note?: Uint8Array;
+  /** A directory that a successor keeps though no name leads to it. */
+  kept?: boolean;
+  /** A file that is readable whatever the lease says. */
+  probe?: boolean;
 }
 
 export interface NativeStep {
@@ -91,6 +140,8 @@ export interface NativeStep {
 
 export interface NativeServer {
   facts(): ServerFacts;
+  /** The descriptor of /dev/fuse; open until stop(). */
+  readonly device: number;
   /** Ends the threads and closes the connection: readers of what is still mounted somewhere get ENOTCONN. */
   stop(): void;
 }
@@ -142,6 +193,13 @@ export interface Addon {
   createArena(bytes: number, kind: 'auto' | 'mlock'): NativeArena;
   /** With room for `nodes` (at most 2^20) files, links and directories beside the `bytes`. */
   createArena(bytes: number, kind: 'auto' | 'mlock', nodes: number): NativeServedArena;
+  /** Whether adoptArena would understand what is behind a descriptor, which stays the caller's: '' or why not. */
+  inspectArena(descriptor: number): string;
+  /**
+   * The memory that another process left, from its descriptor, which is taken in any case: what nothing in it refers to is zeroed.
+   * Throws with words when it is no image, a damaged one or one of another layout; it is then as it was.
+   */
+  adoptArena(descriptor: number): NativeServedArena;
   /**
    * Reads the file in every way that could leave its bytes in the page cache: '' when read(2) gives `content` and all else is
    * refused and leaves nothing, otherwise what happened.
@@ -149,6 +207,24 @@ export interface Addon {
   strictSelfTest(path: string, content: string): Promise<string>;
   /** umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW). Returns 0 or an errno. */
   unmount(path: string): number;
+  /** mount(2) for a server in another process: the descriptor of /dev/fuse. Throws as NativeServedArena.mount rejects. */
+  mountDevice(path: string): number;
+  /**
+   * Lines such as READY=1 to the service manager (sd_notify(3)), with a descriptor beside them if one is given. Returns 0 or an
+   * errno; ENOENT when no service manager listens.
+   */
+  notifyServiceManager(lines: string, descriptor?: number): number;
+  /** What the service manager's store handed to this process at its start (sd_listen_fds(3)); at a second call nothing. */
+  takeStoredDescriptors(): { name: string; fd: number }[];
+  /**
+   * Sends descriptors to who listens on a unix socket, if that runs as this user or as root. Resolves to '' or why it failed.
+   */
+  passDescriptors(path: string, descriptors: readonly number[], ms: number): Promise<string>;
+  /**
+   * Listens on a unix socket (0600) at once, and resolves to what the first to connect sends, if that runs as this user or as
+   * root. The socket goes then.
+   */
+  receiveDescriptors(path: string, ms: number): Promise<number[]>;
   /** fcntl(fd, F_SETFD, FD_CLOEXEC): children do not inherit it. Returns 0 or an errno. */
   closeOnExec(fd: number): number;
   /**

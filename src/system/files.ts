@@ -65,8 +65,11 @@ function checkClosed(path: string): void {
   });
 }
 
-/** Makes the folder and takes its lock for the life of this process. @throws state_unusable, already_running. */
-export function claimStateFolder(path: string, who: string): void {
+/**
+ * Makes the folder and takes its lock for the life of this process, or until the function that it gives back is called.
+ * @throws state_unusable, already_running.
+ */
+export function claimStateFolder(path: string, who: string): () => void {
   makeStateFolder(path);
   const descriptor = addon().lockFile(join(path, 'lock'));
   if (descriptor === -osConstants.errno.EWOULDBLOCK) {
@@ -83,6 +86,7 @@ export function claimStateFolder(path: string, who: string): void {
       },
     );
   }
+  return () => closeSync(descriptor);
 }
 
 /** Old content or new, never half of it; on disk before it returns. @throws state_unusable. */

@@ -53,6 +53,7 @@ const types: Record<string, (value: unknown) => boolean> = {
   map: (value) => isObject(value) && Object.keys(value).length > 0 && Object.values(value).every(isString),
   object: isObject,
   'list of strings': isListOf(isString),
+  'list of strings, may be empty': (value) => Array.isArray(value) && value.every(isString),
   'list of objects': isListOf(isObject),
 };
 

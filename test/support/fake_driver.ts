@@ -10,7 +10,15 @@ export class FakeDriver implements MountDriver {
   readonly #services = new Set<string>();
 
   facts(): DriverFacts {
-    return { name: 'kernel', directIo: true, strict: true, callerIdentity: true, handover: true, notes: [] };
+    return {
+      name: 'kernel',
+      directIo: true,
+      strict: true,
+      callerIdentity: true,
+      handover: true,
+      isServed: true,
+      notes: [],
+    };
   }
 
   async mount(): Promise<void> {

@@ -21,6 +21,8 @@ export interface RunOptions {
   env?: Readonly<Record<string, string>>;
   cwd?: string;
   timeoutMs?: number;
+  /** Of a daemon: its standard input stays open, for say(). */
+  talks?: boolean;
   /** Words in front of the command, such as `nsenter ...`, that make it run somewhere else. */
   through?: readonly string[];
 }
@@ -72,7 +74,7 @@ export class Daemon {
 
   constructor(command: readonly string[], options: RunOptions = {}) {
     this.#child = launch(command, options);
-    this.#child.stdin?.end();
+    if (options.talks !== true) this.#child.stdin?.end();
     this.#printed = collect(this.#child);
     this.#name = describe(command);
     this.exited = exitOf(this.#child);
@@ -114,6 +116,17 @@ export class Daemon {
   /** The last that it printed, for a message. */
   get #end(): string {
     return `${this.stdout}${this.stderr}`.slice(-4_000);
+  }
+
+  /** A line to its standard input. */
+  say(line: string): void {
+    this.#child.stdin?.write(`${line}\n`);
+  }
+
+  /** The end of its standard input. Resolves with the exit code. */
+  async hangUp(): Promise<number> {
+    this.#child.stdin?.end();
+    return this.exited;
   }
 
   /** SIGTERM. Resolves with the exit code. */

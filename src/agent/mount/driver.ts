@@ -8,6 +8,7 @@
  *   .task/<task>/<target>       one task's own files
  */
 import type { Plaintext } from '../../crypto/plaintext.js';
+import type { Inheritance } from './inheritance.js';
 
 /** One file of a generation. Its bytes stay where they are: the driver reads them at each request. */
 export interface PublishedFile {
@@ -27,6 +28,8 @@ export interface PublishedFile {
   mmap: boolean;
   /** Once it is wiped, reads of a descriptor that is open on it fail with ESTALE. */
   value: Plaintext;
+  /** For a successor: what the value is. */
+  note?: Uint8Array;
 }
 
 /** A task's whole set of files at one moment. */
@@ -39,6 +42,8 @@ export interface Generation {
   /** How long descriptors that are open on a file's former version may read on. */
   graceMs: number;
   files: readonly PublishedFile[];
+  /** For a successor: what the task is. */
+  note?: Uint8Array;
 }
 
 /** What a driver can promise on this host, as `inro agent status` shows it. */
@@ -50,14 +55,34 @@ export interface DriverFacts {
   strict: boolean;
   callerIdentity: boolean;
   handover: boolean;
+  /** The kernel still asks. */
+  isServed: boolean;
   /** What an operator should know, one short sentence each. */
   notes: readonly string[];
 }
 
+export interface MountedDevice {
+  fd: number;
+  isNew: boolean;
+}
+
+export interface Handover {
+  /** What a successor needs. @throws mount_failed when nothing is mounted. */
+  descriptors(): { arena: number; device: number };
+  /** What was found in the memory that was taken over; empty when it is new. */
+  readonly inheritance: Inheritance;
+  /** Ends the answers, and leaves mount and memory as they are to whoever has the descriptors. */
+  letGo(): void;
+}
+
 export interface MountDriver {
   facts(): DriverFacts;
-  /** @throws mount_failed, no_fuse, not_supported, already_running. */
-  mount(options: { path: string }): Promise<void>;
+  /**
+   * @param options.device a mount that is there already: one that a predecessor served, or (`isNew`) nobody yet. It is taken
+   * in any case.
+   * @throws mount_failed, no_fuse, not_supported, already_running.
+   */
+  mount(options: { path: string; device?: MountedDevice }): Promise<void>;
   /**
    * The lease: at and after this moment (ms of CLOCK_BOOTTIME) each open and read fails with ESTALE. Nothing is served
    * before the first call.
@@ -77,4 +102,6 @@ export interface MountDriver {
   withdraw(taskId: string): void;
   /** Unmounts; open descriptors fail from then on. */
   unmount(): Promise<void>;
+  /** How another process can go on with this mount; undefined where none can. */
+  readonly handover?: Handover;
 }

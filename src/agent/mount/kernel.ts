@@ -3,20 +3,28 @@
  * JavaScript says what is to be seen, step by step, and is never asked: a busy event loop delays no read, and lets no
  * lease outlive its deadline.
  */
+import { closeSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ServedArena } from '../../crypto/arena.js';
 import type { Clock } from '../../model/clock.js';
 import { InroError } from '../../model/error.js';
 import { addon, rootNode, type NativeServedArena, type NativeServer } from '../../system/addon.js';
 import { detach, mountDevice } from './device.js';
-import type { DriverFacts, MountDriver } from './driver.js';
-import { detachInroMounts, prepareMountpoint, type Mountpoint } from './mountpoint.js';
+import type { DriverFacts, MountDriver, MountedDevice } from './driver.js';
+import { noInheritance, readInheritance } from './inheritance.js';
+import { detachInroMounts, givenMountpoint, prepareMountpoint, type Mountpoint } from './mountpoint.js';
 import { nativeStep } from './native_step.js';
-import { Tree, type TreeSink } from './tree.js';
+import type { Owner } from './notes.js';
+import { Tree } from './tree.js';
+import type { TreeSink } from './tree_nodes.js';
 
 export interface KernelDriverOptions {
   arena: ServedArena;
   clock: Pick<Clock, 'now' | 'boottimeMs'>;
+  /** Whose mount it is; what another node left is not taken over. */
+  of?: Owner;
+  /** The arena was filled by a predecessor. */
+  isInherited?: boolean;
   /** Threads that answer. */
   workers?: number;
   /** Of the FUSE protocol, for tests: the server behaves as on a kernel that knows no newer one. */
@@ -26,6 +34,8 @@ export interface KernelDriverOptions {
 /** Two: one reader that is slow to wake up does not keep all others waiting. More gain nothing (bench read). */
 const defaultWorkers = 2;
 const newestMinor = 45;
+/** Of the FUSE protocol: the kernel repeats what a killed server had not answered (Linux 6.9). */
+const resendMinor = 40;
 
 interface Mounted {
   server: NativeServer;
@@ -34,11 +44,15 @@ interface Mounted {
   others: boolean;
 }
 
+/** @throws foreign_cluster, mount_failed when what a predecessor left in the arena is not to be taken over. */
 export function createKernelDriver(options: KernelDriverOptions): MountDriver {
   const { arena, clock, workers = defaultWorkers } = options;
   const native = arena.served;
   const owner = { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 };
+  const left = options.isInherited === true ? readInheritance(arena, options.of) : undefined;
   const tree = new Tree({
+    ...(left === undefined ? {} : { inherited: left.tree }),
+    ...(options.of === undefined ? {} : { of: options.of }),
     owner,
     now: () => clock.now(),
     boottimeMs: () => clock.boottimeMs(),
@@ -46,16 +60,12 @@ export function createKernelDriver(options: KernelDriverOptions): MountDriver {
     rootIno: rootNode,
   });
   let mounted: Mounted | undefined;
-  let untilMs = 0;
   /** Why pages cannot be kept out of the page cache here; '' when they are. */
   let notStrict = '';
 
   return {
-    facts: () => facts(mounted, notStrict),
-    serveUntil: (boottimeMs) => {
-      untilMs = boottimeMs;
-      native.serveUntil(boottimeMs);
-    },
+    facts: () => facts(mounted, notStrict, native.descriptor() >= 0),
+    serveUntil: (boottimeMs) => native.serveUntil(boottimeMs),
     openService: (serviceId, serviceName) => tree.openService(serviceId, serviceName),
     withdraw: (taskId) => tree.withdraw(taskId),
 
@@ -71,26 +81,20 @@ export function createKernelDriver(options: KernelDriverOptions): MountDriver {
       tree.publish(generation);
     },
 
-    async mount({ path }) {
+    async mount({ path, device }) {
       if (mounted !== undefined) {
         throw new InroError('mount_failed', `this driver is already mounted at ${mounted.point.path}`);
       }
-      const point = await prepareMountpoint(path, detach);
+      const given = device === undefined ? undefined : await givenFor(path, device);
+      const point = given ?? (await prepareMountpoint(path, detach));
       try {
-        const { server, others } = await mountDevice(
-          native,
-          point.path,
-          workers,
-          options.newestMinor ?? newestMinor,
-        );
-        mounted = { server, point, others };
-        native.serveUntil(Number.MAX_SAFE_INTEGER);
+        const served = await serve(point.path, device);
+        mounted = { ...served, point, others: given?.allowsOthers ?? served.others };
         notStrict = await testStrictness(tree, arena, point.path);
-        native.serveUntil(untilMs);
       } catch (error) {
         mounted?.server.stop();
         mounted = undefined;
-        await detachInroMounts(point.path, detach);
+        if (device === undefined) await detachInroMounts(point.path, detach);
         await point.remove();
         throw error;
       }
@@ -105,7 +109,36 @@ export function createKernelDriver(options: KernelDriverOptions): MountDriver {
       await detachInroMounts(point.path, detach);
       await point.remove();
     },
+
+    handover: {
+      inheritance: left?.inheritance ?? noInheritance,
+      descriptors() {
+        if (mounted === undefined) throw new InroError('mount_failed', 'nothing is mounted');
+        return { arena: native.descriptor(), device: mounted.server.device };
+      },
+      letGo() {
+        mounted?.server.stop();
+        mounted = undefined;
+        native.letGo();
+      },
+    },
   };
+
+  async function serve(path: string, device: MountedDevice | undefined) {
+    const minor = options.newestMinor ?? newestMinor;
+    if (device === undefined) return mountDevice(native, path, workers, minor);
+    return { server: await native.serve(device.fd, device.isNew, workers, minor), others: true };
+  }
+}
+
+/** The descriptor is taken in any case. */
+async function givenFor(path: string, device: MountedDevice): ReturnType<typeof givenMountpoint> {
+  try {
+    return await givenMountpoint(path);
+  } catch (error) {
+    closeSync(device.fd);
+    throw error;
+  }
 }
 
 /** Steps go to the native tree; ids that no step came to use go back. */
@@ -165,9 +198,10 @@ async function testStrictness(tree: Tree, arena: ServedArena, path: string): Pro
   }
 }
 
-function facts(mounted: Mounted | undefined, notStrict: string): DriverFacts {
+function facts(mounted: Mounted | undefined, notStrict: string, hasDescriptor: boolean): DriverFacts {
   const server = mounted?.server.facts();
-  const notes = ['the mount ends with the agent: what has bind-mounted it must then mount it again'];
+  const canHandOver = hasDescriptor && (server?.minor ?? 0) >= resendMinor;
+  const notes: string[] = [];
   if (notStrict !== '') notes.push(`this kernel fills its page cache: ${notStrict}`);
   if (mounted !== undefined && !mounted.others)
     notes.push(
@@ -184,7 +218,8 @@ function facts(mounted: Mounted | undefined, notStrict: string): DriverFacts {
     directIo: true,
     strict: mounted !== undefined && notStrict === '',
     callerIdentity: false,
-    handover: false,
+    handover: canHandOver,
+    isServed: server?.connected ?? false,
     notes,
   };
 }

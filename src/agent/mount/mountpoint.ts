@@ -27,6 +27,8 @@ export interface MountEntry {
   source: string;
   /** Who mounted it, if it is a FUSE mount. */
   userId?: number;
+  /** Others than that user may look at a FUSE mount. */
+  allowsOthers: boolean;
 }
 
 export interface Mountpoint {
@@ -52,7 +54,17 @@ export function parseMountinfo(text: string): MountEntry[] {
     const names = { mountPoint: unescaped(mountPoint), fsType: unescaped(fsType), source: unescaped(source) };
     const [, userId] = /(?:^|,)user_id=([0-9]+)/.exec(own) ?? [];
     const owner = userId === undefined ? {} : { userId: Number(userId) };
-    return [{ id: Number(id), parentId: Number(parentId), options: options.split(','), ...names, ...owner }];
+    const allowsOthers = own.split(',').includes('allow_other');
+    return [
+      {
+        id: Number(id),
+        parentId: Number(parentId),
+        options: options.split(','),
+        allowsOthers,
+        ...names,
+        ...owner,
+      },
+    ];
   });
 }
 
@@ -97,6 +109,19 @@ export async function prepareMountpoint(path: string, detach: Detach): Promise<M
 }
 
 /**
+ * A mount that is there already and is going to be served. It is not touched: nobody answers yet.
+ * @throws mount_failed when there is no inro mount.
+ */
+export async function givenMountpoint(path: string): Promise<Mountpoint & { allowsOthers: boolean }> {
+  const given = resolve(path);
+  const canonical = join(await realpath(dirname(given)).catch(refuse(given)), basename(given));
+  const top = topMountAt(await readMounts(), canonical);
+  if (top === undefined || !isInroMount(top))
+    throw new InroError('mount_failed', `the mount that was handed over is not at ${canonical}`);
+  return { path: canonical, allowsOthers: top.allowsOthers, remove: () => Promise.resolve() };
+}
+
+/**
  * An inro mount that still answers belongs to an agent that lives. Another process asks it: should it be this
  * process's own, or one whose server hangs, whoever asks may wait for ever.
  * @throws already_running when it answers, mount_failed when it neither answers nor is dead.
@@ -120,7 +145,7 @@ async function refuseLiveMount(path: string): Promise<void> {
       remedy: 'stop that agent first, or give this one another mount point with --mount DIR',
     });
   }
-  if (asked.said.includes('not connected')) return; // ENOTCONN: its agent is gone
+  if (/not connected|connection abort/.test(asked.said)) return; // ENOTCONN, ECONNABORTED: its agent is gone
   throw new InroError('mount_failed', `${path} is a mount of inro whose agent does not answer`, {
     remedy: `end that agent, or detach the mount: ${unmountCommand(path)}`,
   });

@@ -1,6 +1,6 @@
 /** A step of the tree in the native addon's terms: nodes by their ids, values by their pieces. */
 import type { NativeNode, NativeStep } from '../../system/addon.js';
-import type { TreeNode, TreeStep } from './tree.js';
+import type { TreeNode, TreeStep } from './tree_nodes.js';
 
 /** No node lives as long as this; a JavaScript number holds it. */
 const forEverMs = Number.MAX_SAFE_INTEGER;
@@ -24,15 +24,16 @@ export function nativeStep(step: TreeStep): NativeStep {
 
 function nativeNode(node: TreeNode): NativeNode {
   const { ino: id, kind, uid, gid, modifiedMs } = node;
-  const facts = { id, kind, uid, gid, modifiedMs, mode: node.mode & permissionBits };
+  const note = node.note === undefined ? {} : { note: node.note };
+  const facts = { id, kind, uid, gid, modifiedMs, mode: node.mode & permissionBits, ...note };
   switch (node.kind) {
     case 'directory':
-      return { ...facts, parent: node.parent?.ino ?? id };
+      return { ...facts, parent: node.parent?.ino ?? id, kept: node.kept ?? false };
     case 'link':
       return { ...facts, text: node.target };
     case 'file': {
       const { buffer: piece, skip } = node.value.piece();
-      return { ...facts, piece, skip, size: node.size, mappable: node.mmap };
+      return { ...facts, piece, skip, size: node.size, mappable: node.mmap, probe: node.probe ?? false };
     }
   }
 }

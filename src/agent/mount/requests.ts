@@ -7,7 +7,8 @@ import { constants as os } from 'node:os';
 import { dirname } from 'node:path';
 import { HandleTable } from './handle_table.js';
 import type { AnyOperation, Operations, Stat } from './library.js';
-import { isReadable, type FileNode, type Tree, type TreeNode } from './tree.js';
+import type { Tree } from './tree.js';
+import { isReadable, type FileNode, type TreeNode } from './tree_nodes.js';
 
 export interface RequestOptions {
   tree: Tree;

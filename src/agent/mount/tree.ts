@@ -3,116 +3,27 @@
  * out or refuses, and only then seen here: so a driver that answers by itself (the kernel driver) and one that looks
  * its answers up here (fuse-native) show the same, each step whole.
  */
-import type { Plaintext } from '../../crypto/plaintext.js';
 import type { Generation, PublishedFile } from './driver.js';
-
-export type TreeNode = DirectoryNode | LinkNode | FileNode;
-
-/** What stat(2) shows. */
-export interface NodeFacts {
-  /** Stable for the life of the node; another version of a file is another node. Never used twice. */
-  readonly ino: number;
-  /** File type and permission bits. */
-  readonly mode: number;
-  readonly uid: number;
-  readonly gid: number;
-  readonly nlink: number;
-  readonly size: number;
-  /** ms since 1970. */
-  readonly modifiedMs: number;
-}
-
-export interface DirectoryNode extends NodeFacts {
-  readonly kind: 'directory';
-  readonly parent: DirectoryNode | undefined;
-  readonly entries: ReadonlyMap<string, TreeNode>;
-}
-
-export interface LinkNode extends NodeFacts {
-  readonly kind: 'link';
-  readonly target: string;
-}
-
-export interface FileNode extends NodeFacts {
-  readonly kind: 'file';
-  /** Wiped in place when its time is over; an open handle on this node then has nothing to read. */
-  readonly value: Plaintext;
-  readonly mmap: boolean;
-  readonly grant: Grant;
-  /** Once a newer version is shown: until when (ms of CLOCK_BOOTTIME) descriptors may read on. */
-  readonly readableUntilMs: number;
-}
-
-/** A task's right to show one source under one target; all versions share it, so that losing it cuts all off. */
-interface Grant {
-  readonly source: string;
-  withdrawn: boolean;
-  /** The shown version and those before it that may still be read. */
-  files: MutableFile[];
-}
-
-/** A change that is seen whole or not at all. */
-export interface TreeStep {
-  /** Nodes that nothing has shown before. */
-  made: readonly TreeNode[];
-  /** Directories that show other entries from now on. */
-  filled: readonly { directory: DirectoryNode; entries: ReadonlyMap<string, TreeNode> }[];
-  /** Names taken out of directories. */
-  removed: readonly { directory: DirectoryNode; name: string }[];
-  superseded: readonly FileNode[];
-  readableUntilMs: number;
-  /** Nodes that nobody may use any more. */
-  gone: readonly TreeNode[];
-  /** ms since 1970: when the directories changed. */
-  changedMs: number;
-}
-
-export interface TreeSink {
-  /** @throws arena_full when no more nodes can be shown. */
-  newIno(): number;
-  /** Carries the step out, or throws and has done nothing. One that makes and fills nothing but with nothing never throws. */
-  commit(step: TreeStep): void;
-}
-
-/** Whether a handle on this file may still be read: its value is there, and the task still has it. */
-export function isReadable({ value, grant, readableUntilMs }: FileNode, boottimeMs: number): boolean {
-  return !value.wiped && !grant.withdrawn && boottimeMs < readableUntilMs;
-}
-
-/** stat(2) st_mode, inode(7). */
-const fileType = { directory: 0o040000, link: 0o120000, file: 0o100000 } as const;
-
-const linkName = '..data';
-const tasksName = '.task';
-
-interface Service {
-  readonly directory: MutableDirectory;
-  /** The directory's name; undefined once a newer service of this name has taken it. */
-  name: string | undefined;
-  /** Its published tasks, oldest first publication first: the last one is shown. */
-  readonly tasks: Task[];
-  view: View;
-}
-
-interface Task {
-  readonly service: Service;
-  readonly directory: MutableDirectory;
-  files: ReadonlyMap<string, MutableFile>;
-  view: View;
-}
-
-/** A directory's `..data` and what it points to: of their own for each directory, because a directory has one name. */
-interface View {
-  number: number;
-  nodes: readonly TreeNode[];
-}
-
-type MutableDirectory = DirectoryNode & {
-  nlink: number;
-  modifiedMs: number;
-  entries: ReadonlyMap<string, TreeNode>;
-};
-type MutableFile = FileNode & { readableUntilMs: number };
+import type { InheritedTree } from './inheritance.js';
+import { agentNote, fileNote, generationNote, serviceNote, taskNote, type Owner } from './notes.js';
+import {
+  fileType,
+  isReadable,
+  linkName,
+  linksTo,
+  tasksName,
+  type DirectoryNode,
+  type FileNode,
+  type LinkNode,
+  type MutableDirectory,
+  type MutableFile,
+  type Service,
+  type Task,
+  type TreeNode,
+  type TreeSink,
+  type TreeStep,
+  type View,
+} from './tree_nodes.js';
 
 interface BuildingStep extends TreeStep {
   made: TreeNode[];
@@ -132,12 +43,13 @@ export class Tree {
   readonly #sink: TreeSink;
   readonly #root: MutableDirectory;
   readonly #taskRoot: MutableDirectory;
-  readonly #services = new Map<string, Service>();
-  readonly #tasks = new Map<string, Task>();
+  readonly #services: Map<string, Service>;
+  readonly #tasks: Map<string, Task>;
 
   /**
    * @param options.owner of every directory and link; options.now gives ms since 1970, options.boottimeMs ms of
-   * CLOCK_BOOTTIME; options.rootIno is the root's inode, which no sink makes.
+   * CLOCK_BOOTTIME; options.rootIno is the root's inode, which no sink makes; options.of whose mount it is;
+   * options.inherited what a predecessor left.
    */
   constructor(options: {
     owner: { uid: number; gid: number };
@@ -145,17 +57,34 @@ export class Tree {
     boottimeMs: () => number;
     sink: TreeSink;
     rootIno: number;
+    of?: Owner;
+    inherited?: InheritedTree;
   }) {
     this.#owner = options.owner;
     this.#now = options.now;
     this.#boottimeMs = options.boottimeMs;
     this.#sink = options.sink;
+    const { inherited } = options;
+    this.#services = new Map(inherited?.services);
+    this.#tasks = new Map(inherited?.tasks);
     // Closed: what may read a secret is what had its service's directory bind-mounted.
-    this.#root = this.#directory(0o700, undefined, new Map(), options.rootIno);
-    this.#taskRoot = this.#directory(0o555, this.#root);
+    this.#root = inherited?.root ?? this.#directory(0o700, undefined, { ino: options.rootIno });
     const step = this.#step();
-    step.made.push(this.#taskRoot);
-    this.#fill(step, this.#root, new Map([[tasksName, this.#taskRoot]]));
+    step.gone.push(...(inherited?.useless ?? []));
+    for (const [name, node] of this.#root.entries)
+      if (node.kind !== 'directory') step.removed.push({ directory: this.#root, name });
+    if (inherited === undefined) {
+      this.#taskRoot = this.#directory(0o555, this.#root, { note: agentNote(options.of) });
+      step.made.push(this.#taskRoot);
+      this.#fill(step, this.#root, new Map([[tasksName, this.#taskRoot]]));
+    } else {
+      this.#taskRoot = inherited.taskRoot;
+      for (const [name, node] of this.#taskRoot.entries)
+        if (!this.#tasks.has(name)) {
+          step.removed.push({ directory: this.#taskRoot, name });
+          step.gone.push(node);
+        }
+    }
     this.#commit(step);
   }
 
@@ -173,7 +102,7 @@ export class Tree {
   openService(serviceId: string, serviceName: string): void {
     if (this.#services.has(serviceId)) return;
     const step = this.#step();
-    const service = this.#newService(step, serviceName);
+    const service = this.#newService(step, serviceId, serviceName);
     this.#commit(step);
     this.#adopt(serviceId, service);
   }
@@ -183,10 +112,14 @@ export class Tree {
     const step = this.#step();
     step.readableUntilMs = this.#boottimeMs() + graceMs;
     const known = this.#tasks.get(taskId);
-    const service = known?.service ?? this.#services.get(serviceId) ?? this.#newService(step, serviceName);
-    const task = known ?? this.#newTask(step, service, taskId);
+    const service =
+      known?.service ?? this.#services.get(serviceId) ?? this.#newService(step, serviceId, serviceName);
+    const task = known ?? this.#newTask(step, service, serviceId, taskId);
     const files = new Map(
-      generation.files.map((file) => [file.target, this.#file(step, file, task.files.get(file.target))]),
+      generation.files.map((file) => [
+        file.target,
+        this.#file(step, taskId, file, task.files.get(file.target)),
+      ]),
     );
     const lost = [...task.files].filter(([target, { grant }]) => files.get(target)?.grant !== grant);
     const replaced = [...task.files].filter(
@@ -195,7 +128,7 @@ export class Tree {
     step.gone.push(...lost.flatMap(([, { grant }]) => grant.files), ...task.view.nodes);
     step.superseded.push(...replaced.map(([, file]) => file));
 
-    const view = this.#show(step, task.directory, files, number);
+    const view = this.#show(step, task.directory, files, number, generationNote(generation.note));
     const isShown = known === undefined || service.tasks.at(-1) === task;
     const serviceView = isShown ? this.#showService(step, service, files, number) : service.view;
     this.#commit(step);
@@ -244,7 +177,8 @@ export class Tree {
   /** Shows a file in the root until the function that it gives back is called. */
   showProbe(file: PublishedFile): () => void {
     const step = this.#step();
-    const node = this.#file(step, file, undefined);
+    const node = { ...this.#file(step, '', file, undefined), probe: true };
+    step.made.splice(step.made.length - 1, 1, node);
     this.#fill(step, this.#root, new Map([...this.#root.entries, [file.target, node]]));
     this.#commit(step);
     return () => {
@@ -278,8 +212,8 @@ export class Tree {
   }
 
   /** A new id takes the name over for good, so that two ids never alternate under one name. */
-  #newService(step: BuildingStep, name: string): Service {
-    const directory = this.#directory(0o555, this.#root);
+  #newService(step: BuildingStep, id: string, name: string): Service {
+    const directory = this.#directory(0o555, this.#root, { note: serviceNote(id), kept: true });
     step.made.push(directory);
     this.#fill(step, this.#root, new Map([...this.#root.entries, [name, directory]]));
     return { directory, name, tasks: [], view: nothing };
@@ -291,8 +225,8 @@ export class Tree {
     this.#services.set(id, service);
   }
 
-  #newTask(step: BuildingStep, service: Service, taskId: string): Task {
-    const directory = this.#directory(0o555, this.#taskRoot);
+  #newTask(step: BuildingStep, service: Service, serviceId: string, taskId: string): Task {
+    const directory = this.#directory(0o555, this.#taskRoot, { note: taskNote(serviceId) });
     step.made.push(directory);
     this.#fill(step, this.#taskRoot, new Map([...this.#taskRoot.entries, [taskId, directory]]));
     return { service, directory, files: new Map(), view: nothing };
@@ -317,9 +251,13 @@ export class Tree {
     directory: MutableDirectory,
     files: ReadonlyMap<string, FileNode>,
     number: number,
+    note?: Uint8Array,
   ): View {
     const generationName = `..${number}`;
-    const generation = this.#directory(0o555, directory, files);
+    const generation = this.#directory(0o555, directory, {
+      entries: files,
+      ...(note === undefined ? {} : { note }),
+    });
     const link = this.#link(generationName);
     const entries = new Map<string, TreeNode>([...files, [linkName, link], [generationName, generation]]);
     step.made.push(generation, link);
@@ -328,7 +266,12 @@ export class Tree {
     return { number, nodes: [generation, link] };
   }
 
-  #file(step: BuildingStep, file: PublishedFile, before: MutableFile | undefined): MutableFile {
+  #file(
+    step: BuildingStep,
+    taskId: string,
+    file: PublishedFile,
+    before: MutableFile | undefined,
+  ): MutableFile {
     const shown = {
       mode: fileType.file | (file.mode & 0o777),
       uid: file.uid,
@@ -351,6 +294,7 @@ export class Tree {
       nlink: 1,
       readableUntilMs: Infinity,
       grant,
+      note: fileNote(taskId, file),
       ...shown,
     };
     step.made.push(made);
@@ -365,10 +309,13 @@ export class Tree {
   #directory(
     mode: number,
     parent: DirectoryNode | undefined,
-    entries: ReadonlyMap<string, TreeNode> = new Map(),
-    ino = this.#sink.newIno(),
+    {
+      entries = new Map(),
+      ino = this.#sink.newIno(),
+      ...own
+    }: Partial<Pick<DirectoryNode, 'entries' | 'ino' | 'note' | 'kept'>> = {},
   ): MutableDirectory {
-    const facts = { ino, ...this.#owner, size: 0, parent };
+    const facts = { ino, ...this.#owner, size: 0, parent, ...own };
     const changing = { nlink: linksTo(entries), modifiedMs: this.#now(), entries };
     return { kind: 'directory', mode: fileType.directory | mode, ...facts, ...changing };
   }
@@ -382,11 +329,6 @@ function changeEntries(
   directory.entries = entries;
   directory.nlink = linksTo(entries);
   directory.modifiedMs = nowMs;
-}
-
-/** A directory's own two names and one `..` from each directory in it. */
-function linksTo(entries: ReadonlyMap<string, TreeNode>): number {
-  return 2 + [...entries.values()].filter((node) => node.kind === 'directory').length;
 }
 
 function without(entries: ReadonlyMap<string, TreeNode>, name: string): Map<string, TreeNode> {

@@ -1,13 +1,13 @@
 /** inro agent status; `join` and `run` are in files of their own, because they need much more. */
-import { InroError } from '../../model/error.js';
 import { Agent, type AgentStatus } from '../../proto/gen/inro/v1/agent_pb.js';
 import { stateOf } from '../../proto/task_state.js';
-import { call, connectUnix } from '../../rpc/client.js';
+import { withAgent } from '../../rpc/agent_socket.js';
+import { call } from '../../rpc/client.js';
 import { paths } from '../paths.js';
 import { ago, iso, printFacts, printJson, printLine, printTable } from '../print.js';
 
 export async function agentStatus({ socket, json }: { socket?: string; json?: boolean }): Promise<void> {
-  const status = await fetchStatus(socket ?? paths.agentSocket);
+  const status = await withAgent(socket ?? paths.agentSocket, (agent) => call(agent, Agent, 'getStatus', {}));
   if (json === true) return printJson(statusJson(status));
   const { session, mount, arena } = status;
   const lease = Number(session?.leaseLeftMs ?? 0n);
@@ -45,23 +45,6 @@ export async function agentStatus({ socket, json }: { socket?: string; json?: bo
     status.protections.map((p) => [p.inForce ? 'yes' : 'NO', p.name, p.detail || '-']),
   );
   for (const note of mount?.notes ?? []) printLine(`  note: ${note}`);
-}
-
-async function fetchStatus(socket: string): Promise<AgentStatus> {
-  const connection = connectUnix(socket, 'the agent');
-  try {
-    return await call(connection, Agent, 'getStatus', {});
-  } catch (error) {
-    if (!(error instanceof InroError) || error.code !== 'unreachable') throw error;
-    const reason = /EACCES/.test(error.message) ? 'this user may not open it' : 'nothing answers there';
-    throw new InroError('unreachable', `no agent at unix:${socket}: ${reason}`, {
-      remedy:
-        "start one with 'inro dev' or 'inro agent run', run this as the user it runs as, or say where it is: --socket PATH",
-      cause: error,
-    });
-  } finally {
-    connection.close();
-  }
 }
 
 function receiptsText({ receipts }: AgentStatus): string {

@@ -42,6 +42,7 @@ test('mountinfo: optional fields, escapes, and lines that are none', (t) => {
     ],
   );
   t.deepEqual(mounts[2], {
+    allowsOthers: false,
     id: 42,
     parentId: 27,
     mountPoint: '/run/in ro/a\\b',

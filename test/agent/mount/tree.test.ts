@@ -1,6 +1,7 @@
 import test from 'ava';
 import type { PublishedFile } from '../../../src/agent/mount/driver.js';
-import { Tree, type DirectoryNode, type FileNode, type TreeNode } from '../../../src/agent/mount/tree.js';
+import { Tree } from '../../../src/agent/mount/tree.js';
+import type { DirectoryNode, FileNode, TreeNode } from '../../../src/agent/mount/tree_nodes.js';
 import { fakePlaintext } from '../../support/fake_arena.js';
 
 function file(target: string, text = target, more: Partial<PublishedFile> = {}): PublishedFile {
