@@ -24,6 +24,12 @@ Napi::Value notify(const Napi::CallbackInfo& info) {
   return Napi::Number::New(env, notifyServiceManager(*lines, fd));
 }
 
+Napi::Value await(const Napi::CallbackInfo& info) {
+  const auto ms = sizeArgument(info, {"awaitServiceManager", "ms", 0});
+  if (!ms) return info.Env().Undefined();
+  return Napi::Number::New(info.Env(), awaitServiceManager(static_cast<int>(*ms)));
+}
+
 Napi::Value takeStoredDescriptors(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   const auto stored = takeStored();
@@ -134,6 +140,7 @@ Napi::Value receive(const Napi::CallbackInfo& info) {
 
 void exportDescriptors(Napi::Env env, Napi::Object exports) {
   exports.Set("notifyServiceManager", Napi::Function::New<notify>(env, "notifyServiceManager"));
+  exports.Set("awaitServiceManager", Napi::Function::New<await>(env, "awaitServiceManager"));
   exports.Set("takeStoredDescriptors", Napi::Function::New<takeStoredDescriptors>(env, "takeStoredDescriptors"));
   exports.Set("mountDevice", Napi::Function::New<mountDevice>(env, "mountDevice"));
   exports.Set("passDescriptors", Napi::Function::New<pass>(env, "passDescriptors"));

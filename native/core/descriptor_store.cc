@@ -1,6 +1,7 @@
 #include "descriptor_store.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -65,6 +66,24 @@ int notifyServiceManager(const std::string& lines, int fd) {
   } while (sent < 0 && errno == EINTR);
   const int error = sent < 0 ? errno : 0;
   close(socketFd);
+  return error;
+}
+
+int awaitServiceManager(int ms) {
+  // The manager closes the descriptor that comes with the barrier when it has come to it.
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC) != 0) return errno;
+  int error = notifyServiceManager("BARRIER=1", ends[1]);
+  close(ends[1]);
+  if (error == 0) {
+    pollfd wait{ends[0], 0, 0};
+    int ready;
+    do {
+      ready = poll(&wait, 1, ms);
+    } while (ready < 0 && errno == EINTR);
+    error = ready > 0 ? 0 : ready == 0 ? ETIMEDOUT : errno;
+  }
+  close(ends[0]);
   return error;
 }
 

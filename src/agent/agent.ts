@@ -70,6 +70,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
   const { stateFolder, mountPath, socketPath, serviceManager, clock, random, log } = options;
   const dumpsForbidden = addon().forbidDumps() === 0;
   const { identity, left, releaseState } = await claim(options);
+  if (left === undefined) forget(serviceManager); // what cannot be used is not to come again
   const { arena, driver, lockLimitBytes, used } = await openServing({
     driver: options.driver,
     mountPath,

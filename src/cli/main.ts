@@ -94,6 +94,17 @@ agent
   .description('end the agent: wipe every value, unmount')
   .option('--socket <PATH>', "the agent's socket")
   .action(async (options) => (await import('./commands/agent_stop.js')).agentStop(options));
+// Run by the unit with rights that the agent itself does not have (systemd/inro-agent.service).
+agent
+  .command('mount', { hidden: true })
+  .requiredOption('--unit <NAME>', 'for the agent of this unit, unless a mount is kept for it')
+  .option('--mount <DIR>', 'mount the secrets there')
+  .action(async (options) => (await import('./commands/agent_mount.js')).agentMount(options));
+agent
+  .command('unmount', { hidden: true })
+  .requiredOption('--unit <NAME>', 'of this unit, unless a mount is kept for it')
+  .option('--mount <DIR>', 'where the secrets were')
+  .action(async (options) => (await import('./commands/agent_mount.js')).agentUnmount(options));
 agent
   .command('status')
   .description('show identity, session, tasks, and the protections in force and not')

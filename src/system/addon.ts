@@ -214,6 +214,8 @@ export interface Addon {
    * errno; ENOENT when no service manager listens.
    */
   notifyServiceManager(lines: string, descriptor?: number): number;
+  /** Waits until the service manager has taken in what was sent before, blocking. Returns 0 or an errno. */
+  awaitServiceManager(ms: number): number;
   /** What the service manager's store handed to this process at its start (sd_listen_fds(3)); at a second call nothing. */
   takeStoredDescriptors(): { name: string; fd: number }[];
   /**

@@ -6,6 +6,8 @@ import { constants } from 'node:os';
 import { getSystemErrorName } from 'node:util';
 import { addon } from './addon.js';
 
+const settleMs = 10_000;
+
 export interface StoredDescriptor {
   name: string;
   fd: number;
@@ -26,6 +28,8 @@ export interface ServiceManager {
   /** '' or why it could not be told. Kept also when the descriptor reports an error. */
   store(name: string, fd: number): string;
   remove(name: string): void;
+  /** Blocks until all of the above has been taken in: '' or why it was not. To be called before a short-lived process ends. */
+  settle(): string;
 }
 
 /** Undefined where nobody listens: a terminal, a container without systemd. Takes what was stored, once. */
@@ -52,6 +56,10 @@ export function serviceManager(env: NodeJS.ProcessEnv = process.env): ServiceMan
     alive: () => void tell('WATCHDOG=1\n'),
     store: (name, fd) => tell(`FDSTORE=1\nFDNAME=${name}\nFDPOLL=0\n`, fd),
     remove: (name) => void tell(`FDSTOREREMOVE=1\nFDNAME=${name}\n`),
+    settle: () => {
+      const errno = addon().awaitServiceManager(settleMs);
+      return errno === 0 ? '' : getSystemErrorName(-errno);
+    },
   };
 }
 

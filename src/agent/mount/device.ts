@@ -38,6 +38,15 @@ export async function mountDevice(
   }
 }
 
+/** Mounts with mount(2), for a server in another process. @returns the descriptor. @throws no_fuse, mount_failed. */
+export function mountForOther(path: string): number {
+  try {
+    return addon().mountDevice(path);
+  } catch (error) {
+    throw inWords(path, error as Refusal);
+  }
+}
+
 /**
  * umount2(2), and where this user may not, fusermount3, which does it for whoever mounted. Neither asks the mounted file
  * system; fusermount3 is waited for without blocking, because a mount may be served by this very thread.

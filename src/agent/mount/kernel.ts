@@ -106,7 +106,9 @@ export function createKernelDriver(options: KernelDriverOptions): MountDriver {
       mounted = undefined;
       // First: a descriptor or a bind mount elsewhere outlives the unmount, and must not be served any more.
       server.stop();
-      await detachInroMounts(point.path, detach);
+      if (!point.isGiven) await detachInroMounts(point.path, detach);
+      // Who mounted it takes it away; it is dead by now.
+      else await detachInroMounts(point.path, detach).catch(() => undefined);
       await point.remove();
     },
 

@@ -32,6 +32,8 @@ export interface MountEntry {
 }
 
 export interface Mountpoint {
+  /** The mount was there before, made by somebody who may have more rights. */
+  isGiven: boolean;
   /** Canonical: no link in it. */
   path: string;
   /** Removes the directory if preparing made it; call it when nothing is mounted there any more. */
@@ -102,6 +104,7 @@ export async function prepareMountpoint(path: string, detach: Detach): Promise<M
   else await checkEmptyDirectory(canonical);
   return {
     path: canonical,
+    isGiven: false,
     remove: async () => {
       if (made) await rmdir(canonical).catch(unless('ENOENT', 'EBUSY', 'ENOTEMPTY'));
     },
@@ -118,7 +121,8 @@ export async function givenMountpoint(path: string): Promise<Mountpoint & { allo
   const top = topMountAt(await readMounts(), canonical);
   if (top === undefined || !isInroMount(top))
     throw new InroError('mount_failed', `the mount that was handed over is not at ${canonical}`);
-  return { path: canonical, allowsOthers: top.allowsOthers, remove: () => Promise.resolve() };
+  const { allowsOthers } = top;
+  return { path: canonical, isGiven: true, allowsOthers, remove: () => Promise.resolve() };
 }
 
 /**
