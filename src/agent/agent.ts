@@ -41,6 +41,8 @@ export interface RunningAgent {
   clusterId: string;
   /** Resolves when the first session with a manager has begun. */
   connected: Promise<void>;
+  /** From now on these, instead of those that the identity knows; undefined: those again. */
+  useManagers(managers: readonly string[] | undefined): void;
   /** Wipes, unmounts, ends the session. */
   stop(): Promise<void>;
 }
@@ -69,7 +71,8 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
   });
   const lease = new Lease(clock, (deadlineMs) => driver.serveUntil(deadlineMs));
   const tasks = new HostTasks({ vault, driver, clock, log, clusterId: identity.clusterId });
-  let known = options.managers ?? identity.managers;
+  let { managers: named } = options;
+  let known = identity.managers;
   let swapBytes = 0;
   const describe = async () => {
     const description = await describeHost(clock);
@@ -80,7 +83,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
   let welcomed = (): void => undefined;
   const connected = new Promise<void>((resolve) => (welcomed = resolve));
   const session = new Session({
-    managers: () => known,
+    managers: () => named ?? known,
     open: (manager) => open(manager, nodeCredentials(identity)),
     attach: (channel, onWelcome) =>
       attach(channel, {
@@ -96,8 +99,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
         describe,
         onWelcome: ({ managerAddresses }) => {
           const usable = managerAddresses.filter(isDialable);
-          if (options.managers === undefined && usable.length > 0)
-            known = remember(stateFolder, known, usable, log);
+          if (named === undefined && usable.length > 0) known = remember(stateFolder, known, usable, log);
           onWelcome();
           welcomed();
         },
@@ -151,6 +153,10 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
       nodeId: identity.nodeId,
       clusterId: identity.clusterId,
       connected,
+      useManagers: (managers) => {
+        named = managers;
+        if (!(named ?? known).includes(session.status.manager)) session.reconnect();
+      },
       stop: async () => {
         await stopServing();
         await Promise.all([running, watching, server.stop(agentLimits.stopGraceMs)]);

@@ -2,7 +2,7 @@
 /** The command line: what there is, and which file does it. Each command's code is loaded when it is called. */
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
-import { asInroError, InroError } from '../model/error.js';
+import { asInroError } from '../model/error.js';
 import { version } from '../system/version.js';
 
 const collect = (value: string, previous: string[]): string[] => [...previous, value];
@@ -44,6 +44,7 @@ function driver(): Option {
   ]);
 }
 
+const config = ['--config <FILE>', 'take settings from there (docs/configuration.md)'] as const;
 const detach = ['-d, --detach', 'return when the change is stored, do not wait for the nodes'] as const;
 const quiet = ['-q, --quiet', 'print ids only'] as const;
 const filter = [
@@ -66,8 +67,9 @@ const manager = program.command('manager').description('run a manager');
 manager
   .command('run')
   .description('run a manager in the foreground')
-  .requiredOption('--state <DIR>', 'where it keeps its state')
-  .requiredOption('--listen <HOST:PORT>', 'where agents reach it')
+  .option(...config)
+  .option('--state <DIR>', 'where it keeps its state')
+  .option('--listen <HOST:PORT>', 'where agents reach it')
   .option('--socket <PATH>', 'where operators reach it')
   .action(async (options) => (await import('./commands/manager_run.js')).managerRun(options));
 
@@ -83,6 +85,7 @@ agent
 agent
   .command('run')
   .description('run the agent in the foreground')
+  .option(...config)
   .option('--state <DIR>', 'where the identity is kept')
   .option('--mount <DIR>', 'mount the secrets there')
   .option('--socket <PATH>', 'where operators reach it')
@@ -196,7 +199,7 @@ async function run(): Promise<number> {
       `inro: ${error.message}\n${error.remedy === undefined ? '' : `      ${error.remedy}\n`}`,
     );
     if (error.code === 'internal') process.stderr.write(`${(thrown as Error).stack ?? ''}\n`);
-    return error instanceof InroError && error.code === 'bad_input' ? 2 : 1;
+    return error.code === 'bad_input' || error.code === 'bad_config' ? 2 : 1;
   }
 }
 
