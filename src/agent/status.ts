@@ -1,4 +1,6 @@
 /** What `inro agent status` shows: identity, session, tasks, and which protections are in force and which are not. */
+import { realpath } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import type { Arena } from '../crypto/arena.js';
 import type { Clock } from '../model/clock.js';
@@ -11,6 +13,7 @@ import type { HostTask, HostTasks } from './host_tasks.js';
 import type { Identity } from './identity.js';
 import type { Lease } from './lease.js';
 import type { DriverFacts, MountDriver } from './mount/driver.js';
+import { isInroMount, readMounts, topMountAt } from './mount/mountpoint.js';
 import type { Receipts } from './receipts.js';
 import type { Session } from './session.js';
 import { heldKey, type Vault } from './vault.js';
@@ -34,10 +37,10 @@ export interface StatusParts {
 }
 
 export function statusService(parts: StatusParts): Registration {
-  return serve(Agent, 'local', { getStatus: async () => agentStatus(parts) });
+  return serve(Agent, 'local', { getStatus: () => agentStatus(parts) });
 }
 
-function agentStatus(parts: StatusParts): MessageInitShape<typeof AgentStatusSchema> {
+async function agentStatus(parts: StatusParts): Promise<MessageInitShape<typeof AgentStatusSchema>> {
   const { identity, session, lease, arena, vault, tasks, receipts, driver, mountPath, startedMs } = parts;
   const { state, manager, sinceMs, lastError, revision } = session.status;
   const memory = arena.facts();
@@ -55,7 +58,12 @@ function agentStatus(parts: StatusParts): MessageInitShape<typeof AgentStatusSch
       leaseLeftMs: BigInt(Math.round(lease.leftMs())),
       revision: BigInt(revision),
     },
-    mount: { path: mountPath, driver: facts.name, notes: [...facts.notes] },
+    mount: {
+      path: mountPath,
+      driver: facts.name,
+      notes: [...facts.notes],
+      notServed: facts.notServed || (await whyNotMounted(mountPath)),
+    },
     arena: {
       kind: memory.kind,
       sizeBytes: BigInt(memory.sizeBytes),
@@ -91,6 +99,16 @@ function shownTask({ assigned, state, error, generation, shown }: HostTask, vaul
   };
 }
 
+/** Somebody may have unmounted it, or mounted something over it. Only mountinfo is asked, never the mount. */
+async function whyNotMounted(path: string): Promise<string> {
+  const mounts = await readMounts().catch(() => undefined);
+  if (mounts === undefined) return ''; // not on Linux: nobody can tell
+  const folder = await realpath(dirname(path)).catch(() => dirname(path));
+  const top = topMountAt(mounts, join(folder, basename(path)));
+  if (top === undefined) return 'nothing is mounted there any more';
+  return isInroMount(top) ? '' : `another file system is mounted over it (${top.fsType})`;
+}
+
 function protections(
   { arena, lockLimitBytes, dumpsForbidden, swapBytes }: StatusParts,
   driver: DriverFacts,
@@ -123,8 +141,8 @@ function protections(
       detail: driver.directIo ? 'read(2) fills no page cache' : `driver ${driver.name}`,
     },
     notYet('no mmap or splice into the page cache', driver.strict, driver.name),
-    notYet('readers identified', driver.callerIdentity, driver.name),
-    notYet('mount survives the agent', driver.handover, driver.name),
+    { ...notYet('readers identified', driver.callerIdentity, driver.name), extra: true },
+    { ...notYet('mount survives the agent', driver.handover, driver.name), extra: true },
   ];
 }
 

@@ -97,6 +97,12 @@ agent
   .option('--socket <PATH>', "the agent's socket")
   .option('--json', 'print JSON (docs/json.md)')
   .action(async (options) => (await import('./commands/agent.js')).agentStatus(options));
+agent
+  .command('health')
+  .description('say healthy, degraded or unhealthy (exit code 1), for scripts and container health checks')
+  .option('--socket <PATH>', "the agent's socket")
+  .option('--json', 'print JSON (docs/json.md)')
+  .action(async (options) => (await import('./commands/agent_health.js')).agentHealth(options));
 
 const token = program.command('token').description('join tokens');
 operator(token, 'show <ROLE>', 'print the join token for a role (worker)').action(async (role, options) =>
@@ -191,7 +197,8 @@ async function run(): Promise<number> {
     command.exitOverride();
   try {
     await program.parseAsync();
-    return 0;
+    // A command whose answer is its exit code has set it.
+    return Number(process.exitCode ?? 0);
   } catch (thrown) {
     if (thrown instanceof CommanderError) return thrown.exitCode === 0 ? 0 : 2;
     const error = asInroError(thrown);

@@ -50,6 +50,8 @@ export interface DriverFacts {
   strict: boolean;
   callerIdentity: boolean;
   handover: boolean;
+  /** Why readers of the mount get nothing, where the driver knows it. */
+  notServed?: string;
   /** What an operator should know, one short sentence each. */
   notes: readonly string[];
 }

@@ -47,7 +47,8 @@ export async function agentStatus({ socket, json }: { socket?: string; json?: bo
   for (const note of mount?.notes ?? []) printLine(`  note: ${note}`);
 }
 
-async function fetchStatus(socket: string): Promise<AgentStatus> {
+/** @throws unreachable when no agent answers. */
+export async function fetchStatus(socket: string): Promise<AgentStatus> {
   const connection = connectUnix(socket, 'the agent');
   try {
     return await call(connection, Agent, 'getStatus', {});
