@@ -55,6 +55,15 @@ const filter = [
 ] as const;
 
 program
+  .command('doctor')
+  .description('check whether an agent can run on this host, and say what to do; changes nothing')
+  .option(...config)
+  .option('--state <DIR>', 'where the identity is kept')
+  .option('--mount <DIR>', 'where the secrets are mounted')
+  .option('--json', 'print JSON (docs/json.md)')
+  .action(async (options) => (await import('./commands/doctor.js')).doctor(options));
+
+program
   .command('dev')
   .description('run a manager and an agent on this host, until Ctrl-C')
   .option('--state <DIR>', 'keep the state there (otherwise it is temporary)')
