@@ -54,6 +54,8 @@ export interface RunningAgent {
   asked: Promise<'stop' | 'taken over'>;
   /** A successor will find the mount and go on with it. */
   readonly isKept: boolean;
+  /** From now on these, instead of those that the identity knows; undefined: those again. */
+  useManagers(managers: readonly string[] | undefined): void;
   /** Wipes, unmounts, ends the session. */
   stop(): Promise<void>;
   /** Ends and leaves the mount, its readers waiting, to a successor. */
@@ -90,7 +92,8 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     log.info({ tasks: tasks.list().length, values: vault.size }, 'goes on where the former agent was');
   }
   let isKept = keep(serviceManager, driver, used, log);
-  let known = options.managers ?? identity.managers;
+  let { managers: named } = options;
+  let known = identity.managers;
   let swapBytes = 0;
   const describe = async () => {
     const description = await describeHost(clock);
@@ -101,7 +104,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
   let welcomed = (): void => undefined;
   const connected = new Promise<void>((resolve) => (welcomed = resolve));
   const session = new Session({
-    managers: () => known,
+    managers: () => named ?? known,
     open: (manager) => open(manager, nodeCredentials(identity)),
     attach: (channel, onWelcome) =>
       attach(channel, {
@@ -117,8 +120,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
         describe,
         onWelcome: ({ managerAddresses }) => {
           const usable = managerAddresses.filter(isDialable);
-          if (options.managers === undefined && usable.length > 0)
-            known = remember(stateFolder, known, usable, log);
+          if (named === undefined && usable.length > 0) known = remember(stateFolder, known, usable, log);
           onWelcome();
           welcomed();
         },
@@ -186,7 +188,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
       return driver.facts().handover ? '' : `driver ${driver.facts().name} cannot here`;
     };
     const handlers = {
-      getStatus: async () => agentStatus(parts),
+      getStatus: () => agentStatus(parts),
       stop: async () => {
         await stopServing();
         ask('stop');
@@ -216,6 +218,10 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
       asked,
       get isKept() {
         return isKept;
+      },
+      useManagers: (managers) => {
+        named = managers;
+        if (!(named ?? known).includes(session.status.manager)) session.reconnect();
       },
       stop: async () => {
         await stopServing();
@@ -279,7 +285,7 @@ function summary(
   const running = tasks.list().filter((task) => task.state === 'RUNNING').length;
   const talk =
     state === 'connected' ? `connected to ${manager}` : `no manager (${lastError?.message ?? state})`;
-  const { isServed } = driver.facts();
+  const isServed = (driver.facts().notServed ?? '') === '';
   const mount = isServed ? '' : '; the mount is not served';
   return { text: `${running} tasks, ${vault.size} values, ${talk}${mount}`, isServed };
 }

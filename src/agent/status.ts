@@ -1,4 +1,6 @@
 /** What `inro agent status` shows: identity, session, tasks, and which protections are in force and which are not. */
+import { realpath } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import type { Arena } from '../crypto/arena.js';
 import type { Clock } from '../model/clock.js';
@@ -10,6 +12,7 @@ import type { HostTask, HostTasks } from './host_tasks.js';
 import type { Identity } from './identity.js';
 import type { Lease } from './lease.js';
 import type { DriverFacts, MountDriver } from './mount/driver.js';
+import { isInroMount, readMounts, topMountAt } from './mount/mountpoint.js';
 import type { Receipts } from './receipts.js';
 import type { Session } from './session.js';
 import { heldKey, type Vault } from './vault.js';
@@ -34,7 +37,7 @@ export interface StatusParts {
   keptBy: () => string;
 }
 
-export function agentStatus(parts: StatusParts): MessageInitShape<typeof AgentStatusSchema> {
+export async function agentStatus(parts: StatusParts): Promise<MessageInitShape<typeof AgentStatusSchema>> {
   const { identity, session, lease, arena, vault, tasks, receipts, driver, mountPath, startedMs } = parts;
   const { state, manager, sinceMs, lastError, revision } = session.status;
   const memory = arena.facts();
@@ -52,7 +55,12 @@ export function agentStatus(parts: StatusParts): MessageInitShape<typeof AgentSt
       leaseLeftMs: BigInt(Math.round(lease.leftMs())),
       revision: BigInt(revision),
     },
-    mount: { path: mountPath, driver: facts.name, notes: [...facts.notes] },
+    mount: {
+      path: mountPath,
+      driver: facts.name,
+      notes: [...facts.notes],
+      notServed: facts.notServed || (await whyNotMounted(mountPath)),
+    },
     arena: {
       kind: memory.kind,
       sizeBytes: BigInt(memory.sizeBytes),
@@ -88,6 +96,16 @@ function shownTask({ assigned, state, error, generation, shown }: HostTask, vaul
   };
 }
 
+/** Somebody may have unmounted it, or mounted something over it. Only mountinfo is asked, never the mount. */
+async function whyNotMounted(path: string): Promise<string> {
+  const mounts = await readMounts().catch(() => undefined);
+  if (mounts === undefined) return ''; // not on Linux: nobody can tell
+  const folder = await realpath(dirname(path)).catch(() => dirname(path));
+  const top = topMountAt(mounts, join(folder, basename(path)));
+  if (top === undefined) return 'nothing is mounted there any more';
+  return isInroMount(top) ? '' : `another file system is mounted over it (${top.fsType})`;
+}
+
 function protections(
   { arena, lockLimitBytes, dumpsForbidden, swapBytes, keptBy }: StatusParts,
   driver: DriverFacts,
@@ -120,8 +138,8 @@ function protections(
       detail: driver.directIo ? 'read(2) fills no page cache' : `driver ${driver.name}`,
     },
     notYet('no mmap or splice into the page cache', driver.strict, driver.name),
-    notYet('readers identified', driver.callerIdentity, driver.name),
-    survival(keptBy(), driver),
+    { ...notYet('readers identified', driver.callerIdentity, driver.name), extra: true },
+    { ...survival(keptBy(), driver), extra: true },
   ];
 }
 

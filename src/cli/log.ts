@@ -1,17 +1,13 @@
 /** pino: JSON lines when nobody watches, pretty ones on a terminal; always to stderr. */
-import { destination, levels, pino, stdTimeFunctions, type Logger } from 'pino';
+import { destination, pino, stdTimeFunctions, type Logger } from 'pino';
+import { isLogLevel, logLevels, type LogLevel } from '../config/log_level.js';
 import { InroError } from '../model/error.js';
 import { quoted } from '../model/name.js';
 
-export async function createLogger(name: string, level: string): Promise<Logger> {
-  const wanted = process.env['INRO_LOG_LEVEL'] ?? level;
-  if (wanted !== 'silent' && !Object.hasOwn(levels.values, wanted)) {
-    const remedy = `use ${Object.keys(levels.values).join(', ')} or silent`;
-    throw new InroError('bad_input', `INRO_LOG_LEVEL ${quoted(wanted)} is not a log level`, { remedy });
-  }
+export async function createLogger(name: string, level: LogLevel): Promise<Logger> {
   const options = {
     name,
-    level: wanted,
+    level: levelInEnvironment() ?? level,
     timestamp: stdTimeFunctions.isoTime,
   };
   if (process.stderr.isTTY !== true)
@@ -24,4 +20,13 @@ export async function createLogger(name: string, level: string): Promise<Logger>
     options,
     pretty({ destination: 2, sync: true, ignore: 'pid,hostname', translateTime: 'SYS:HH:MM:ss.l' }),
   );
+}
+
+/** INRO_LOG_LEVEL, which wins over every other word on the level. @throws bad_input when it is none. */
+export function levelInEnvironment(): LogLevel | undefined {
+  const level = process.env['INRO_LOG_LEVEL'];
+  if (level === undefined || isLogLevel(level)) return level;
+  throw new InroError('bad_input', `INRO_LOG_LEVEL ${quoted(level)} is not a log level`, {
+    remedy: `use ${logLevels.slice(0, -1).join(', ')} or silent`,
+  });
 }

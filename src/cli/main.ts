@@ -2,7 +2,7 @@
 /** The command line: what there is, and which file does it. Each command's code is loaded when it is called. */
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
-import { asInroError, InroError } from '../model/error.js';
+import { asInroError } from '../model/error.js';
 import { version } from '../system/version.js';
 
 const collect = (value: string, previous: string[]): string[] => [...previous, value];
@@ -44,6 +44,7 @@ function driver(): Option {
   ]);
 }
 
+const config = ['--config <FILE>', 'take settings from there (docs/configuration.md)'] as const;
 const detach = ['-d, --detach', 'return when the change is stored, do not wait for the nodes'] as const;
 const quiet = ['-q, --quiet', 'print ids only'] as const;
 const filter = [
@@ -52,6 +53,15 @@ const filter = [
   collect,
   [] as string[],
 ] as const;
+
+program
+  .command('doctor')
+  .description('check whether an agent can run on this host, and say what to do; changes nothing')
+  .option(...config)
+  .option('--state <DIR>', 'where the identity is kept')
+  .option('--mount <DIR>', 'where the secrets are mounted')
+  .option('--json', 'print JSON (docs/json.md)')
+  .action(async (options) => (await import('./commands/doctor.js')).doctor(options));
 
 program
   .command('dev')
@@ -66,8 +76,9 @@ const manager = program.command('manager').description('run a manager');
 manager
   .command('run')
   .description('run a manager in the foreground')
-  .requiredOption('--state <DIR>', 'where it keeps its state')
-  .requiredOption('--listen <HOST:PORT>', 'where agents reach it')
+  .option(...config)
+  .option('--state <DIR>', 'where it keeps its state')
+  .option('--listen <HOST:PORT>', 'where agents reach it')
   .option('--socket <PATH>', 'where operators reach it')
   .action(async (options) => (await import('./commands/manager_run.js')).managerRun(options));
 
@@ -83,6 +94,7 @@ agent
 agent
   .command('run')
   .description('run the agent in the foreground')
+  .option(...config)
   .option('--state <DIR>', 'where the identity is kept')
   .option('--mount <DIR>', 'mount the secrets there')
   .option('--socket <PATH>', 'where operators reach it')
@@ -111,6 +123,12 @@ agent
   .option('--socket <PATH>', "the agent's socket")
   .option('--json', 'print JSON (docs/json.md)')
   .action(async (options) => (await import('./commands/agent.js')).agentStatus(options));
+agent
+  .command('health')
+  .description('say healthy, degraded or unhealthy (exit code 1), for scripts and container health checks')
+  .option('--socket <PATH>', "the agent's socket")
+  .option('--json', 'print JSON (docs/json.md)')
+  .action(async (options) => (await import('./commands/agent_health.js')).agentHealth(options));
 
 const token = program.command('token').description('join tokens');
 operator(token, 'show <ROLE>', 'print the join token for a role (worker)').action(async (role, options) =>
@@ -205,7 +223,8 @@ async function run(): Promise<number> {
     command.exitOverride();
   try {
     await program.parseAsync();
-    return 0;
+    // A command whose answer is its exit code has set it.
+    return Number(process.exitCode ?? 0);
   } catch (thrown) {
     if (thrown instanceof CommanderError) return thrown.exitCode === 0 ? 0 : 2;
     const error = asInroError(thrown);
@@ -213,7 +232,7 @@ async function run(): Promise<number> {
       `inro: ${error.message}\n${error.remedy === undefined ? '' : `      ${error.remedy}\n`}`,
     );
     if (error.code === 'internal') process.stderr.write(`${(thrown as Error).stack ?? ''}\n`);
-    return error instanceof InroError && error.code === 'bad_input' ? 2 : 1;
+    return error.code === 'bad_input' || error.code === 'bad_config' ? 2 : 1;
   }
 }
 

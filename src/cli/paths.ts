@@ -22,6 +22,12 @@ export const paths = {
   get agentState(): string {
     return join(stateFolder(), 'agent');
   },
+  get agentConfig(): string | undefined {
+    return inConfigFolder('agent.yaml');
+  },
+  get managerConfig(): string | undefined {
+    return inConfigFolder('manager.yaml');
+  },
 } as const;
 
 /** For sockets and the mount; it ends with the boot. @throws state_unusable when this user has no such folder. */
@@ -43,6 +49,13 @@ function stateFolder(): string {
   return join(absolute('XDG_STATE_HOME') ?? join(home(), '.local/state'), 'inro');
 }
 
+/** What an administrator writes; undefined for a user without a home, who then has no such file. */
+function inConfigFolder(file: string): string | undefined {
+  if (uid === 0) return join('/etc/inro', file);
+  const folder = absolute('XDG_CONFIG_HOME') ?? (hasHome() ? join(homedir(), '.config') : undefined);
+  return folder === undefined ? undefined : join(folder, 'inro', file);
+}
+
 /** The specification has relative paths ignored. */
 function absolute(variable: string): string | undefined {
   const path = process.env[variable];
@@ -61,6 +74,14 @@ function whyNotOwn(folder: string): string {
   if (!found.isDirectory()) return 'is no folder';
   if (found.uid !== uid) return `belongs to another user (uid ${found.uid})`;
   return (found.mode & 0o022) === 0 ? '' : 'can be written by other users';
+}
+
+function hasHome(): boolean {
+  try {
+    return isAbsolute(homedir());
+  } catch {
+    return false;
+  }
 }
 
 function home(): string {

@@ -8,6 +8,7 @@ export const errorCodes = {
   already_running: 'fatal',
   arena_full: 'temporary',
   bad_certificate: 'fatal',
+  bad_config: 'fatal',
   bad_input: 'fatal',
   bad_token: 'fatal',
   conflict: 'temporary',

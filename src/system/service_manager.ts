@@ -22,7 +22,6 @@ export interface ServiceManager {
   readonly watchdogMs: number | undefined;
   ready(status: string): void;
   status(text: string): void;
-  reloading(monotonicUs: number): void;
   stopping(status: string): void;
   alive(): void;
   /** '' or why it could not be told. Kept also when the descriptor reports an error. */
@@ -51,7 +50,6 @@ export function serviceManager(env: NodeJS.ProcessEnv = process.env): ServiceMan
     watchdogMs: watchdog(env),
     ready: (status) => void tell(`READY=1\nSTATUS=${oneLine(status)}\n`),
     status: (text) => void tell(`STATUS=${oneLine(text)}\n`),
-    reloading: (monotonicUs) => void tell(`RELOADING=1\nMONOTONIC_USEC=${Math.round(monotonicUs)}\n`),
     stopping: (status) => void tell(`STOPPING=1\nSTATUS=${oneLine(status)}\n`),
     alive: () => void tell('WATCHDOG=1\n'),
     store: (name, fd) => tell(`FDSTORE=1\nFDNAME=${name}\nFDPOLL=0\n`, fd),

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import type { ExecutionContext } from 'ava';
 import test from 'ava';
 import { Host, scenario } from '../support/host.js';
-import { inro } from '../support/inro.js';
+import { eventually, inro } from '../support/inro.js';
 
 interface Shape {
   isList: boolean;
@@ -103,19 +103,22 @@ function checkOutput(t: ExecutionContext, command: string, printed: string): unk
   return value;
 }
 
+const takesJsonItself = (help: string): boolean => /^ +--json\b/m.test(help);
+
 test('the page has a section for each command that takes --json, and for no other', async (t) => {
+  const help = async (args: string[]): Promise<string> => (await inro([...args, '--help'])).stdout;
   const names = async (args: string[]): Promise<string[]> => {
-    const { stdout } = await inro([...args, '--help']);
+    const stdout = await help(args);
     return [...(stdout.split('\nCommands:\n')[1] ?? '').matchAll(/^ {2}([a-z]+)/gm)].map(
       ([, name]) => name as string,
     );
   };
   const takesJson: string[] = [];
   for (const group of await names([])) {
-    for (const name of group === 'help' ? [] : await names([group])) {
-      if (name === 'help') continue;
-      const { stdout } = await inro([group, name, '--help']);
-      if (/^ +--json\b/m.test(stdout)) takesJson.push(`${group} ${name}`);
+    if (group === 'help') continue;
+    if (takesJsonItself(await help([group]))) takesJson.push(group);
+    for (const name of await names([group])) {
+      if (name !== 'help' && takesJsonItself(await help([group, name]))) takesJson.push(`${group} ${name}`);
     }
   }
   t.deepEqual([...documented.keys()].sort(), takesJson.sort());
@@ -146,7 +149,8 @@ scenario('each command prints the fields of its table, with their types', async 
     `node.id==${nodeId}`,
   ]);
   await check('service update', ['--label-add', 'c=d', 'web']);
-  for (const command of ['secret ls', 'service ls', 'node ls', 'agent status']) await check(command, []);
+  for (const command of ['secret ls', 'service ls', 'node ls', 'agent status', 'doctor'])
+    await check(command, []);
   await check('secret inspect', ['db_password']);
   await check('service inspect', ['web']);
   await check('service ps', ['web']);
@@ -161,6 +165,12 @@ scenario('each command prints the fields of its table, with their types', async 
   );
   await check('service rm', ['web']);
   await check('secret rm', ['db_password']);
+  // Without a manager health has a reason to name.
+  await manager.stop();
+  await eventually('the session is missed', async () => {
+    return (await host.inro(['agent', 'health'])).stdout === 'degraded\n';
+  });
+  await check('agent health', []);
   t.deepEqual([...seen].sort(), [...documented.keys()].sort());
 });
 

@@ -16,7 +16,6 @@ export class FakeDriver implements MountDriver {
       strict: true,
       callerIdentity: true,
       handover: true,
-      isServed: true,
       notes: [],
     };
   }

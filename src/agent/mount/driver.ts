@@ -55,8 +55,8 @@ export interface DriverFacts {
   strict: boolean;
   callerIdentity: boolean;
   handover: boolean;
-  /** The kernel still asks. */
-  isServed: boolean;
+  /** Why readers of the mount get nothing, where the driver knows it. */
+  notServed?: string;
   /** What an operator should know, one short sentence each. */
   notes: readonly string[];
 }

@@ -130,7 +130,6 @@ const facts: DriverFacts = {
   strict: false,
   callerIdentity: false,
   handover: false,
-  isServed: true,
   notes: [
     'a reader waits while the agent is busy, and fails when the agent ends',
     'mmap, splice and sendfile leave copies in the page cache',

@@ -12,7 +12,6 @@ import {
   linkName,
   linksTo,
   tasksName,
-  type Grant,
   type MutableDirectory,
   type MutableFile,
   type Service,
@@ -105,7 +104,7 @@ export function readInheritance(
     const shown =
       note?.case === 'file' ? tasks.get(note.value.taskId)?.files.get(note.value.target) : undefined;
     if (shown?.grant.source === file.grant.source) {
-      shown.grant.files.unshift(file as MutableFile);
+      shown.grant.files.unshift(file);
       Object.assign(file, { grant: shown.grant });
     } else useless.push(file);
   }
@@ -139,7 +138,7 @@ function makeNodes(
       size: node.size,
       value,
       mmap: node.mappable,
-      grant: { source, withdrawn: false, files: [] } as Grant,
+      grant: { source, withdrawn: false, files: [] },
       readableUntilMs: node.readableUntilMs ?? Infinity,
     };
     file.grant.files.push(file);

@@ -211,8 +211,8 @@ function facts(mounted: Mounted | undefined, notStrict: string, hasDescriptor: b
     );
   if (server !== undefined && !server.buffersLocked)
     notes.push('replies pass through memory that may be swapped out: this user may not lock more');
-  if (server !== undefined && !server.connected)
-    notes.push(`the mount is not served: ${server.ended || 'it was unmounted'}`);
+  const notServed = server === undefined || server.connected ? '' : server.ended || 'it was unmounted';
+  if (notServed !== '') notes.push(`the mount is not served: ${notServed}`);
   if (server !== undefined && server.pendingScrubs > 0)
     notes.push(`${server.pendingScrubs} wiped files are still in the kernel's page cache`);
   return {
@@ -221,7 +221,7 @@ function facts(mounted: Mounted | undefined, notStrict: string, hasDescriptor: b
     strict: mounted !== undefined && notStrict === '',
     callerIdentity: false,
     handover: canHandOver,
-    isServed: server?.connected ?? false,
+    notServed,
     notes,
   };
 }

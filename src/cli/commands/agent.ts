@@ -47,6 +47,11 @@ export async function agentStatus({ socket, json }: { socket?: string; json?: bo
   for (const note of mount?.notes ?? []) printLine(`  note: ${note}`);
 }
 
+/** @throws unreachable when no agent answers. */
+export async function fetchStatus(socket: string): Promise<AgentStatus> {
+  return withAgent(socket, (agent) => call(agent, Agent, 'getStatus', {}));
+}
+
 function receiptsText({ receipts }: AgentStatus): string {
   const dropped = receipts?.dropped ?? 0n;
   const waiting = `${receipts?.pending ?? 0} wait for a manager`;

@@ -1,19 +1,24 @@
 /** inro agent run */
 import { resolve } from 'node:path';
+import type { Logger } from 'pino';
 import { startAgent, type RunningAgent } from '../../agent/agent.js';
 import { driverHere, type DriverName } from '../../agent/mount/drivers.js';
 import { checkMayMount } from '../../agent/mount/permission.js';
+import type { AgentConfig } from '../../config/keys.js';
+import { readAgentConfig } from '../../config/read.js';
+import { Reload } from '../../config/reload.js';
 import { systemClock, systemRandom } from '../../system/clock.js';
 import { restartWithoutBlockCache } from '../../system/heap.js';
-import { serviceManager, type ServiceManager } from '../../system/service_manager.js';
-import { createLogger } from '../log.js';
+import { serviceManager } from '../../system/service_manager.js';
+import { joinByCredential } from '../join_credential.js';
+import { createLogger, levelInEnvironment } from '../log.js';
 import { paths } from '../paths.js';
-import { untilStopped } from '../shutdown.js';
-
-/** How often the service manager is told how things stand, at least. */
-const statusMs = 5_000;
+import { tellServiceManager } from '../service_status.js';
+import { given, settingsFile } from '../settings.js';
+import { Hangup, untilStopped } from '../shutdown.js';
 
 export interface AgentRunOptions {
+  config?: string;
   state?: string;
   mount?: string;
   socket?: string;
@@ -21,24 +26,25 @@ export interface AgentRunOptions {
   takeover?: boolean;
 }
 
-export async function agentRun({
-  state,
-  mount,
-  socket,
-  driver = driverHere(),
-  takeover = false,
-}: AgentRunOptions): Promise<void> {
+export async function agentRun({ config, takeover = false, ...flags }: AgentRunOptions): Promise<void> {
+  const file = settingsFile(config, paths.agentConfig, readAgentConfig);
+  const started = file.read();
+  const { state, mount, socket, driver = driverHere(), managers, logLevel } = { ...started, ...flags };
   const manager = serviceManager();
   // What is mounted already, nobody has to mount.
   if (!takeover && (manager?.stored.length ?? 0) === 0) checkMayMount(driver);
   // Its replies pass through libfuse's heap; those of the kernel driver do not.
   if (driver === 'fuse-native') restartWithoutBlockCache();
-  const stopped = untilStopped();
-  const log = await createLogger('agent', 'info');
+  const hangup = new Hangup();
+  const stopped = untilStopped(hangup);
+  const log = await createLogger('agent', logLevel ?? 'info');
+  const stateFolder = state ?? paths.agentState;
+  await joinByCredential({ stateFolder, managers, log });
   const agent = await startAgent({
-    stateFolder: state ?? paths.agentState,
+    stateFolder,
     mountPath: resolve(mount ?? paths.mount),
     socketPath: socket ?? paths.agentSocket,
+    ...(managers === undefined ? {} : { managers }),
     driver,
     takeover,
     serviceManager: manager,
@@ -46,8 +52,16 @@ export async function agentRun({
     random: systemRandom,
     log,
   });
+  const settings = new Reload<AgentConfig>({
+    read: file.read,
+    started,
+    apply: changes(agent, log),
+    decided: given({ ...flags, logLevel: levelInEnvironment() }),
+    log,
+  });
+  hangup.answerWith(() => settings.again());
   const over = new AbortController();
-  const telling = tell(agent, manager, over.signal);
+  const telling = tellServiceManager(manager, () => agent.summary(), over.signal);
   const why = await Promise.race([stopped, agent.asked]);
   over.abort();
   await telling;
@@ -64,21 +78,12 @@ export async function agentRun({
   log.info('stopped: wiped and unmounted');
 }
 
-/** Readiness, then a line of status and a sign of life for as long as the mount is served. */
-async function tell(
-  agent: RunningAgent,
-  manager: ServiceManager | undefined,
-  signal: AbortSignal,
-): Promise<void> {
-  if (manager === undefined) return;
-  manager.ready(agent.summary().text);
-  const periodMs = Math.min(statusMs, (manager.watchdogMs ?? Infinity) / 3);
-  let told = '';
-  while (!signal.aborted) {
-    const { text, isServed } = agent.summary();
-    if (text !== told) manager.status(text);
-    told = text;
-    if (isServed) manager.alive();
-    await systemClock.sleep(periodMs, signal);
-  }
+/** What needs no restart. */
+function changes(agent: RunningAgent, log: Logger) {
+  return {
+    managers: (managers: readonly string[] | undefined) => agent.useManagers(managers),
+    logLevel: (level: AgentConfig['logLevel']) => {
+      log.level = level ?? 'info';
+    },
+  };
 }

@@ -1,21 +1,35 @@
 /** inro manager run */
+import type { ManagerConfig } from '../../config/keys.js';
+import { readManagerConfig } from '../../config/read.js';
+import { Reload } from '../../config/reload.js';
 import { startManager } from '../../manager/manager.js';
+import { InroError } from '../../model/error.js';
 import { checkAddress } from '../../rpc/address.js';
 import { systemClock, systemRandom } from '../../system/clock.js';
-import { createLogger } from '../log.js';
+import { serviceManager } from '../../system/service_manager.js';
+import { createLogger, levelInEnvironment } from '../log.js';
 import { paths } from '../paths.js';
-import { untilStopped } from '../shutdown.js';
+import { tellServiceManager } from '../service_status.js';
+import { given, settingsFile } from '../settings.js';
+import { Hangup, untilStopped } from '../shutdown.js';
 
 export interface ManagerRunOptions {
-  state: string;
-  listen: string;
+  config?: string;
+  state?: string;
+  listen?: string;
   socket?: string;
 }
 
-export async function managerRun({ state, listen, socket }: ManagerRunOptions): Promise<void> {
+export async function managerRun({ config, ...flags }: ManagerRunOptions): Promise<void> {
+  const file = settingsFile(config, paths.managerConfig, readManagerConfig);
+  const started = file.read();
+  const { state, listen, socket, logLevel } = { ...started, ...flags };
+  if (state === undefined) throw missing('where to keep its state', 'state', 'DIR', file.path);
+  if (listen === undefined) throw missing('where agents reach it', 'listen', 'HOST:PORT', file.path);
   checkAddress(listen);
-  const stopped = untilStopped();
-  const log = await createLogger('manager', 'info');
+  const hangup = new Hangup();
+  const stopped = untilStopped(hangup);
+  const log = await createLogger('manager', logLevel ?? 'info');
   const manager = await startManager({
     stateFolder: state,
     listen,
@@ -24,7 +38,37 @@ export async function managerRun({ state, listen, socket }: ManagerRunOptions): 
     random: systemRandom,
     log,
   });
-  log.info({ signal: await stopped }, 'stopping');
+  const settings = new Reload<ManagerConfig>({
+    read: file.read,
+    started,
+    apply: {
+      logLevel: (level) => {
+        log.level = level ?? 'info';
+      },
+    },
+    decided: given({ ...flags, logLevel: levelInEnvironment() }),
+    log,
+  });
+  hangup.answerWith(() => settings.again());
+  const service = serviceManager();
+  const over = new AbortController();
+  const telling = tellServiceManager(
+    service,
+    () => ({ text: `serves ${manager.address}`, isServed: true }),
+    over.signal,
+  );
+  const signal = await stopped;
+  over.abort();
+  await telling;
+  service?.stopping('stopping');
+  log.info({ signal }, 'stopping');
   await manager.stop();
   log.info('stopped');
+}
+
+function missing(what: string, key: string, value: string, file: string | undefined): InroError {
+  const place = file === undefined ? 'a file that --config names' : file;
+  return new InroError('bad_input', `the manager is not told ${what}`, {
+    remedy: `give --${key} ${value}, or write '${key}: ${value}' into ${place}`,
+  });
 }

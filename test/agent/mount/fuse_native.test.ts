@@ -67,7 +67,6 @@ test('the driver says what it cannot promise', (t) => {
     strict: false,
     callerIdentity: false,
     handover: false,
-    isServed: true,
   });
   t.true(notes.length > 0);
 });

@@ -1,0 +1,49 @@
+/**
+ * The keys of agent.yaml and manager.yaml (docs/configuration.md). Each is optional: what is missing comes from the command
+ * line or from its default. A check's message says what must stand there.
+ */
+import { isAbsolute } from 'node:path';
+import { z } from 'zod';
+import { agentLimits } from '../agent/limits.js';
+import { driverNames } from '../agent/mount/drivers.js';
+import { hasControl } from '../model/name.js';
+import { checkAddress } from '../rpc/address.js';
+import { logLevels } from './log_level.js';
+
+// A relative path would depend on the folder that a service manager starts us in, and no shell expands a ~ here.
+const path = textThat((text) => isAbsolute(text) && !hasControl(text), 'an absolute path');
+const address = textThat(isAddress, 'HOST:PORT');
+const managers = `a list of 1 to ${agentLimits.maxManagers} addresses HOST:PORT`;
+const logLevel = z.enum(logLevels, `one of ${logLevels.join(', ')}`);
+
+export const agentKeys = z.strictObject({
+  state: path.optional(),
+  mount: path.optional(),
+  socket: path.optional(),
+  driver: z.enum(driverNames, driverNames.join(' or ')).optional(),
+  managers: z.array(address, managers).min(1, managers).max(agentLimits.maxManagers, managers).optional(),
+  logLevel: logLevel.optional(),
+});
+
+export const managerKeys = z.strictObject({
+  state: path.optional(),
+  listen: address.optional(),
+  socket: path.optional(),
+  logLevel: logLevel.optional(),
+});
+
+export type AgentConfig = z.infer<typeof agentKeys>;
+export type ManagerConfig = z.infer<typeof managerKeys>;
+
+function textThat(holds: (text: string) => boolean, expected: string) {
+  return z.custom<string>((value) => typeof value === 'string' && holds(value), expected);
+}
+
+function isAddress(text: string): boolean {
+  try {
+    checkAddress(text);
+    return true;
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,25 @@
+/** The node certificate, as the agent would check it at its start, and how long it lasts. */
+import type { Identity } from '../agent/identity.js';
+import { ok, warn, type Finding } from './finding.js';
+
+/** Of its life: what is left then is the time to do something about it. */
+const lastPart = 0.2;
+const dayMs = 24 * 60 * 60_000;
+
+/** @param now ms since 1970; the certificate is valid then. */
+export function certificate({ nodeId, clusterId, certificate: held }: Identity, now: number): Finding {
+  const { notBeforeMs, notAfterMs } = held;
+  const left = notAfterMs - now;
+  const until = `until ${new Date(notAfterMs).toISOString()} (${lifeText(left)})`;
+  const detail = `node ${nodeId} of cluster ${clusterId}, ${until}`;
+  if (left > (notAfterMs - notBeforeMs) * lastPart) return ok('certificate', detail);
+  return warn(
+    'certificate',
+    detail,
+    'before it ends, stop the agent, remove the state folder, and join this host anew: an expired one cannot be renewed',
+  );
+}
+
+function lifeText(ms: number): string {
+  return ms < 2 * dayMs ? `${Math.floor(ms / 3_600_000)} h` : `${Math.floor(ms / dayMs)} days`;
+}
