@@ -28,6 +28,8 @@ export interface MountedOptions {
   maxOpenHandles?: number;
   newestMinor?: number;
   workers?: number;
+  /** Of the kernel driver: whose mount it is. */
+  of?: { clusterId: string; nodeId: string };
 }
 
 export function newDriver(
