@@ -38,7 +38,7 @@ class Store:
         if self.delay_ms > 0:
             time.sleep(self.delay_ms / 1000)
         fds = [fd for _, fd in self.kept]
-        env = dict(os.environ, NOTIFY_SOCKET=self.path, FDSTORE="8")
+        env = dict({"FDSTORE": "8"}, **os.environ, NOTIFY_SOCKET=self.path)
         if fds:
             env.update(LISTEN_FDS=str(len(fds)), LISTEN_FDNAMES=":".join(name for name, _ in self.kept))
         # From 3 on, as sd_listen_fds(3) says. LISTEN_PID is the process's own: a shell sets it.

@@ -25,9 +25,13 @@ export class KeptAgent {
   }
 
   /** Ready. */
-  static async start(host: Host, args: readonly string[] = []): Promise<KeptAgent> {
+  static async start(
+    host: Host,
+    args: readonly string[] = [],
+    env: Readonly<Record<string, string>> = {},
+  ): Promise<KeptAgent> {
     const command = ['python3', store, process.execPath, program, 'agent', 'run', ...args];
-    const agent = new KeptAgent(host.spawn(command, { talks: true }));
+    const agent = new KeptAgent(host.spawn(command, { talks: true, env }));
     await agent.untilReady();
     return agent;
   }
