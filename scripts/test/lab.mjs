@@ -1,7 +1,17 @@
 /** What the lab tests need beyond a plain Debian; the product itself needs none of it. */
 import { spawnSync } from 'node:child_process';
 
-const packages = ['clang', 'fuse3', 'gdb', 'iproute2', 'util-linux', 'busybox-static', 'rsync'];
+const packages = [
+  'busybox-static',
+  'clang',
+  'debootstrap',
+  'fuse3',
+  'gdb',
+  'iproute2',
+  'rsync',
+  'systemd-container',
+  'util-linux',
+];
 const installLimitMs = 10 * 60_000;
 
 /** Installs what is missing, at once, and says so. False when that fails. */

@@ -1,5 +1,6 @@
 /** An operator's connection to a manager, and waiting until the nodes have done what he changed. */
 import { statSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { asInroError, InroError } from '../model/error.js';
 import { Control, type Changed } from '../proto/gen/inro/v1/control_pb.js';
 import { call, connectUnix, type Connection } from '../rpc/client.js';
@@ -36,10 +37,12 @@ export async function withManager<T>(
   }
 }
 
-/** A value is sealed for whoever serves this socket: it must be this user's own, or root's. */
+/**
+ * A value is sealed for whoever serves this socket: it must be this user's own, or root's, or of one whom root lets serve there.
+ */
 function checkOwner(path: string): void {
   const uid = statSync(path, { throwIfNoEntry: false })?.uid;
-  if (uid === undefined || uid === 0 || uid === process.getuid?.()) return;
+  if (uid === undefined || uid === 0 || uid === process.getuid?.() || rootsFolder(dirname(path))) return;
   throw new InroError(
     'not_permitted',
     `the socket ${path} belongs to another user (uid ${uid}): it is not trusted`,
@@ -47,6 +50,12 @@ function checkOwner(path: string): void {
       remedy: 'name the right manager with --manager unix:PATH',
     },
   );
+}
+
+/** True when only root, and a group that root gave the folder to, could have put something there. */
+function rootsFolder(folder: string): boolean {
+  const { uid, mode } = statSync(folder);
+  return uid === 0 && (mode & 0o002) === 0;
 }
 
 /** @throws pending, saying who has not done it, when the nodes take longer than 30 s or a task failed. */

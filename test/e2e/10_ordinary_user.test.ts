@@ -366,3 +366,25 @@ labScenario('11: a user with CAP_SYS_ADMIN mounts without fusermount3', async (t
   await stopped(t, dev);
   t.deepEqual(await mounts(host), []);
 });
+
+labScenario(
+  'a socket of another user is taken where root alone says who serves, and nowhere else',
+  async (t) => {
+    const { host, alice } = await aliceOn(t);
+    const state = ['--state', `${alice.folder}/manager`, '--listen', '127.0.0.1:0'];
+    const folder = '/run/shared';
+    await host.sh(`mkdir -m 1775 ${folder} && chgrp ${aliceId} ${folder}`);
+    const list = (path: string) => host.inro(['secret', 'ls', '--quiet', '--manager', `unix:${path}`]);
+
+    for (const socket of [`${alice.folder}/manager.sock`, `${folder}/manager.sock`]) {
+      const manager = alice.start(['manager', 'run', ...state, '--socket', socket]);
+      await manager.printed(/"manager is ready"/);
+      if (socket.startsWith(folder)) {
+        t.deepEqual(await list(socket), { code: 0, stdout: '', stderr: '' });
+        await host.sh(`chmod o+w ${folder}`);
+      }
+      refused(t, await list(socket), 1, /belongs to another user \(uid 61001\): it is not trusted/);
+      t.is(await manager.stop(), 0);
+    }
+  },
+);

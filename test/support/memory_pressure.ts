@@ -13,6 +13,7 @@ import { scanStream, type Markers, type MemoryScan } from './marker_scan.js';
 
 const swapMiB = 512;
 const squeezedBytes = 16 << 20;
+const noLimit = '9000000000000000000';
 
 export interface MemoryPressure {
   /** Words in front of a command that is to run in the cgroup. */
@@ -62,7 +63,11 @@ export async function memoryPressure(t: ExecutionContext): Promise<MemoryPressur
     through: ['sh', '-c', 'echo $$ > "$0/cgroup.procs" && exec "$@"', cgroup],
     squeeze: (pids, share) =>
       eventually(`${share * 100} % of it is swapped out`, async () => {
-        for (const file of ['memory.limit_in_bytes', 'memory.high']) set(file, String(squeezedBytes));
+        // Each limit for a moment only: a process that needs more under it would be killed.
+        for (const file of ['memory.limit_in_bytes', 'memory.high']) {
+          set(file, String(squeezedBytes));
+          set(file, noLimit);
+        }
         set('memory.force_empty', '1');
         set('memory.reclaim', '1G');
         return pids.every((pid) => swappedShare(pid) >= share);
