@@ -73,6 +73,15 @@ export class Host {
     return this.#holder.pid;
   }
 
+  /** What this host calls its folder. */
+  get inside(): string {
+    return this.folder;
+  }
+
+  get node(): string {
+    return process.execPath;
+  }
+
   /** Where the test itself finds one of this host's paths; not for a mount that inro serves. */
   outside(path: string): string {
     return `/proc/${this.#holder.pid}/root${path}`;

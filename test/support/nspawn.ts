@@ -39,6 +39,10 @@ done
 export class Machine {
   /** A folder that the test sees too; the machine has it at /mnt. */
   readonly folder: string;
+  readonly inside = shared;
+  /** That of the package, once it is installed. */
+  readonly node = '/usr/lib/inro/bin/node';
+  readonly #daemons: Daemon[] = [];
   readonly #nspawn: Daemon;
   readonly #init: number;
 
@@ -91,6 +95,7 @@ export class Machine {
     try {
       const init = await eventually('the machine has a first process', async () => initBelow(nspawn));
       const booted = new Machine(folder, nspawn, init);
+      t.teardown(() => booted.stop());
       await booted.#up();
       return booted;
     } catch (error) {
@@ -101,8 +106,19 @@ export class Machine {
 
   /** Runs a command there as root, to its end. */
   run(command: readonly string[], options: RunOptions = {}): Promise<Result> {
+    return run(command, this.#there(options));
+  }
+
+  /** Starts a command there as root. It ends with the machine. */
+  spawn(command: readonly string[], options: RunOptions = {}): Daemon {
+    const daemon = new Daemon(command, this.#there(options));
+    this.#daemons.push(daemon);
+    return daemon;
+  }
+
+  #there(options: RunOptions): RunOptions {
     const inside = ['nsenter', '--target', String(this.#init), '--all', ...environment];
-    return run(command, { ...options, through: [...inside, ...(options.through ?? [])] });
+    return { ...options, through: [...inside, ...(options.through ?? [])] };
   }
 
   /** Runs a line of shell there. */
@@ -113,7 +129,10 @@ export class Machine {
   /** What a line of shell prints, without the last newline. @throws when it fails. */
   async ask(line: string, options: RunOptions = {}): Promise<string> {
     const { code, stdout, stderr } = await this.sh(line, options);
-    if (code !== 0) throw new Error(`${line}: exit ${code}\n${stdout}${stderr}`);
+    if (code !== 0) {
+      const journal = await this.run(['journalctl', '--no-pager', '--lines=20']);
+      throw new Error(`${line}: exit ${code}\n${stdout}${stderr}\n${journal.stdout}`);
+    }
     return stdout.replace(/\n$/, '');
   }
 
@@ -132,8 +151,8 @@ export class Machine {
   }
 
   /** As if its plug were pulled. */
-  stop(): Promise<void> {
-    return this.#nspawn.kill9();
+  async stop(): Promise<void> {
+    await Promise.all([...this.#daemons, this.#nspawn].map((one) => one.kill9()));
   }
 
   async #up(): Promise<void> {

@@ -1,11 +1,22 @@
 /** Programs that read a file without a pause, and say at their end whether every read gave what it should. */
+import { copyFileSync, mkdtempSync, writeFileSync } from 'node:fs';
+import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { ExecutionContext } from 'ava';
-import type { Host } from './host.js';
-import { Daemon } from './inro.js';
+import type { Daemon, RunOptions } from './inro.js';
 
-const program = fileURLToPath(new URL('../../../test/support/steady_reader.py', import.meta.url));
+const program = fileURLToPath(new URL('../../../test/support/steady_reader.mjs', import.meta.url));
 const ways = ['open', 'open', 'descriptor', 'list'] as const;
+
+/** A Host or a Machine. */
+export interface ReadersPlace {
+  /** As the test sees it, and as readers do. */
+  readonly folder: string;
+  readonly inside: string;
+  /** Node, for readers. */
+  readonly node: string;
+  spawn(command: readonly string[], options?: RunOptions): Daemon;
+}
 
 export interface ReaderResult {
   reads: number;
@@ -15,19 +26,25 @@ export interface ReaderResult {
   longestMs: number;
 }
 
-/** Four of them. @param contents what a read may give. */
+/** Four of them, until the function that it gives back is called. @param contents what a read may give. */
 export async function readSteadily(
-  host: Host,
+  place: ReadersPlace,
   path: string,
   contents: readonly string[],
   through: readonly string[] = [],
 ): Promise<() => Promise<ReaderResult[]>> {
-  const readers: Daemon[] = ways.map((way) =>
-    host.spawn(['python3', program, way, path, ...contents], { talks: true, through }),
+  const own = mkdtempSync(join(place.folder, 'readers-'));
+  const inside = join(place.inside, basename(own));
+  copyFileSync(program, join(own, 'reader.mjs'));
+  const readers = ways.map((way) =>
+    place.spawn([place.node, `${inside}/reader.mjs`, way, path, `${inside}/until`, ...contents], {
+      through,
+    }),
   );
   await Promise.all(readers.map((reader) => reader.printed(/^reading$/m)));
   return async () => {
-    await Promise.all(readers.map((reader) => reader.hangUp()));
+    writeFileSync(join(own, 'until'), '');
+    await Promise.all(readers.map((reader) => reader.exited));
     return readers.map(({ stdout, stderr }) => {
       const last = stdout.trimEnd().split('\n').at(-1) ?? '';
       if (!last.startsWith('{')) throw new Error(`a reader did not end well: ${stdout}${stderr}`);

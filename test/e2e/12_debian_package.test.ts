@@ -1,33 +1,19 @@
 /** The Debian package on a machine with systemd: installed, used, upgraded, removed, purged. Nothing there reaches a network. */
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { eventually, run } from '../support/inro.js';
+import { buildPackage, version } from '../support/debian_package.js';
+import { eventually } from '../support/inro.js';
 import { labScenario } from '../support/lab.js';
 import { Machine } from '../support/nspawn.js';
 
-const repository = fileURLToPath(new URL('../../../', import.meta.url));
-const { version } = JSON.parse(readFileSync(join(repository, 'package.json'), 'utf8')) as { version: string };
 const newer = '99.0.0';
 const file = '/run/inro/secrets/web/db_password';
 const units = ['inro-manager', 'inro-agent'];
 const mounts = `grep -c ' - fuse[.]inro ' /proc/1/mountinfo || true`;
 
-/** @param release if not the checkout's own. */
-async function build(folder: string, release?: string): Promise<void> {
-  const options = release === undefined ? [] : ['--version', release];
-  const made = await run(['node', 'scripts/package.mjs', '--out', folder, ...options], {
-    cwd: repository,
-    timeoutMs: 5 * 60_000,
-  });
-  if (made.code !== 0) throw new Error(made.stderr);
-}
-
 labScenario(
   'the Debian package: install, use, upgrade, remove, purge',
   async (t) => {
     const machine = await Machine.boot(t);
-    await build(machine.folder);
+    await buildPackage(machine.folder);
     const states = async (): Promise<string[]> =>
       Promise.all(units.map((unit) => machine.property(unit, 'ActiveState')));
 
@@ -82,7 +68,7 @@ labScenario(
     );
 
     // An upgrade: what ran runs again, as the new one.
-    await build(machine.folder, newer);
+    await buildPackage(machine.folder, newer);
     const pids = () => Promise.all(units.map((unit) => machine.property(unit, 'MainPID')));
     const before = await pids();
     const upgraded = await machine.run(['dpkg', '-i', `/mnt/inro_${newer}_amd64.deb`]);
