@@ -29,7 +29,7 @@ const ways = {
 
 const result = { reads: 0, failed: {}, wrong: {}, longestMs: 0 };
 const count = (by, what) => (by[what] = (by[what] ?? 0) + 1);
-console.log('reading');
+process.stdout.write('reading\n');
 while (result.reads % 64 !== 0 || !fs.existsSync(until)) {
   const began = performance.now();
   try {
@@ -41,4 +41,4 @@ while (result.reads % 64 !== 0 || !fs.existsSync(until)) {
   result.longestMs = Math.max(result.longestMs, Math.round((performance.now() - began) * 10) / 10);
   result.reads++;
 }
-console.log(JSON.stringify(result));
+process.stdout.write(`${JSON.stringify(result)}\n`);
