@@ -24,6 +24,18 @@ Napi::Value notify(const Napi::CallbackInfo& info) {
   return Napi::Number::New(env, notifyServiceManager(*lines, fd));
 }
 
+Napi::Value datagram(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const auto path = textArgument(info, {"sendDatagram", "path", 0});
+  if (!path) return env.Undefined();
+  if (!info[1].IsTypedArray()) {
+    throwTypeError(env, "sendDatagram: bytes must be a Uint8Array");
+    return env.Undefined();
+  }
+  const auto bytes = info[1].As<Napi::Uint8Array>();
+  return Napi::Number::New(env, sendDatagram(*path, {reinterpret_cast<const char*>(bytes.Data()), bytes.ByteLength()}));
+}
+
 Napi::Value await(const Napi::CallbackInfo& info) {
   const auto ms = sizeArgument(info, {"awaitServiceManager", "ms", 0});
   if (!ms) return info.Env().Undefined();
@@ -140,6 +152,7 @@ Napi::Value receive(const Napi::CallbackInfo& info) {
 
 void exportDescriptors(Napi::Env env, Napi::Object exports) {
   exports.Set("notifyServiceManager", Napi::Function::New<notify>(env, "notifyServiceManager"));
+  exports.Set("sendDatagram", Napi::Function::New<datagram>(env, "sendDatagram"));
   exports.Set("awaitServiceManager", Napi::Function::New<await>(env, "awaitServiceManager"));
   exports.Set("takeStoredDescriptors", Napi::Function::New<takeStoredDescriptors>(env, "takeStoredDescriptors"));
   exports.Set("mountDevice", Napi::Function::New<mountDevice>(env, "mountDevice"));

@@ -33,18 +33,19 @@ std::optional<long> wholeNumber(std::string_view text) {
 
 }  // namespace
 
-int notifyServiceManager(const std::string& lines, int fd) {
-  const std::string_view path = variable("NOTIFY_SOCKET");
+namespace {
+
+// A path, or a name in the abstract namespace, which begins with '@'.
+int sendTo(std::string_view path, const std::string& bytes, int fd) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
-  if (path.empty()) return ENOENT;
   if (path.size() >= sizeof address.sun_path || (path[0] != '/' && path[0] != '@')) return EINVAL;
   std::memcpy(address.sun_path, path.data(), path.size());
   if (path[0] == '@') address.sun_path[0] = '\0';
 
   const int socketFd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
   if (socketFd < 0) return errno;
-  iovec data{const_cast<char*>(lines.data()), lines.size()};
+  iovec data{const_cast<char*>(bytes.data()), bytes.size()};
   msghdr message{};
   message.msg_name = &address;
   message.msg_namelen = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + path.size());
@@ -68,6 +69,15 @@ int notifyServiceManager(const std::string& lines, int fd) {
   close(socketFd);
   return error;
 }
+
+}  // namespace
+
+int notifyServiceManager(const std::string& lines, int fd) {
+  const std::string_view path = variable("NOTIFY_SOCKET");
+  return path.empty() ? ENOENT : sendTo(path, lines, fd);
+}
+
+int sendDatagram(const std::string& path, const std::string& bytes) { return path.empty() ? EINVAL : sendTo(path, bytes, -1); }
 
 int awaitServiceManager(int ms) {
   // The manager closes the descriptor that comes with the barrier when it has come to it.

@@ -16,6 +16,8 @@ struct StoredDescriptor {
 // Sends lines such as READY=1 to $NOTIFY_SOCKET, with a descriptor beside them unless it is -1. 0 or an errno; ENOENT when no
 // service manager listens.
 int notifyServiceManager(const std::string& lines, int fd = -1);
+// One datagram to a unix socket of another program: 0 or an errno.
+int sendDatagram(const std::string& path, const std::string& bytes);
 // Waits until the manager has taken in all that this process sent before (sd_notify_barrier(3)): what a process sent that has
 // ended cannot be told to be its service's. 0 or an errno; ETIMEDOUT.
 int awaitServiceManager(int ms);

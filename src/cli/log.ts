@@ -1,8 +1,9 @@
-/** pino: JSON lines when nobody watches, pretty ones on a terminal; always to stderr. */
+/** pino: JSON lines when nobody watches, pretty ones on a terminal, both to stderr; entries with fields in systemd's journal. */
 import { destination, pino, stdTimeFunctions, type Logger } from 'pino';
 import { isLogLevel, logLevels, type LogLevel } from '../config/log_level.js';
 import { InroError } from '../model/error.js';
 import { quoted } from '../model/name.js';
+import { journalStream } from './journal.js';
 
 export async function createLogger(name: string, level: LogLevel): Promise<Logger> {
   const options = {
@@ -10,6 +11,8 @@ export async function createLogger(name: string, level: LogLevel): Promise<Logge
     level: levelInEnvironment() ?? level,
     timestamp: stdTimeFunctions.isoTime,
   };
+  const journal = journalStream();
+  if (journal !== undefined) return pino(options, journal);
   if (process.stderr.isTTY !== true)
     return pino(
       options,

@@ -214,6 +214,8 @@ export interface Addon {
    * errno; ENOENT when no service manager listens.
    */
   notifyServiceManager(lines: string, descriptor?: number): number;
+  /** One datagram to a unix socket of another program. Returns 0 or an errno. */
+  sendDatagram(path: string, bytes: Uint8Array): number;
   /** Waits until the service manager has taken in what was sent before, blocking. Returns 0 or an errno. */
   awaitServiceManager(ms: number): number;
   /** What the service manager's store handed to this process at its start (sd_listen_fds(3)); at a second call nothing. */

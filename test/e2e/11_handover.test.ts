@@ -297,3 +297,37 @@ scenario('10: --takeover that cannot be is refused, and the agent goes on as bef
   refused(t, elsewhere, 1, /has not joined|no node certificate|no identity/);
   t.is((await run(['true'])).code, 0);
 });
+
+scenario(
+  '11: nobody keeps it: a crash costs the mount, the next start clears it, and the second belt shows the new one',
+  async (t) => {
+    const host = await Host.of(t);
+    const { agent } = await host.startCluster();
+    await agent.stop();
+    await host.sh('mkdir -p /run/p && mount --bind /run/p /run/p && mount --make-rshared /run/p');
+    const first = await host.startAgent({ mount: '/run/p/m' });
+    await give(host, 'web', 'key', 'hunter2');
+    const { protections } = await host.json<Status>(['agent', 'status']);
+    const survives = protections.find(({ name }) => name === 'mount survives the agent');
+    t.false(survives?.inForce);
+    t.regex(survives?.detail ?? '', /^nobody keeps its descriptors: after a crash readers get ENOTCONN/);
+
+    // As a container has it: the folder above, and whatever is mounted below it later.
+    const belt =
+      'mkdir -p /run/c && mount --rbind /run/p /run/c && mount --make-rslave /run/c && echo bound && exec sleep infinity';
+    const holder = host.spawn(['unshare', '-m', '--propagation', 'slave', 'sh', '-c', belt]);
+    await holder.printed(/bound/);
+    const read = () => host.run(['nsenter', '-t', String(holder.pid), '-m', 'cat', '/run/c/m/web/key']);
+    t.is((await read()).stdout, 'hunter2');
+    await first.kill9();
+    t.regex((await read()).stderr, /not connected/);
+    const second = await host.startAgent({ mount: '/run/p/m' });
+    await eventually('it is served again', async () => (await host.read('/run/p/m/web/key')) === 'hunter2');
+    t.is((await read()).stdout, 'hunter2', 'through the second belt');
+    t.regex(
+      (await host.run(['nsenter', '-t', String(holder.pid), '-m', 'touch', '/run/c/m/web/key'])).stderr,
+      /Read-only/,
+    );
+    t.is(await second.stop(), 0);
+  },
+);

@@ -25,6 +25,8 @@ async function serving(t: ExecutionContext): Promise<Machine> {
   await machine.ask('inro secret create key -', { stdin: 'hunter2' });
   await machine.ask('inro service create --name web --secret key');
   t.is(await machine.ask(`cat ${file}`), 'hunter2');
+  const published = 'journalctl --no-pager --output=cat INRO_SERVICE=web INRO_PART=agent';
+  t.regex(await machine.ask(published), /^generation published \(files=1\)$/);
   return machine;
 }
 
