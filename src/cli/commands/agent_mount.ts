@@ -47,8 +47,16 @@ export async function agentUnmount({ unit, mount }: AgentMountOptions): Promise<
 function isKept(unit: string): boolean {
   const args = ['show', '--property=NFileDescriptorStore', '--value', '--', unit];
   try {
-    return Number(execFileSync('systemctl', args, { encoding: 'utf8' })) > 0;
+    return Number(execFileSync('systemctl', args, { encoding: 'utf8', stdio: 'pipe' })) > 0;
   } catch (cause) {
-    throw new InroError('not_supported', `systemctl cannot tell what is kept for ${unit}`, { cause });
+    const said = String((cause as { stderr?: string }).stderr ?? (cause as Error).message).trim();
+    throw new InroError(
+      'not_supported',
+      `systemctl cannot tell what is kept for ${unit}: ${said.split('\n').at(-1)}`,
+      {
+        cause,
+        remedy: "this command is run by a unit of systemd; by hand, start the agent with 'inro agent run'",
+      },
+    );
   }
 }
