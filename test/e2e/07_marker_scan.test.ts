@@ -193,7 +193,8 @@ scenario(
 async function lookUnderReads(t: ExecutionContext, c: MarkedCluster): Promise<void> {
   const glances = 200;
   const threads = 2;
-  const piecesOfAReply = 3;
+  // Replies change while they are looked at: the beginning of one, middle and end of a medium and of a large one.
+  const piecesOfABuffer = 5;
   for (const node of c.nodes) {
     const stop = keepReading(t, node);
     const { findings } = await scanMemory(node.agent.pid, c.markers);
@@ -201,7 +202,7 @@ async function lookUnderReads(t: ExecutionContext, c: MarkedCluster): Promise<vo
     const seen: Finding[] = [];
     for (let glance = 0; glance < glances; glance++) {
       const now = await glanceAtMemory(node.agent.pid, c.markers);
-      if (node.driver === 'kernel') t.true(now.length <= threads * piecesOfAReply, summary(now));
+      if (node.driver === 'kernel') t.true(now.length <= threads * piecesOfABuffer, summary(now));
       seen.push(...now);
     }
     t.log(`under reads: ${node.driver}, its buffers ${glances} times ${summary(seen)}`);
