@@ -62,6 +62,10 @@ export class HostTasks {
     const { vault, clock } = this.#parts;
     for (const { value, note, modifiedMs, readableUntilMs } of values) {
       const { secretId, version, ciphertextDigest } = readHeldNote(note);
+      if (secretId === '') {
+        value.wipe(); // of what secret, nobody knows
+        continue;
+      }
       const held = { secretId, version, ciphertextDigest, createdMs: modifiedMs, value };
       const isCurrent = readableUntilMs === Infinity;
       vault.inherit(held, isCurrent ? undefined : Math.max(0, readableUntilMs - clock.boottimeMs()));

@@ -8,7 +8,7 @@ export function heldNote(held: Pick<HeldNote, 'secretId' | 'version' | 'cipherte
   return toBinary(HeldNoteSchema, create(HeldNoteSchema, { secretId, version, ciphertextDigest }));
 }
 
-/** An empty one for what is no note: nobody wants such a version, so it is wiped with the next assignment. */
+/** An empty one for what is no note. */
 export function readHeldNote(bytes: Uint8Array): HeldNote {
   try {
     return fromBinary(HeldNoteSchema, bytes);

@@ -244,8 +244,12 @@ scenario('8: a restart leaves everything, a stop takes everything away', async (
   t.deepEqual(agent.exits, [0, 0]);
   t.deepEqual(agent.kept, []);
   t.is((await host.sh('grep -c inro /proc/self/mountinfo')).stdout, '0\n');
-  const receipts = await host.json<{ versions: { holders?: unknown[] }[] }[]>(['secret', 'inspect', 'key']);
-  t.truthy(receipts);
+  const [secret] = await host.json<{ versions: { nodes: number }[] }[]>(['secret', 'inspect', 'key']);
+  t.deepEqual(
+    secret?.versions.map(({ nodes }) => nodes),
+    [0],
+    'its receipt has arrived',
+  );
   refused(t, await host.inro(['agent', 'stop']), 1, /^inro: no agent at unix:/);
 });
 
