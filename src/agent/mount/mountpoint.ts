@@ -142,7 +142,8 @@ async function refuseLiveMount(path: string): Promise<void> {
       killSignal: 'SIGKILL' as const,
       env: { ...process.env, LC_ALL: 'C' },
     };
-    execFile('stat', ['--', path], options, (error, _, said) => done({ said, failed: error !== null }));
+    // statfs(2): what stat(2) says, the kernel may remember of a dead mount for a while.
+    execFile('stat', ['-f', '--', path], options, (error, _, said) => done({ said, failed: error !== null }));
   });
   if (!asked.failed) {
     throw new InroError('already_running', `${path} is the mount of an agent that is running`, {
