@@ -14,6 +14,8 @@ const value = 'a value of 64 bytes, which all of these readers read: 0123456789'
 const file = '/run/inro/secrets/web/key';
 /** Readers go on for so long after the new agent is ready. */
 const afterMs = 100;
+/** Readers of the copy, of whom nobody takes anything, go on for so long. */
+const copyMs = 1_500;
 /** Longest wait until a new mount shows the value. */
 const servedMs = 20_000;
 
@@ -82,9 +84,10 @@ async function run(lab: Lab, { kills = 1 }: Readonly<Record<string, number>>): P
     const tmpfs: ReaderResult[][] = [];
     for (let round = 0; round < kills; round++) {
       lab.say(`kill ${round + 1} of ${kills}`);
-      const stop = await readSteadily(first, '/run/copy/key', [value]);
       for (const turn of round % 2 === 0 ? [kept, plain, portable] : [portable, plain, kept])
         await turn.take();
+      const stop = await readSteadily(first, '/run/copy/key', [value]);
+      await new Promise((resolve) => setTimeout(resolve, copyMs));
       tmpfs.push(await stop());
     }
     return {

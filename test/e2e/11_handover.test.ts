@@ -323,6 +323,9 @@ scenario(
     await holder.printed(/bound/);
     const read = () => host.run(['nsenter', '-t', String(holder.pid), '-m', 'cat', '/run/c/m/web/key']);
     t.is((await read()).stdout, 'hunter2');
+    // Who looks at it all the time keeps its attributes fresh in the kernel: they are there for a dead mount, too.
+    host.spawn(['sh', '-c', 'while :; do ls -ld /run/p/m; done > /dev/null 2>&1']);
+    await pause(300);
     await first.kill9();
     t.regex((await read()).stderr, /not connected/);
     const second = await host.startAgent({ mount: '/run/p/m' });
