@@ -205,7 +205,8 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     };
     const server = await listenUnix(socketPath, [serve(Agent, 'local', handlers)]);
     const running = session.run(ended.signal);
-    const watching = watchLease({ lease, tasks, session, clock, log }, ended.signal);
+    const held = used?.arena !== undefined;
+    const watching = watchLease({ lease, held, tasks, session, clock, log }, ended.signal);
     const end = async (): Promise<void> => {
       await Promise.all([running, watching, server.stop(agentLimits.stopGraceMs)]);
     };
@@ -299,6 +300,8 @@ function open(manager: string, credentials: ReturnType<typeof nodeCredentials>):
 
 interface WatchedParts {
   lease: Lease;
+  /** It may be over already, and values are there. */
+  held: boolean;
   tasks: HostTasks;
   session: Session;
   clock: Clock;
@@ -307,10 +310,10 @@ interface WatchedParts {
 
 /** Past its lease the node wipes, whatever else is going on. */
 async function watchLease(
-  { lease, tasks, session, clock, log }: WatchedParts,
+  { lease, tasks, session, clock, log, ...before }: WatchedParts,
   signal: AbortSignal,
 ): Promise<void> {
-  let held = false;
+  let { held } = before;
   while (!signal.aborted) {
     const holds = lease.holds();
     if (held && !holds) {

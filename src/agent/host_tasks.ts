@@ -59,7 +59,7 @@ export class HostTasks {
 
   /** Goes on where a predecessor was: values by what was noted beside them, tasks as they were published last. */
   inherit({ generations, values }: Inheritance): void {
-    const { vault, clock } = this.#parts;
+    const { vault, driver, clock } = this.#parts;
     for (const { value, note, modifiedMs, readableUntilMs } of values) {
       const { secretId, version, ciphertextDigest } = readHeldNote(note);
       if (secretId === '') {
@@ -72,7 +72,10 @@ export class HostTasks {
     }
     for (const { taskId, number, note } of generations) {
       const assigned = readTaskNote(note);
-      if (assigned?.id !== taskId) continue; // goes with the next assignment, which does not know it
+      if (assigned?.id !== taskId) {
+        driver.withdraw(taskId); // nobody would ever take it away: what is not known cannot be missed
+        continue;
+      }
       this.#tasks.set(taskId, {
         assigned,
         state: 'RUNNING',

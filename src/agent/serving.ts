@@ -42,7 +42,16 @@ export interface Serving {
 /** Mounted; a predecessor's files are served when it resolves. @throws mount_failed, no_fuse, not_permitted. */
 export async function openServing(options: ServingOptions): Promise<Serving> {
   const { left, onRefused, log } = options;
-  if (left?.arena === undefined) return openNew(options, left?.device);
+  if (left === undefined) return openNew(options, undefined);
+  if (left.arena === undefined) {
+    try {
+      return await openNew(options, left.device);
+    } catch (error) {
+      // Somebody has served it and is gone, perhaps: it must not come again.
+      onRefused();
+      throw error;
+    }
+  }
   try {
     return await takeOver(options, left.device, left.arena);
   } catch (thrown) {

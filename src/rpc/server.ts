@@ -144,8 +144,9 @@ export async function listenUnix(
   return {
     port: 0,
     stop: async (graceMs) => {
-      await stop(server, graceMs);
-      rmSync(path, { force: true });
+      const stopped = stop(server, graceMs);
+      rmSync(path, { force: true }); // now: later it could be a successor's
+      await stopped;
     },
   };
 }

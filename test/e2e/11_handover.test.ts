@@ -338,3 +338,18 @@ scenario(
     t.is(await second.stop(), 0);
   },
 );
+
+scenario('12: a mount whose memory is lost ends, whoever served it, and a new one begins', async (t) => {
+  const { host, agent } = await keptHost(t);
+  await give(host, 'web', 'key', 'hunter2');
+  await agent.order({ forget: 'inro-arena' });
+  await agent.kill();
+  const reader = host.spawn(['cat', file]);
+  await eventually('it is served anew', async () => {
+    const { code, stdout } = await host.run(['cat', file], { timeoutMs: 25_000 });
+    return code === 0 && stdout === 'hunter2';
+  });
+  t.is(await reader.exited, 1, 'nobody waits for ever');
+  t.deepEqual(agent.exits, [-9, 1]);
+  t.deepEqual(agent.kept, ['inro-arena', 'inro-mount']);
+});

@@ -92,6 +92,11 @@ class Store:
             self.process.send_signal(getattr(signal, order["kill"]))
         if "drop" in order:
             self.drop()
+        if "forget" in order:  # one alone
+            for name, fd in self.kept:
+                if name == order["forget"]:
+                    os.close(fd)
+            self.kept = [one for one in self.kept if one[0] != order["forget"]]
         if "start" in order:
             self.start()
         if "replace" in order:  # another descriptor under a name
