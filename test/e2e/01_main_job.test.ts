@@ -138,12 +138,22 @@ scenario('7: --mount puts the secrets somewhere else', async (t) => {
 
 scenario('8: an ordinary user is told in one line what is missing', async (t) => {
   const host = await Host.of(t);
+  // The home as a login would set it: the one of whoever runs the test may be closed to this user.
   const asNobody = {
     cwd: '/',
-    through: ['setpriv', '--reuid', '65534', '--regid', '65534', '--clear-groups'],
+    through: [
+      'setpriv',
+      '--reuid',
+      '65534',
+      '--regid',
+      '65534',
+      '--clear-groups',
+      'env',
+      'HOME=/nonexistent',
+    ],
   };
   // With it: 10_ordinary_user.test.ts.
-  const withoutHelper = { ...asNobody, through: [...asNobody.through, 'env', 'PATH=/nowhere'] };
+  const withoutHelper = { ...asNobody, through: [...asNobody.through, 'PATH=/nowhere'] };
   for (const command of [['dev'], ['agent', 'run']]) {
     const { code, stdout, stderr } = await host.inro(command, withoutHelper);
     t.is(code, 1);
