@@ -4,6 +4,7 @@
 static Napi::Object init(Napi::Env env, Napi::Object exports) {
   inro::exportArena(env, exports);
   inro::exportDescriptors(env, exports);
+  inro::exportProcesses(env, exports);
   inro::exportSelfTest(env, exports);
   inro::exportSyscalls(env, exports);
   return exports;

@@ -104,6 +104,7 @@ Napi::Object arenaObject(Napi::Env env, const SharedCore& arena) {
   if (arena->hasNodes()) {
     exportNodes(env, object, arena);
     exportInheritance(env, object, arena);
+    exportAccesses(env, object, arena);
   }
   return object;
 }

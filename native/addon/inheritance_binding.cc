@@ -40,7 +40,11 @@ Napi::Object nodeOf(Napi::Env env, const Image& image, const NodeRecord& node) {
   object.Set("size", numberOf(env, node.size));
   const std::string_view note = image.note(node);
   object.Set("note", Napi::Buffer<char>::Copy(env, note.data(), note.size()));
-  if (kind == NodeKind::directory) object.Set("entries", entriesOf(env, image, node));
+  if (kind == NodeKind::directory) {
+    object.Set("entries", entriesOf(env, image, node));
+    const std::string_view gateNote = image.gateNote(node);
+    object.Set("gateNote", Napi::Buffer<char>::Copy(env, gateNote.data(), gateNote.size()));
+  }
   if (kind == NodeKind::link) {
     const auto* const text = reinterpret_cast<const char*>(image.bytes().data() + node.content);
     object.Set("text", Napi::String::New(env, text, node.size));

@@ -30,6 +30,12 @@ std::uint64_t number(const Napi::Object& object, const char* name) {
 
 std::string text(const Napi::Value& value) { return value.IsString() ? value.As<Napi::String>().Utf8Value() : ""; }
 
+std::string bytesOf(const Napi::Value& value) {
+  if (!value.IsTypedArray()) return "";
+  const auto bytes = value.As<Napi::Uint8Array>();
+  return {reinterpret_cast<const char*>(bytes.Data()), bytes.ByteLength()};
+}
+
 std::vector<std::uint64_t> numbers(const Napi::Value& value) {
   std::vector<std::uint64_t> all;
   if (!value.IsArray()) return all;
@@ -80,12 +86,10 @@ std::optional<Step> stepFrom(const Napi::Object& object, Core& core, std::string
     node.size = number(it, "size");
     node.mappable = it.Get("mappable").ToBoolean();
     node.text = text(it.Get("text"));
-    if (const Napi::Value note = it.Get("note"); note.IsTypedArray()) {
-      const auto bytes = note.As<Napi::Uint8Array>();
-      node.note.assign(reinterpret_cast<const char*>(bytes.Data()), bytes.ByteLength());
-    }
+    node.note = bytesOf(it.Get("note"));
     node.kept = it.Get("kept").ToBoolean();
     node.probe = it.Get("probe").ToBoolean();
+    node.gated = number(it, "gated");
     if (node.kind == NodeKind::file) {
       const Napi::Value piece = it.Get("piece");
       const auto id = piece.IsArrayBuffer() ? core.find(piece.As<Napi::ArrayBuffer>().Data()) : std::nullopt;
@@ -99,6 +103,13 @@ std::optional<Step> stepFrom(const Napi::Object& object, Core& core, std::string
   });
   forEach(object, "removed", [&](const Napi::Object& it) {
     step.removed.emplace_back(number(it, "directory"), text(it.Get("name")));
+  });
+  forEach(object, "gatings", [&](const Napi::Object& it) {
+    Gating gating{number(it, "directory"), it.Get("open").ToBoolean(), {}, bytesOf(it.Get("note"))};
+    forEach(it, "readers", [&](const Napi::Object& reader) {
+      gating.readers.push_back({number(reader, "cgroup"), text(reader.Get("path"))});
+    });
+    step.gatings.push_back(std::move(gating));
   });
   step.superseded = numbers(object.Get("superseded"));
   step.readableUntilMs = number(object, "readableUntilMs");

@@ -31,6 +31,8 @@ ReadWriteLock::ReadWriteLock() {
 
 std::uint64_t boottimeMs() { return clockMs(CLOCK_BOOTTIME); }
 
+std::uint64_t realtimeMs() { return clockMs(CLOCK_REALTIME); }
+
 Core::Core(LockedMapping mapping, std::size_t heapOffset, Word* heapUsed)
     : mapping_(std::move(mapping)), arena_(mapping_.bytes().subspan(heapOffset), heapUsed) {}
 
@@ -49,7 +51,7 @@ std::unique_ptr<Core> Core::createOn(LockedMapping mapping, const CoreOptions& o
     return nullptr;
   }
   const Image image =
-      Image::format(memory, options.nodes, rootMode, options.uid, options.gid, clockMs(CLOCK_REALTIME));
+      Image::format(memory, options.nodes, rootMode, options.uid, options.gid, realtimeMs());
   return over(std::move(mapping), image, error);
 }
 
@@ -66,6 +68,7 @@ std::unique_ptr<Core> Core::over(LockedMapping mapping, const Image& image, std:
     return nullptr;
   }
   core->nodes_ = std::move(nodes);
+  core->accessBook_.emplace(image);
   core->arena_.zeroFree();
   return core;
 }
@@ -161,6 +164,11 @@ void Core::serveUntil(std::uint64_t boottimeMs) {
 std::uint64_t Core::servedUntil() {
   const std::scoped_lock guard(lock_);
   return nodes_->image().header().serveUntilMs;
+}
+
+Collected Core::collectAccesses() {
+  const std::scoped_lock guard(lock_);
+  return isOurs_ ? accessBook_->collect() : Collected{};
 }
 
 void Core::retell() {

@@ -13,6 +13,7 @@
 #include <optional>
 #include <string>
 
+#include "access_book.h"
 #include "arena.h"
 #include "image.h"
 #include "locked_mapping.h"
@@ -37,6 +38,7 @@ class ReadWriteLock {
 };
 
 std::uint64_t boottimeMs();
+std::uint64_t realtimeMs();  // since 1970
 
 enum class Released { notOut, done, late };
 
@@ -87,6 +89,8 @@ class Core {
   void serveUntil(std::uint64_t boottimeMs);
 
   std::uint64_t servedUntil();
+  // Who accessed what since the last time; also what a predecessor left.
+  Collected collectAccesses();
 
   // Before a new mount: nothing is negotiated yet, nobody waits.
   void forgetConnection();
@@ -96,6 +100,7 @@ class Core {
   // For the server.
   ReadWriteLock& lock() { return lock_; }
   Nodes& nodes() { return *nodes_; }
+  AccessBook& accessBook() { return *accessBook_; }
   // Called outside of the lock with what the kernel should hear; set before anything is served, cleared after.
   void onTold(std::function<bool(const Told&)> tell);
 
@@ -109,6 +114,7 @@ class Core {
   ReadWriteLock lock_;
   Arena arena_;
   std::optional<Nodes> nodes_;
+  std::optional<AccessBook> accessBook_;
   std::mutex tellLock_;
   std::function<bool(const Told&)> tell_;
 };

@@ -28,7 +28,9 @@ ImageLayout layoutOf(std::size_t nodeCapacity) {
   layout.pollsOffset = wholePages(sizeof(ImageHeader));
   layout.nodesOffset = layout.pollsOffset + wholePages(pollCapacity * sizeof(PollRecord));
   layout.journalOffset = layout.nodesOffset + wholePages(nodeCapacity * sizeof(NodeRecord));
-  layout.heapOffset = layout.journalOffset + wholePages(journalCapacity * sizeof(JournalStore));
+  layout.accessesOffset = layout.journalOffset + wholePages(journalCapacity * sizeof(JournalStore));
+  layout.heapOffset =
+      layout.accessesOffset + wholePages(accessCapacity * sizeof(AccessRecord) + accessCountCapacity * sizeof(AccessCount));
   return layout;
 }
 
@@ -44,6 +46,7 @@ Image Image::format(std::span<std::byte> memory, std::size_t nodeCapacity, std::
   header.pollsOffset = layout.pollsOffset;
   header.nodesOffset = layout.nodesOffset;
   header.journalOffset = layout.journalOffset;
+  header.accessesOffset = layout.accessesOffset;
   header.heapOffset = layout.heapOffset;
   header.nextSerial = 2;  // a serial is what stat(2) shows for an inode: 1 is the root's
   header.nextCookie = 3;  // 1 and 2 are `.` and `..`
@@ -92,6 +95,15 @@ std::span<JournalStore> Image::journal() const {
   return {reinterpret_cast<JournalStore*>(memory_.data() + header().journalOffset), journalCapacity};
 }
 
+std::span<AccessRecord> Image::accesses() const {
+  return {reinterpret_cast<AccessRecord*>(memory_.data() + header().accessesOffset), accessCapacity};
+}
+
+std::span<AccessCount> Image::accessCounts() const {
+  return {reinterpret_cast<AccessCount*>(memory_.data() + header().accessesOffset + accessCapacity * sizeof(AccessRecord)),
+          accessCountCapacity};
+}
+
 NodeRecord* Image::find(std::uint64_t id) const {
   const std::uint64_t slot = id & slotMask;
   const auto used = nodes();
@@ -110,6 +122,17 @@ void Image::replay() const {
     reinterpret_cast<Word*>(memory_.data() + store.offset)->store(store.value, std::memory_order_release);
   }
   header().journalLength.store(0, std::memory_order_release);
+}
+
+const GateBlock* Image::gate(const NodeRecord& directory) const {
+  const std::uint64_t offset = directory.gate.load(std::memory_order_acquire);
+  return offset == gateOpen || offset == gateShut ? nullptr : reinterpret_cast<const GateBlock*>(memory_.data() + offset);
+}
+
+std::string_view Image::gateNote(const NodeRecord& directory) const {
+  const GateBlock* const block = gate(directory);
+  if (block == nullptr) return {};
+  return {reinterpret_cast<const char*>(block) + block->bytes - block->noteBytes, block->noteBytes};
 }
 
 std::string_view Image::note(const NodeRecord& node) const {
@@ -133,12 +156,13 @@ bool Image::checkHeader(std::string& error) const {
   }
   const ImageLayout layout = layoutOf(it.nodeCapacity);
   if (it.pollsOffset != layout.pollsOffset || it.nodesOffset != layout.nodesOffset ||
-      it.journalOffset != layout.journalOffset || it.heapOffset != layout.heapOffset || it.heapOffset >= memory_.size()) {
+      it.journalOffset != layout.journalOffset || it.accessesOffset != layout.accessesOffset || it.heapOffset != layout.heapOffset || it.heapOffset >= memory_.size()) {
     error = "the image is damaged: its parts are not where they must be";
     return false;
   }
   if (it.nextSerial < 2 || it.nextSerial > maxSerial + 1 || it.nextCookie < 3 || it.nextCookie > maxCounter ||
       it.nextHandle == 0 || it.nextHandle > maxCounter || it.slotsUsed < firstFreeSlot || it.slotsUsed > it.nodeCapacity ||
+      it.accessHead > maxCounter || it.accessTail > it.accessHead || it.accessHead - it.accessTail > accessCapacity ||
       it.heapUsed > memory_.size() - it.heapOffset || it.heapUsed % Arena::granuleBytes != 0) {
     error = "the image is damaged: its counters are impossible";
     return false;
@@ -185,7 +209,7 @@ bool Image::checkNode(const NodeRecord& node, std::size_t slot, std::string& err
   switch (static_cast<NodeKind>(node.kind)) {
     case NodeKind::directory:
       if (!S_ISDIR(node.mode)) return wrong("has a mode of another kind");
-      return content == 0 || checkBlock(node, error);
+      return (content == 0 || checkBlock(node, error)) && checkGate(node, error);
     case NodeKind::link:
       if (!S_ISLNK(node.mode)) return wrong("has a mode of another kind");
       if (node.size == 0 || node.size > maxLinkBytes || !inHeap(content, node.size)) return wrong("has no text");
@@ -224,6 +248,25 @@ bool Image::checkBlock(const NodeRecord& directory, std::string& error) const {
     left -= entry->bytes();
   }
   return true;
+}
+
+bool Image::checkGate(const NodeRecord& directory, std::string& error) const {
+  const auto wrong = [&](const char* what) {
+    error = "the image is damaged: the gate of node " + std::to_string(directory.id.load()) + " " + what;
+    return false;
+  };
+  const std::uint64_t offset = directory.gate;
+  const GateBlock* const block = gate(directory);
+  if (block == nullptr) return true;
+  if (!inHeap(offset, sizeof(GateBlock)) || block->bytes < sizeof(GateBlock) || !inHeap(offset, block->bytes))
+    return wrong("is outside of the heap");
+  std::uint64_t left = block->bytes - sizeof(GateBlock);
+  const GateEntry* entry = firstEntry(block);
+  for (std::uint32_t i = 0; i < block->count; i++, entry = nextEntry(entry)) {
+    if (left < sizeof(GateEntry) || entry->pathBytes > maxCgroupPathBytes || left < entry->bytes()) return wrong("is cut");
+    left -= entry->bytes();
+  }
+  return left == block->noteBytes || wrong("has another length than it says");
 }
 
 }  // namespace inro

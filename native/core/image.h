@@ -1,6 +1,6 @@
 // How everything that a mount shows lies in one piece of memory, so that a successor that is given the memory can serve it:
 //
-//   header | poll table | node table | journal | heap
+//   header | poll table | node table | journal | accesses | heap
 //
 // The heap holds values, directory blocks, link texts and notes; what nothing refers to is garbage that an adopter zeroes. A change of
 // several places is made by the journal: 8-byte stores, written aside, then carried out; an adopter carries out what it finds.
@@ -19,7 +19,7 @@
 namespace inro {
 
 constexpr char imageMagic[8] = {'I', 'N', 'R', 'O', 'I', 'M', 'G', '\n'};
-constexpr std::uint32_t imageLayout = 1;
+constexpr std::uint32_t imageLayout = 2;
 
 // A node id is its slot in the table and a serial that is never used again: an old id cannot name a newer node. It fits a
 // JavaScript number.
@@ -36,6 +36,8 @@ constexpr std::size_t maxNoteBytes = std::size_t{1} << 20;
 constexpr std::size_t maxSkipBytes = 4096;
 constexpr std::size_t pollCapacity = 4096;
 constexpr std::size_t journalCapacity = 16384;
+constexpr std::size_t accessCapacity = 2048;
+constexpr std::size_t accessCountCapacity = 1024;
 
 using Word = std::atomic<std::uint64_t>;
 static_assert(Word::is_always_lock_free && sizeof(Word) == 8);
@@ -64,9 +66,37 @@ struct alignas(64) NodeRecord {
   Word readableUntilMs;    // CLOCK_BOOTTIME, with nodeSuperseded
   std::uint64_t note;      // offset in the image of what a successor is to know of the node (0: nothing); nobody here reads it
   std::uint64_t noteBytes;
-  std::uint64_t reserved[4];
+  std::uint64_t gated;     // of a file: the directory whose gate says who may open it (0: whoever its mode lets)
+  Word gate;               // of a directory: offset in the image of its GateBlock, gateOpen or gateShut
+  Word unattributed;       // of a file: accesses that found no room in the table of counts
+  std::uint64_t reserved;
 };
 static_assert(sizeof(NodeRecord) == 128);
+
+// NodeRecord::gate.
+constexpr std::uint64_t gateOpen = 0;
+constexpr std::uint64_t gateShut = 1;  // nobody passes
+
+// Whose processes may read: those in these cgroups and below. The entries follow, each padded to 8 bytes, then a note for a
+// successor. Immutable.
+struct GateBlock {
+  std::uint64_t bytes;  // with this
+  std::uint32_t count;
+  std::uint32_t noteBytes;
+};
+static_assert(sizeof(GateBlock) == 16);
+
+struct GateEntry {
+  std::uint64_t cgroup;  // id in the unified hierarchy
+  std::uint32_t pathBytes;
+  std::uint32_t reserved;
+
+  std::string_view path() const { return {reinterpret_cast<const char*>(this + 1), pathBytes}; }
+  std::size_t bytes() const { return sizeof(GateEntry) + (pathBytes + std::size_t{7}) / 8 * 8; }
+};
+static_assert(sizeof(GateEntry) == 16);
+constexpr std::size_t maxCgroupPathBytes = 4095;
+constexpr std::size_t maxGateEntries = 4096;
 
 // A directory's entries follow, each padded to 8 bytes. Immutable but for removals.
 struct DirectoryBlock {
@@ -97,6 +127,34 @@ struct PollRecord {
 };
 static_assert(sizeof(PollRecord) == 32);
 
+// One access, as the mount saw it. A ring of these: [tail, head) of the header.
+struct alignas(64) AccessRecord {
+  Word stamp;  // its place in the order plus 1, written last
+  std::uint64_t atMs;  // since 1970
+  std::uint64_t node;
+  std::uint64_t cgroup;
+  std::uint64_t startTicks;
+  std::uint32_t uid;
+  std::uint32_t gid;
+  std::uint32_t thread;
+  std::uint32_t process;
+  std::uint32_t outcome;
+  std::uint32_t reserved;
+  char name[16];
+};
+static_assert(sizeof(AccessRecord) == 128);
+
+// How often, since the last collection. Found by hash; a record of which `node` is 0 is free.
+struct alignas(64) AccessCount {
+  Word node;  // written last
+  std::uint64_t cgroup;
+  std::uint32_t uid;
+  std::uint32_t outcome;
+  Word count;
+  Word lastMs;
+};
+static_assert(sizeof(AccessCount) == 64);
+
 struct JournalStore {
   std::uint64_t offset;  // in the image
   std::uint64_t value;
@@ -111,6 +169,7 @@ struct alignas(64) ImageHeader {
   std::uint64_t pollsOffset;
   std::uint64_t nodesOffset;
   std::uint64_t journalOffset;
+  std::uint64_t accessesOffset;
   std::uint64_t heapOffset;
 
   Word journalLength;     // stores to be carried out; 0: none
@@ -124,6 +183,9 @@ struct alignas(64) ImageHeader {
   Word closed;            // not 0: nothing is served any more
   Word fuseMinor;         // as negotiated by INIT; 0 before
   Word fuseFlags;
+  Word accessHead;
+  Word accessTail;
+  Word accessesDropped;   // records, for want of room; their counts are kept
 };
 static_assert(sizeof(ImageHeader) == 192);
 
@@ -132,6 +194,7 @@ struct ImageLayout {
   std::size_t pollsOffset;
   std::size_t nodesOffset;
   std::size_t journalOffset;
+  std::size_t accessesOffset;
   std::size_t heapOffset;
 };
 ImageLayout layoutOf(std::size_t nodeCapacity);
@@ -154,10 +217,18 @@ class Image {
   std::span<PollRecord> polls() const;
   std::span<std::byte> heap() const { return memory_.subspan(header().heapOffset); }
   std::span<JournalStore> journal() const;
+  std::span<AccessRecord> accesses() const;
+  std::span<AccessCount> accessCounts() const;
 
   // The node of that id, or null.
   NodeRecord* find(std::uint64_t id) const;
   DirectoryBlock* block(const NodeRecord& directory) const;  // null: empty
+  const GateBlock* gate(const NodeRecord& directory) const;  // null: open or shut
+  std::string_view gateNote(const NodeRecord& directory) const;
+  static const GateEntry* firstEntry(const GateBlock* block) { return reinterpret_cast<const GateEntry*>(block + 1); }
+  static const GateEntry* nextEntry(const GateEntry* entry) {
+    return reinterpret_cast<const GateEntry*>(reinterpret_cast<const std::byte*>(entry) + entry->bytes());
+  }
   std::string_view note(const NodeRecord& node) const;
   std::span<std::byte> bytes() const { return memory_; }
   static DirectoryEntry* firstEntry(DirectoryBlock* block) { return reinterpret_cast<DirectoryEntry*>(block + 1); }
@@ -178,6 +249,7 @@ class Image {
   bool inHeap(std::uint64_t offset, std::uint64_t bytes) const;
   bool checkNode(const NodeRecord& node, std::size_t slot, std::string& error) const;
   bool checkBlock(const NodeRecord& directory, std::string& error) const;
+  bool checkGate(const NodeRecord& directory, std::string& error) const;
 
   std::span<std::byte> memory_;
 };

@@ -28,7 +28,7 @@ bool overlaps(std::uint64_t id, std::string& error) {
 
 // What a step puts into the journal at most, besides what it takes away.
 std::size_t storesOf(const Step& step) {
-  return 2 * step.filled.size() + 3 * step.removed.size() + 2 * step.superseded.size();
+  return 2 * step.filled.size() + 3 * step.removed.size() + 2 * step.superseded.size() + step.gatings.size();
 }
 
 bool isName(const std::string& name) {
@@ -97,6 +97,10 @@ bool Nodes::adopt(std::string& error) {
       if (!claims.try_emplace(node.note, Claim{node.noteBytes, NodeKind::link, id}).second) return overlaps(id, error);
       blockUsers_[node.note]++;
     }
+    if (const GateBlock* const gate = kindOf(node) == NodeKind::directory ? image_.gate(node) : nullptr) {
+      if (!claims.try_emplace(node.gate, Claim{gate->bytes, NodeKind::link, id}).second) return overlaps(id, error);
+      blockUsers_[node.gate]++;
+    }
     if (content == 0) continue;
     const std::uint64_t bytes = isFile                               ? std::max<std::uint64_t>(node.skip + node.size, 1)
                                 : kindOf(node) == NodeKind::link     ? node.size
@@ -121,6 +125,7 @@ bool Nodes::adopt(std::string& error) {
     node->id = 0;
     node->content = 0;
     node->note = node->noteBytes = 0;
+    node->gate = gateOpen;
   }
   const auto polls = image_.polls();
   for (std::size_t i = 0; i < polls.size(); i++) {
@@ -196,6 +201,16 @@ bool Nodes::check(const Step& step, std::string& error) const {
       }
     }
   }
+  std::unordered_set<std::uint64_t> gated;
+  for (const Gating& gating : step.gatings) {
+    const bool fits = gating.readers.size() <= maxGateEntries && gating.note.size() <= maxNoteBytes &&
+                      std::ranges::all_of(gating.readers, [](const auto& reader) { return reader.path.size() <= maxCgroupPathBytes; });
+    if (!isDirectory(gating.directory) || !gated.insert(gating.directory).second || !fits ||
+        (gating.open && !gating.readers.empty())) {
+      error = "a gate has no directory of its own, or too many readers";
+      return false;
+    }
+  }
   const std::size_t stores = storesOf(step);
   if (stores > journalCapacity) {
     error = "the step changes " + std::to_string(stores) + " places, at most " + std::to_string(journalCapacity) + " are possible";
@@ -256,6 +271,27 @@ std::optional<std::uint64_t> Nodes::keep(std::string_view bytes) {
   return offset;
 }
 
+std::optional<std::uint64_t> Nodes::buildGate(const Gating& gating) {
+  if (gating.open) return gateOpen;
+  if (gating.readers.empty() && gating.note.empty()) return gateShut;
+  std::size_t bytes = sizeof(GateBlock) + gating.note.size();
+  for (const auto& [cgroup, path] : gating.readers) bytes += sizeof(GateEntry) + (path.size() + 7) / 8 * 8;
+  const auto piece = arena_->alloc(bytes);
+  if (!piece) return std::nullopt;
+  std::byte* at = piece->bytes.data();
+  new (at) GateBlock{bytes, static_cast<std::uint32_t>(gating.readers.size()), static_cast<std::uint32_t>(gating.note.size())};
+  at += sizeof(GateBlock);
+  for (const auto& [cgroup, path] : gating.readers) {
+    const auto* const entry = new (at) GateEntry{cgroup, static_cast<std::uint32_t>(path.size()), 0};
+    std::memcpy(at + sizeof(GateEntry), path.data(), path.size());
+    at += entry->bytes();
+  }
+  std::memcpy(at, gating.note.data(), gating.note.size());
+  const std::uint64_t offset = image_.header().heapOffset + piece->id.offset;
+  blockUsers_[offset] = 1;
+  return offset;
+}
+
 void Nodes::make(const NewNode& node, std::uint64_t textOffset, std::uint64_t noteOffset) {
   NodeRecord& record = image_.nodes()[node.id & slotMask];
   record.kind = static_cast<std::uint32_t>(node.kind);
@@ -270,6 +306,9 @@ void Nodes::make(const NewNode& node, std::uint64_t textOffset, std::uint64_t no
   record.note = noteOffset;
   record.noteBytes = node.note.size();
   record.readableUntilMs = 0;
+  record.gated = node.kind == NodeKind::file ? node.gated : 0;
+  record.gate = gateOpen;
+  record.unattributed = 0;
   const std::uint64_t content =
       node.kind == NodeKind::file ? image_.header().heapOffset + node.piece.offset : textOffset;
   record.content = content;
@@ -324,6 +363,15 @@ bool Nodes::commit(const Step& step, Told& told, std::string& error) {
     if (built->offset != 0) pieces.push_back(built->piece);
     blocks.push_back(built->offset);
   }
+  std::vector<std::uint64_t> gates;
+  for (const Gating& gating : step.gatings) {
+    const auto gate = buildGate(gating);
+    if (!gate) {
+      for (const std::uint64_t built : gates) unshare(built);
+      return undo(gating.note.size() + gating.readers.size() * sizeof(GateEntry));
+    }
+    gates.push_back(*gate);
+  }
 
   // What is to be cut off must not come back, whenever this process is killed: where one journal holds not all, it goes first.
   const bool goesFirst = step.gone.size() > journalCapacity - storesOf(step);
@@ -344,6 +392,12 @@ bool Nodes::commit(const Step& step, Told& told, std::string& error) {
     store(directory.content, blocks[i]);
     store(directory.modifiedMs, step.changedMs);
   }
+  for (std::size_t i = 0; i < step.gatings.size(); i++) {
+    NodeRecord& directory = *image_.find(step.gatings[i].directory);
+    before.push_back(directory.gate);
+    store(directory.gate, gates[i]);
+  }
+  if (!gates.empty()) gateEpoch_++;
   remove(step, newBlocks, told);
   supersede(step, told);
   for (const std::uint64_t id : step.gone) {
@@ -479,6 +533,7 @@ void Nodes::free(std::uint64_t id, Told& told) {
     case NodeKind::link: unshare(content); break;
   }
   unshare(std::exchange(node->note, 0));
+  unshare(node->gate.exchange(gateOpen));
   node->noteBytes = 0;
   freeSlots_.push_back(static_cast<std::uint32_t>(id & slotMask));
   used_--;

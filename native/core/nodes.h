@@ -32,6 +32,19 @@ struct NewNode {
   std::string note;  // for a successor; empty: none
   bool kept = false;   // of a directory: nodeKept
   bool probe = false;  // of a file: nodeProbe
+  std::uint64_t gated = 0;  // of a file: the directory whose gate says who may open it
+};
+
+// Who passes a directory's gate.
+struct Gating {
+  struct Reader {
+    std::uint64_t cgroup;
+    std::string path;
+  };
+  std::uint64_t directory;
+  bool open;  // whoever a file's mode lets; then there are no readers
+  std::vector<Reader> readers;
+  std::string note;  // for a successor
 };
 
 struct Filling {
@@ -43,6 +56,7 @@ struct Step {
   std::vector<NewNode> made;
   std::vector<Filling> filled;
   std::vector<std::pair<std::uint64_t, std::string>> removed;  // a directory, a name in it
+  std::vector<Gating> gatings;
   std::vector<std::uint64_t> superseded;                       // files; open descriptors read on for a while
   std::uint64_t readableUntilMs = 0;                           // CLOCK_BOOTTIME, for those
   std::vector<std::uint64_t> gone;                             // nodes that nobody may use any more
@@ -79,7 +93,7 @@ class Nodes {
   void giveBack(std::uint64_t id);
 
   // Carries out all of a step or, when memory is lacking or the step makes no sense, nothing of it, and says why. A step that
-  // makes nothing and fills with nothing needs no memory.
+  // makes nothing, fills with nothing and shuts gates without a note needs no memory.
   bool commit(const Step& step, Told& told, std::string& error);
   // Takes the value from every node that shows this piece. The caller zeroes it then.
   void forget(Arena::PieceId piece, Told& told);
@@ -87,6 +101,8 @@ class Nodes {
   void expire(std::uint64_t nowMs, Told& told);
 
   const Image& image() const { return image_; }
+  // Another one after each step that changed a gate.
+  std::uint64_t gateEpoch() const { return gateEpoch_; }
   std::size_t used() const { return used_; }
 
   // Somebody waits for news of a node. False when there is no room for one more.
@@ -109,6 +125,8 @@ class Nodes {
   std::optional<Built> build(const Filling& filling);
   // In a piece of its own: its offset in the image, 0 for nothing to keep. Nothing when there is no room.
   std::optional<std::uint64_t> keep(std::string_view bytes);
+  // What its directory's `gate` is to be. Nothing when there is no room.
+  std::optional<std::uint64_t> buildGate(const Gating& gating);
   void make(const NewNode& node, std::uint64_t textOffset, std::uint64_t noteOffset);
   void remove(const Step& step, const std::unordered_map<std::uint64_t, std::uint64_t>& blocks, Told& told);
   void supersede(const Step& step, Told& told);
@@ -126,6 +144,7 @@ class Nodes {
   std::vector<std::uint32_t> freeSlots_;
   std::unordered_set<std::uint64_t> reserved_;  // ids that no step has made yet
   std::size_t used_ = 0;
+  std::uint64_t gateEpoch_ = 1;
   std::size_t journalled_ = 0;
   std::unordered_map<std::uint64_t, std::uint32_t> blockUsers_;              // block or text offset -> nodes that show it
   std::unordered_map<std::uint64_t, std::vector<std::uint64_t>> valueUsers_;  // value offset -> nodes

@@ -175,6 +175,27 @@ bool Responder::serves(const NodeRecord& node) const {
   return (node.flags & nodeProbe) != 0 || boottimeMs() < header.serveUntilMs.load(std::memory_order_acquire);
 }
 
+// Its thread waits for the answer: who it is can still be asked.
+void Responder::account(const Request& request, const NodeRecord& node, AccessOutcome outcome) {
+  if ((node.flags & nodeProbe) != 0) return;
+  const Caller caller = callers_.identify(request.header.pid);
+  AccessBook& book = core_.accessBook();
+  if (caller.cgroup != 0 && !book.knowsCgroup(caller.cgroup)) {
+    std::string path = callers_.cgroupPath(caller.thread);
+    if (callers_.cgroupAt(path) == caller.cgroup) book.nameCgroup(caller.cgroup, std::move(path));
+  }
+  book.record({node.id, outcome, request.header.uid, request.header.gid, caller}, realtimeMs());
+}
+
+void Responder::refuse(const Request& request, const NodeRecord& node, AccessOutcome outcome, Reply& reply) {
+  account(request, node, outcome);
+  switch (outcome) {
+    case AccessOutcome::notAttached: return reply.fail(EACCES);
+    case AccessOutcome::wouldBeCached: return reply.fail(EINVAL);
+    default: return reply.fail(ESTALE);
+  }
+}
+
 std::uint64_t Responder::validSeconds() const {
   return negotiated().minor >= fuse::epochMinor ? validWithEpoch : validWithoutEpoch;
 }
@@ -251,7 +272,11 @@ void Responder::open(const Request& request, Reply& reply) {
   if (S_ISDIR(node->mode)) return reply.fail(EISDIR);
   if (S_ISLNK(node->mode)) return reply.fail(ELOOP);
   if ((in->flags & O_ACCMODE) != O_RDONLY || (in->flags & (O_TRUNC | O_APPEND)) != 0) return reply.fail(EROFS);
-  if (node->content == 0 || !serves(*node)) return reply.fail(ESTALE);
+  if (!gate_.passes(core_.nodes(), node->gated, request.header.pid))
+    return refuse(request, *node, AccessOutcome::notAttached, reply);
+  if (node->content == 0) return refuse(request, *node, AccessOutcome::wiped, reply);
+  if (!serves(*node)) return refuse(request, *node, AccessOutcome::leaseOver, reply);
+  account(request, *node, AccessOutcome::opened);
   fuse::OpenOut out{};
   // Names this descriptor in poll(2) and RELEASE, nothing else: what is read is told by the node.
   out.fh = image.header().nextHandle.fetch_add(1);
@@ -271,9 +296,13 @@ void Responder::read(const Request& request, Reply& reply) {
   const std::uint64_t content = node->content.load(std::memory_order_acquire);
   const std::uint64_t flags = node->flags;
   const bool isOver = (flags & nodeSuperseded) != 0 && boottimeMs() >= node->readableUntilMs;
-  if (content == 0 || isOver || !serves(*node)) return reply.fail(ESTALE);
+  if (!gate_.passes(core_.nodes(), node->gated, request.header.pid))
+    return refuse(request, *node, AccessOutcome::notAttached, reply);
+  if (content == 0 || isOver) return refuse(request, *node, AccessOutcome::wiped, reply);
+  if (!serves(*node)) return refuse(request, *node, AccessOutcome::leaseOver, reply);
   // What would fill the page cache (mmap, splice, sendfile, readahead) has no lock owner.
-  if ((flags & nodeMappable) == 0 && (in->readFlags & fuse::readLockOwner) == 0) return reply.fail(EINVAL);
+  if ((flags & nodeMappable) == 0 && (in->readFlags & fuse::readLockOwner) == 0)
+    return refuse(request, *node, AccessOutcome::wouldBeCached, reply);
   if (in->offset >= node->size) return;
   const std::size_t wanted = std::min<std::size_t>(in->size, maxReadBytes);
   reply.length = std::min<std::size_t>(wanted, node->size - in->offset);

@@ -8,8 +8,10 @@
 #include <span>
 #include <string>
 
+#include "caller.h"
 #include "core.h"
 #include "fuse_protocol.h"
+#include "gate.h"
 
 namespace inro {
 
@@ -26,7 +28,8 @@ struct Negotiated {
 class Responder {
  public:
   // `newestMinor` and `oldestMinor` are fuse_protocol.h's, but for tests.
-  explicit Responder(Core& core, std::uint32_t newestMinor = fuse::newestMinor) : core_(core), newestMinor_(newestMinor) {}
+  Responder(Core& core, CallerSource& callers, std::uint32_t newestMinor = fuse::newestMinor)
+      : core_(core), callers_(callers), gate_(callers, core.accessBook()), newestMinor_(newestMinor) {}
 
   // Writes the reply into `out` (replyBytes) and returns its length; 0 when the request gets none.
   std::size_t answer(std::span<const std::byte> request, std::span<std::byte> out);
@@ -54,9 +57,13 @@ class Responder {
 
   fuse::Attr attributes(const NodeRecord& node) const;
   bool serves(const NodeRecord& node) const;
+  void account(const Request& request, const NodeRecord& node, AccessOutcome outcome);
+  void refuse(const Request& request, const NodeRecord& node, AccessOutcome outcome, Reply& reply);
   std::uint64_t validSeconds() const;
 
   Core& core_;
+  CallerSource& callers_;
+  Gate gate_;
   std::uint32_t newestMinor_;
   mutable std::mutex pollLock_;
   mutable std::mutex refusalLock_;

@@ -21,7 +21,7 @@ constexpr int maxErrorsInARow = 100;
 }  // namespace
 
 Server::Server(Core& core, std::unique_ptr<Channel> channel, std::uint32_t newestMinor, std::uint64_t scrubMs)
-    : core_(core), channel_(std::move(channel)), responder_(core, newestMinor), scrubMs_(scrubMs) {}
+    : core_(core), channel_(std::move(channel)), responder_(core, callers_, newestMinor), scrubMs_(scrubMs) {}
 
 std::unique_ptr<Server> Server::start(Core& core, std::unique_ptr<Channel> channel, std::size_t workers,
                                       std::uint32_t newestMinor, std::string& error, std::uint64_t scrubMs) {

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "caller.h"
 #include "channel.h"
 #include "core.h"
 #include "locked_mapping.h"
@@ -60,6 +61,7 @@ class Server {
 
   Core& core_;
   std::unique_ptr<Channel> channel_;
+  KernelCallers callers_;
   Responder responder_;
   const std::uint64_t scrubMs_;
   std::mutex lock_;

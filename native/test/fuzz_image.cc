@@ -38,6 +38,9 @@ void askAll(Core& core) {
     kernel.read(id, 0, 65536);
     kernel.read(id, 3, 4, true);
     kernel.open(id);
+    kernel.thread = 10;
+    kernel.open(id);
+    kernel.thread = 0;
     kernel.poll(id, id, id);
     kernel.ask(fuse::Opcode::release, id, Kernel::flat(fuse::ReleaseIn{id, 0, 0, 0}));
     for (std::uint64_t offset = 0, rounds = 0; rounds < 8; rounds++) {
@@ -46,6 +49,7 @@ void askAll(Core& core) {
       offset = names.back().second;
     }
   }
+  core.collectAccesses();
 }
 
 // What is free is given out once more and filled with bytes that mean nothing.

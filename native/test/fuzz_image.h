@@ -22,10 +22,10 @@ struct FuzzPart {
 };
 
 // Places are drawn towards what there is: the poll table's beginning, the nodes, the journal's beginning, what the heap holds.
-inline std::array<FuzzPart, 5> fuzzParts() {
+inline std::array<FuzzPart, 6> fuzzParts() {
   const ImageLayout layout = layoutOf(fuzzNodes);
   return {FuzzPart{0, sizeof(ImageHeader)}, FuzzPart{layout.pollsOffset, 256}, FuzzPart{layout.nodesOffset, fuzzNodes * sizeof(NodeRecord)},
-          FuzzPart{layout.journalOffset, 128}, FuzzPart{layout.heapOffset, 2048}};
+          FuzzPart{layout.journalOffset, 128}, FuzzPart{layout.heapOffset, 2048}, FuzzPart{layout.accessesOffset, 256}};
 }
 
 inline std::string patch(std::size_t part, std::size_t place, std::string_view bytes) {
@@ -48,10 +48,13 @@ inline std::vector<std::byte> goodImage() {
   build.fill(web, {{"key", old}, {"other", build.file("other", true)}});
   build.commit();
   build.fill(web, {{"key", build.file("newer")}, {"same", build.file("same")}});
+  build.step.made.back().gated = web;
+  build.step.gatings.push_back({web, false, {{10, "/docker/a"}, {11, "/docker/b"}}, "note"});
   build.step.superseded = {old};
   build.step.readableUntilMs = forEver;
   build.commit();
   kernel.poll(web, 5, 6);
+  kernel.open(kernel.walk("web/key"));
   // A journal that waits to be carried out.
   const Image& image = core->nodes().image();
   image.journal()[0] = {image.offsetOf(image.find(web)->modifiedMs), 12345};

@@ -175,7 +175,7 @@ int main() {
     auto& web = table[world.web & slotMask];
     auto& file = table[world.fileA & slotMask];
     refused("no image of inro", [&] { header.magic[0] = 'X'; });
-    refused("layout 2, this program knows layout 1", [&] { header.layout = 2; });
+    refused("layout 1, this program knows layout 2", [&] { header.layout = 1; });
     refused("contradict", [&] { header.imageBytes += 4096; });
     refused("contradict", [&] { header.nodeCapacity = ~std::uint64_t{0}; });
     refused("not where they must be", [&] { header.heapOffset += 64; });
@@ -202,6 +202,11 @@ int main() {
     refused("counters", [&] { header.slotsUsed = nodes + 1; });
     refused("counters", [&] { header.slotsUsed = 1; });
     refused("counters", [&] { header.heapUsed = heapBytes + 64; });
+    refused("counters", [&] { header.accessTail = 1; });
+    refused("counters", [&] { header.accessHead = accessCapacity + 1; });
+    refused("gate of node", [&] { web.gate = 64; });
+    refused("gate of node", [&] { web.gate = memory.size() - 8; });
+    refused("gate of node", [&] { web.gate = table[world.fileB & slotMask].content.load(); });
     refused("counters", [&] { header.heapUsed = header.heapUsed + 1; });
     refused("outside of the heap", [&] { header.heapUsed = 0; });
     refused("not in its place", [&] { table[0].id = std::uint64_t{1} << slotBits; });

@@ -30,13 +30,44 @@ struct Reply {
   }
 };
 
+// Threads and cgroups as a test says.
+class FakeCallers final : public CallerSource {
+ public:
+  std::map<std::uint32_t, std::string> paths;    // by thread
+  std::map<std::string, std::uint64_t> cgroups;  // by path
+  std::size_t lookups = 0;                       // of paths
+
+  std::uint64_t cgroupOf(std::uint32_t thread) override {
+    const auto known = paths.find(thread);
+    return known == paths.end() ? 0 : cgroupAt(known->second);
+  }
+  Caller identify(std::uint32_t thread) override {
+    Caller caller;
+    caller.thread = thread;
+    caller.process = thread + 1000;
+    caller.cgroup = cgroupOf(thread);
+    std::memcpy(caller.name, "reader", 7);
+    return caller;
+  }
+  std::string cgroupPath(std::uint32_t thread) override {
+    lookups++;
+    return paths.contains(thread) ? paths[thread] : "";
+  }
+  std::uint64_t cgroupAt(const std::string& path) override { return cgroups.contains(path) ? cgroups[path] : 0; }
+};
+
 // Builds requests and takes replies apart.
 class Kernel {
  public:
-  explicit Kernel(Core& core, std::uint32_t newestMinor = fuse::newestMinor) : responder_(core, newestMinor) {}
+  explicit Kernel(Core& core, std::uint32_t newestMinor = fuse::newestMinor) : responder_(core, callers, newestMinor) {}
 
-  static std::string bytes(fuse::Opcode opcode, std::uint64_t node, std::string_view body = {}, std::uint64_t unique = 2) {
+  FakeCallers callers;
+  std::uint32_t thread = 0;  // who asks
+
+  static std::string bytes(fuse::Opcode opcode, std::uint64_t node, std::string_view body = {}, std::uint64_t unique = 2,
+                           std::uint32_t thread = 0) {
     fuse::InHeader header{};
+    header.pid = thread;
     header.len = static_cast<std::uint32_t>(sizeof header + body.size());
     header.opcode = static_cast<std::uint32_t>(opcode);
     header.unique = unique;
@@ -73,7 +104,9 @@ class Kernel {
     const std::size_t length = responder_.answer(std::as_bytes(std::span(request)), out_);
     return parsed(std::span<const std::byte>(out_).first(length));
   }
-  Reply ask(fuse::Opcode opcode, std::uint64_t node, std::string_view body = {}) { return raw(bytes(opcode, node, body)); }
+  Reply ask(fuse::Opcode opcode, std::uint64_t node, std::string_view body = {}) {
+    return raw(bytes(opcode, node, body, 2, thread));
+  }
   Reply init(std::uint32_t minor = 45, std::uint32_t major = 7) { return ask(fuse::Opcode::init, 0, initBody(minor, major)); }
   Reply lookup(std::uint64_t directory, const std::string& name) {
     return ask(fuse::Opcode::lookup, directory, std::string(name.c_str(), name.size() + 1));

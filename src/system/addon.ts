@@ -64,6 +64,8 @@ export interface NativeServedArena extends NativeArena {
   /** Of the memory, for a successor; -1 when it has none. Whoever has it can read everything. */
   descriptor(): number;
   servedUntil(): number;
+  /** Who accessed what since the last call, also what a predecessor has not told; null when nobody did. */
+  collectAccesses(): NativeAccesses | null;
   /** From here on the memory is somebody else's: nothing is changed, given out or zeroed any more, also at the end. */
   letGo(): void;
 }
@@ -82,7 +84,7 @@ interface InheritedFacts {
 
 export type InheritedNode = InheritedFacts &
   (
-    | { kind: 'directory'; parent: number; entries: [name: string, node: number][] }
+    | { kind: 'directory'; parent: number; entries: [name: string, node: number][]; gateNote: Uint8Array }
     | { kind: 'link'; text: string }
     | {
         kind: 'file';
@@ -123,6 +125,62 @@ export interface NativeNode {
   kept?: boolean;
   /** A file that is readable whatever the lease says. */
   probe?: boolean;
+  /** Of a file: the directory whose gate says who may open and read it; without one whoever its mode lets. */
+  gated?: number;
+}
+
+/** Who passes the gate of a directory: processes of these cgroups and below, unless it is open. */
+export interface NativeGating {
+  directory: number;
+  open: boolean;
+  readers: readonly Cgroup[];
+  /** For a successor. */
+  note: Uint8Array;
+}
+
+/** Of the unified hierarchy. An id is never used twice. */
+export interface Cgroup {
+  cgroup: number;
+  path: string;
+}
+
+/** native/core/access_book.h, in its order. */
+export const accessOutcomes = ['opened', 'not attached', 'lease over', 'wiped', 'would be cached'] as const;
+
+export interface NativeAccesses {
+  accesses: {
+    /** ms since 1970. */
+    atMs: number;
+    node: number;
+    /** Of accessOutcomes. */
+    outcome: number;
+    uid: number;
+    gid: number;
+    /** 0: of another pid namespace. */
+    thread: number;
+    process: number;
+    /** When the process began: proc_pid_stat(5), field 22. */
+    startTicks: number;
+    /** 0: unknown. */
+    cgroup: number;
+    /** proc_pid_comm(5). */
+    name: string;
+  }[];
+  /** How often; `uid` is missing where they are of many. */
+  counts: { node: number; cgroup: number; uid?: number; outcome: number; count: number; lastMs: number }[];
+  /** Accesses that are only counted. */
+  dropped: number;
+  /** Paths of those above, where they are known. */
+  cgroups: [cgroup: number, path: string][];
+}
+
+export interface ProcessFacts {
+  process: number;
+  startTicks: number;
+  name: string;
+  /** 0 when it cannot be told. */
+  cgroup: number;
+  cgroupPath: string;
 }
 
 export interface NativeStep {
@@ -131,6 +189,7 @@ export interface NativeStep {
   removed: readonly { directory: number; name: string }[];
   /** Files that a newer version replaced: open descriptors read on until `readableUntilMs` of CLOCK_BOOTTIME. */
   superseded: readonly number[];
+  gatings: readonly NativeGating[];
   readableUntilMs: number;
   /** Nodes that nobody may use any more. */
   gone: readonly number[];
@@ -214,6 +273,8 @@ export interface Addon {
    * errno; ENOENT when no service manager listens.
    */
   notifyServiceManager(lines: string, descriptor?: number): number;
+  /** Who a process is now, or null when there is none of this id. */
+  processOf(pid: number): ProcessFacts | null;
   /** One datagram to a unix socket of another program. Returns 0 or an errno. */
   sendDatagram(path: string, bytes: Uint8Array): number;
   /** Waits until the service manager has taken in what was sent before, blocking. Returns 0 or an errno. */

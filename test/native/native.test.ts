@@ -10,7 +10,7 @@ import { promisify } from 'node:util';
 import test, { type ExecutionContext } from 'ava';
 import { NativeBuild } from '../support/native_build.js';
 
-const programs = ['nodes_test', 'image_test', 'server_test', 'handover_test'];
+const programs = ['nodes_test', 'image_test', 'server_test', 'handover_test', 'access_test'];
 const fuzzers = ['fuzz_request', 'fuzz_image'];
 const fuzzSeconds = 15;
 const loadSeconds = 8;

@@ -49,7 +49,7 @@ function isKept(unit: string): boolean {
   try {
     return Number(execFileSync('systemctl', args, { encoding: 'utf8', stdio: 'pipe' })) > 0;
   } catch (cause) {
-    const said = String((cause as { stderr?: string }).stderr ?? (cause as Error).message).trim();
+    const said = ((cause as { stderr?: string }).stderr ?? (cause as Error).message).trim();
     throw new InroError(
       'not_supported',
       `systemctl cannot tell what is kept for ${unit}: ${said.split('\n').at(-1)}`,
