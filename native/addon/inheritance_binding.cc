@@ -27,6 +27,26 @@ Napi::Array entriesOf(Napi::Env env, const Image& image, const NodeRecord& direc
   return entries;
 }
 
+Napi::Object gateOf(Napi::Env env, const Image& image, const NodeRecord& directory) {
+  Napi::Object object = Napi::Object::New(env);
+  const std::string_view note = image.gateNote(directory);
+  object.Set("note", Napi::Buffer<char>::Copy(env, note.data(), note.size()));
+  Napi::Array readers = Napi::Array::New(env);
+  const GateBlock* const block = image.gate(directory);
+  if (block != nullptr) {
+    const GateEntry* entry = Image::firstEntry(block);
+    for (std::uint32_t i = 0; i < block->count; i++, entry = Image::nextEntry(entry)) {
+      Napi::Object reader = Napi::Object::New(env);
+      reader.Set("cgroup", numberOf(env, entry->cgroup));
+      reader.Set("path", Napi::String::New(env, entry->path().data(), entry->path().size()));
+      readers.Set(i, reader);
+    }
+  }
+  const bool isOpen = directory.gate == gateOpen || (block != nullptr && block->open != 0);
+  object.Set("readers", isOpen ? Napi::String::New(env, "any").As<Napi::Value>() : readers);
+  return object;
+}
+
 Napi::Object nodeOf(Napi::Env env, const Image& image, const NodeRecord& node) {
   Napi::Object object = Napi::Object::New(env);
   const auto kind = static_cast<NodeKind>(node.kind);
@@ -42,8 +62,7 @@ Napi::Object nodeOf(Napi::Env env, const Image& image, const NodeRecord& node) {
   object.Set("note", Napi::Buffer<char>::Copy(env, note.data(), note.size()));
   if (kind == NodeKind::directory) {
     object.Set("entries", entriesOf(env, image, node));
-    const std::string_view gateNote = image.gateNote(node);
-    object.Set("gateNote", Napi::Buffer<char>::Copy(env, gateNote.data(), gateNote.size()));
+    object.Set("gate", gateOf(env, image, node));
   }
   if (kind == NodeKind::link) {
     const auto* const text = reinterpret_cast<const char*>(image.bytes().data() + node.content);

@@ -11,7 +11,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <csignal>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -82,11 +84,22 @@ Napi::Value replaceProcess(const Napi::CallbackInfo& info) {
   if (!arguments) return info.Env().Undefined();
   auto environment = textsArgument(info, 2);
   if (!environment) return info.Env().Undefined();
-  // Node marked them close-on-exec at its start, for its own children.
-  for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) fcntl(fd, F_SETFD, 0);
+  const int last = info[3].IsNumber() ? info[3].As<Napi::Number>().Int32Value() : STDERR_FILENO;
+  // What Node changed at its start: descriptors are close-on-exec, signals ignored, the soft limit of open files raised.
+  for (int fd = 0; fd <= last; fd++) fcntl(fd, F_SETFD, 0);
+  for (const int signal : {SIGPIPE, SIGXFSZ}) std::signal(signal, SIG_DFL);
+  rlimit raised{};
+  rlimit parents{};
+  getrlimit(RLIMIT_NOFILE, &raised);
+  if (prlimit(getppid(), RLIMIT_NOFILE, nullptr, &parents) == 0) {
+    const rlimit own{std::min(parents.rlim_cur, raised.rlim_max), raised.rlim_max};
+    setrlimit(RLIMIT_NOFILE, &own);
+  }
   execve(path->c_str(), pointersTo(*arguments).data(), pointersTo(*environment).data());
   const int error = errno;
-  for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) fcntl(fd, F_SETFD, FD_CLOEXEC);
+  for (int fd = 0; fd <= last; fd++) fcntl(fd, F_SETFD, FD_CLOEXEC);
+  for (const int signal : {SIGPIPE, SIGXFSZ}) std::signal(signal, SIG_IGN);
+  setrlimit(RLIMIT_NOFILE, &raised);
   return Napi::Number::New(info.Env(), error);
 }
 

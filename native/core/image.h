@@ -83,8 +83,9 @@ struct GateBlock {
   std::uint64_t bytes;  // with this
   std::uint32_t count;
   std::uint32_t noteBytes;
+  std::uint64_t open;  // not 0: everybody passes, there is only a note
 };
-static_assert(sizeof(GateBlock) == 16);
+static_assert(sizeof(GateBlock) == 24);
 
 struct GateEntry {
   std::uint64_t cgroup;  // id in the unified hierarchy

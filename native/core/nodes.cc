@@ -272,14 +272,14 @@ std::optional<std::uint64_t> Nodes::keep(std::string_view bytes) {
 }
 
 std::optional<std::uint64_t> Nodes::buildGate(const Gating& gating) {
-  if (gating.open) return gateOpen;
-  if (gating.readers.empty() && gating.note.empty()) return gateShut;
+  if (gating.readers.empty() && gating.note.empty()) return gating.open ? gateOpen : gateShut;
   std::size_t bytes = sizeof(GateBlock) + gating.note.size();
   for (const auto& [cgroup, path] : gating.readers) bytes += sizeof(GateEntry) + (path.size() + 7) / 8 * 8;
   const auto piece = arena_->alloc(bytes);
   if (!piece) return std::nullopt;
   std::byte* at = piece->bytes.data();
-  new (at) GateBlock{bytes, static_cast<std::uint32_t>(gating.readers.size()), static_cast<std::uint32_t>(gating.note.size())};
+  new (at) GateBlock{bytes, static_cast<std::uint32_t>(gating.readers.size()), static_cast<std::uint32_t>(gating.note.size()),
+                     gating.open ? std::uint64_t{1} : 0};
   at += sizeof(GateBlock);
   for (const auto& [cgroup, path] : gating.readers) {
     const auto* const entry = new (at) GateEntry{cgroup, static_cast<std::uint32_t>(path.size()), 0};

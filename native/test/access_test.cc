@@ -65,6 +65,8 @@ int main() {
     Gated world;
     world.gate({}, "", true);
     for (const std::uint32_t thread : {0U, 1U, 10U}) CHECK_IS(world.opened(thread), 0);
+    world.gate({}, "a note", true);
+    for (const std::uint32_t thread : {0U, 1U, 10U}) CHECK_IS(world.opened(thread), 0);
     world.gate({});
     for (const std::uint32_t thread : {0U, 1U, 10U}) CHECK_IS(world.opened(thread), EACCES);
     for (const std::uint32_t thread : {0U, 1U, 10U}) CHECK_IS(world.read(thread), EACCES);

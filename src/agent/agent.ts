@@ -1,16 +1,28 @@
 /** The agent: takes its identity, mounts, serves its status, and keeps a session with a manager. */
+import { join } from 'node:path';
+import type { MessageInitShape } from '@bufbuild/protobuf';
 import type { Logger } from 'pino';
 import type { Clock, Random } from '../model/clock.js';
 import { asInroError, InroError } from '../model/error.js';
 import { newId } from '../model/id.js';
-import { Agent } from '../proto/gen/inro/v1/agent_pb.js';
+import {
+  Agent,
+  type AccessEntrySchema,
+  type AccessQuery,
+  type AttachRequest,
+  type DetachRequest,
+} from '../proto/gen/inro/v1/agent_pb.js';
 import { Dispatcher } from '../proto/gen/inro/v1/dispatcher_pb.js';
 import { connectTls, openStream } from '../rpc/client.js';
 import { answers, listenUnix, serve } from '../rpc/server.js';
+import type { Channel } from '../rpc/stream.js';
 import { nodeCredentials } from '../rpc/tls.js';
 import { addon } from '../system/addon.js';
 import { claimStateFolder } from '../system/files.js';
 import type { ServiceManager } from '../system/service_manager.js';
+import { AccessLog } from './access/access_log.js';
+import { AuditFile } from './access/audit_file.js';
+import { listAccesses } from './access/list_call.js';
 import type { AgentChannel } from './channel.js';
 import { describeHost } from './describe.js';
 import { giver } from './handover/giver.js';
@@ -28,6 +40,9 @@ import { Session } from './session.js';
 import { agentStatus } from './status.js';
 import { attach } from './stream.js';
 import { Vault } from './vault.js';
+import { attachCall } from './workloads/attach_call.js';
+import { Attachments } from './workloads/attachments.js';
+import { detachEnded, watchWorkloads } from './workloads/watch.js';
 
 export interface AgentOptions {
   stateFolder: string;
@@ -85,7 +100,15 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
   const receipts = new Receipts(identity, newId(random));
   const vault = new Vault(arena, clock, (wiped) => receipts.add(wiped));
   const lease = new Lease(clock, (deadlineMs) => driver.serveUntil(deadlineMs));
-  const tasks = new HostTasks({ vault, driver, clock, log, clusterId: identity.clusterId });
+  const attachments = new Attachments();
+  const tasks = new HostTasks({ vault, driver, attachments, clock, log, clusterId: identity.clusterId });
+  const file = new AuditFile({
+    folder: join(stateFolder, 'audit'),
+    maxBytes: agentLimits.auditBytes,
+    maxFiles: agentLimits.auditFiles,
+    log,
+  });
+  const accesses = new AccessLog({ driver, attachments, file, clock, log });
   if (used?.arena !== undefined && driver.handover !== undefined) {
     lease.inherit(arena.served.servedUntil());
     tasks.inherit(driver.handover.inheritance);
@@ -114,6 +137,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
         tasks,
         lease,
         receipts,
+        accesses,
         clock,
         random,
         log,
@@ -141,6 +165,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     stopping ??= (async () => {
       forget(serviceManager);
       isKept = false;
+      detachEnded(attachments, tasks);
       tasks.wipeAll('stopped');
       // A manager that does not answer keeps nobody waiting for long.
       const hears = session.status.state === 'connected';
@@ -150,6 +175,8 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
           hears && receipts.untilTaken(clock, agentLimits.lastReceiptsMs),
         ]);
       } finally {
+        accesses.collect();
+        file.close();
         ended.abort();
       }
     })();
@@ -157,6 +184,8 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
   };
   const letGo = (): void => {
     stopping = Promise.resolve();
+    accesses.collect();
+    file.close();
     tasks.letGo();
     ended.abort();
     driver.handover?.letGo();
@@ -173,6 +202,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
       vault,
       tasks,
       receipts,
+      attachments,
       driver,
       mountPath,
       clock,
@@ -194,6 +224,13 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
         ask('stop');
         return {};
       },
+      attach: async (request: AttachRequest) => attachCall(tasks, mountPath, request),
+      detach: async ({ attachmentId }: DetachRequest) => {
+        tasks.detach(attachmentId);
+        return {};
+      },
+      listAccesses: (channel: Channel<MessageInitShape<typeof AccessEntrySchema>, AccessQuery>) =>
+        listAccesses(accesses, channel),
       handOver: giver({
         driver,
         whyNot,
@@ -207,8 +244,10 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     const running = session.run(ended.signal);
     const held = used?.arena !== undefined;
     const watching = watchLease({ lease, held, tasks, session, clock, log }, ended.signal);
+    const recording = accesses.run(ended.signal);
+    const attached = watchWorkloads({ attachments, tasks, clock }, ended.signal);
     const end = async (): Promise<void> => {
-      await Promise.all([running, watching, server.stop(agentLimits.stopGraceMs)]);
+      await Promise.all([running, watching, recording, attached, server.stop(agentLimits.stopGraceMs)]);
     };
     if (!arena.facts().locked) log.warn({ why: arena.facts().note }, 'values may be swapped out');
     log.info({ node: identity.nodeId, mount: mountPath, socket: socketPath }, 'agent is ready');

@@ -18,8 +18,8 @@ export interface ArenaSize {
 
 const pageBytes = 4096;
 const nodeBytes = 128;
-/** Header, pollers and journal (native/core/image.h). */
-const fixedBytes = pageBytes + 4096 * 32 + 16_384 * 16;
+/** Header, pollers, journal and accesses (native/core/image.h). */
+const fixedBytes = pageBytes + 4096 * 32 + 16_384 * 16 + 2048 * 128 + 1024 * 64;
 /** The rest is one part for nodes and three for values. */
 const nodesPart = 1 / 4;
 

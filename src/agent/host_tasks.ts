@@ -6,6 +6,7 @@ import type { Logger } from 'pino';
 import type { Plaintext } from '../crypto/plaintext.js';
 import type { Clock } from '../model/clock.js';
 import { asInroError, InroError } from '../model/error.js';
+import { quoted } from '../model/name.js';
 import { checkReference } from '../model/reference.js';
 import { hasEnded, type TaskState } from '../model/task.js';
 import type {
@@ -13,12 +14,14 @@ import type {
   AssignedTask,
   DeliveredVersion,
 } from '../proto/gen/inro/v1/dispatcher_pb.js';
+import { readersOf } from '../proto/readers.js';
 import { agentLimits } from './limits.js';
 import { heldNote, readHeldNote, readTaskNote, taskNote } from './inheritance_notes.js';
 import type { MountDriver, PublishedFile } from './mount/driver.js';
 import type { Inheritance } from './mount/inheritance.js';
 import { ownerIds } from './owner.js';
 import { heldKey, type HeldVersion, type Vault } from './vault.js';
+import type { Attachment, Attachments, Workload } from './workloads/attachments.js';
 
 export interface HostTask {
   assigned: AssignedTask;
@@ -39,6 +42,7 @@ export interface TaskReport {
 export interface HostTasksParts {
   vault: Vault;
   driver: MountDriver;
+  attachments: Attachments;
   clock: Clock;
   log: Logger;
   clusterId: string;
@@ -59,7 +63,7 @@ export class HostTasks {
 
   /** Goes on where a predecessor was: values by what was noted beside them, tasks as they were published last. */
   inherit({ generations, values }: Inheritance): void {
-    const { vault, driver, clock } = this.#parts;
+    const { vault, driver, attachments, clock } = this.#parts;
     for (const { value, note, modifiedMs, readableUntilMs } of values) {
       const { secretId, version, ciphertextDigest } = readHeldNote(note);
       if (secretId === '') {
@@ -70,12 +74,13 @@ export class HostTasks {
       const isCurrent = readableUntilMs === Infinity;
       vault.inherit(held, isCurrent ? undefined : Math.max(0, readableUntilMs - clock.boottimeMs()));
     }
-    for (const { taskId, number, note } of generations) {
+    for (const { taskId, number, note, gate } of generations) {
       const assigned = readTaskNote(note);
       if (assigned?.id !== taskId) {
         driver.withdraw(taskId); // nobody would ever take it away: what is not known cannot be missed
         continue;
       }
+      attachments.inherit(assigned, gate.note, gate.readers !== 'any');
       this.#tasks.set(taskId, {
         assigned,
         state: 'RUNNING',
@@ -84,6 +89,76 @@ export class HostTasks {
         shown: this.#shownBy(assigned),
       });
     }
+  }
+
+  /**
+   * A workload begins to use a service: from now on its processes can read, and, unless the service says otherwise, no others.
+   * @param service by id or name.
+   * @throws not_found when no task of it is shown here, not_supported where it cannot be told who reads, arena_full.
+   */
+  attach(
+    service: string,
+    workload: Workload,
+    { id, taskId = '' }: { id: string; taskId?: string },
+  ): HostTask {
+    const { attachments, clock, driver, log } = this.#parts;
+    const tasks = this.list().filter(
+      ({ assigned, shown }) =>
+        shown !== '' &&
+        (assigned.serviceId === service || assigned.serviceName === service) &&
+        (taskId === '' || assigned.id === taskId),
+    );
+    const task = tasks.at(-1);
+    if (task === undefined) throw notHere(service);
+    if (driver.admit === undefined)
+      throw new InroError('not_supported', `driver ${driver.facts().name} cannot tell who reads`, {
+        remedy: 'run the agent with the kernel driver',
+      });
+    const { serviceId } = task.assigned;
+    attachments.add({ ...workload, id, serviceId, taskId, sinceMs: clock.now() });
+    try {
+      this.#regate(serviceId);
+    } catch (error) {
+      this.detach(id);
+      throw error;
+    }
+    log.info({ service: task.assigned.serviceName, [workload.kind]: workload.name }, 'attached');
+    return task;
+  }
+
+  /** It became known where the processes of a workload are. @throws arena_full; then they cannot read. */
+  locate(attachmentId: string, cgroup: Attachment['cgroup']): void {
+    const known = this.#parts.attachments.get(attachmentId);
+    if (known === undefined) return;
+    known.cgroup = cgroup;
+    this.#regate(known.serviceId);
+  }
+
+  /** The workload uses it no more: its processes cannot read from here on, by no descriptor. Never fails. */
+  detach(attachmentId: string): void {
+    const { attachments, driver, log } = this.#parts;
+    const known = attachments.get(attachmentId);
+    if (known === undefined) return;
+    attachments.remove(attachmentId);
+    try {
+      this.#regate(known.serviceId);
+    } catch (error) {
+      // No memory for a gate with fewer readers: better nobody than one too many.
+      log.error({ err: error }, 'the arena is full: nobody can read what a workload has left');
+      for (const { assigned } of this.#ofService(known.serviceId))
+        driver.admit?.(assigned.id, { readers: [], note: new Uint8Array() });
+    }
+    log.info({ service: known.serviceId, [known.kind]: known.name }, 'detached');
+  }
+
+  #regate(serviceId: string): void {
+    const { driver, attachments } = this.#parts;
+    for (const { assigned } of this.#ofService(serviceId))
+      driver.admit?.(assigned.id, attachments.gateOf(assigned, readersOf(assigned.readers)));
+  }
+
+  #ofService(serviceId: string): HostTask[] {
+    return this.list().filter(({ assigned, shown }) => shown !== '' && assigned.serviceId === serviceId);
   }
 
   /** Changes nothing any more, without wiping: what is here is a successor's. */
@@ -135,6 +210,7 @@ export class HostTasks {
     for (const [id, task] of this.#tasks) {
       if (wanted.has(id)) continue;
       this.#parts.driver.withdraw(id);
+      this.#parts.attachments.forgetTask(id);
       this.#tasks.delete(id);
       if (hasEnded(task.state)) continue;
       this.#parts.log.info({ task: id, service: task.assigned.serviceName }, 'task has ended');
@@ -185,7 +261,7 @@ export class HostTasks {
   }
 
   #bring(assigned: AssignedTask, failures: ReadonlyMap<string, InroError>): TaskReport {
-    const { driver, clock, log } = this.#parts;
+    const { driver, attachments, clock, log } = this.#parts;
     const task = this.#tasks.get(assigned.id) ?? {
       assigned,
       state: 'ASSIGNED' as TaskState,
@@ -208,8 +284,10 @@ export class HostTasks {
         if (failure !== undefined) throw failure;
       }
       const shown = this.#shownBy(assigned);
-      if (shown !== task.shown) {
-        const files = assigned.references.map((reference) => this.#fileOf(reference));
+      const gate = attachments.gateOf(assigned, readersOf(assigned.readers));
+      if (shown === task.shown) driver.admit?.(assigned.id, gate);
+      else {
+        const files = assigned.references.map((reference) => this.#fileOf(assigned, reference));
         const { id: taskId, serviceId, serviceName } = assigned;
         driver.openService(serviceId, serviceName);
         driver.publish({
@@ -219,6 +297,7 @@ export class HostTasks {
           number: task.generation + 1,
           graceMs: agentLimits.graceMs,
           files,
+          gate,
           note: taskNote(assigned),
         });
         task.generation += 1;
@@ -240,8 +319,8 @@ export class HostTasks {
   }
 
   /** @throws not_found for an unknown owner, bad_input for what no manager should send. */
-  #fileOf(assigned: AssignedReference): PublishedFile {
-    const { reference } = assigned;
+  #fileOf({ serviceName }: AssignedTask, assigned: AssignedReference): PublishedFile {
+    const { reference, version } = assigned;
     const held = this.#parts.vault.get(keyOf(assigned));
     if (reference === undefined || held === undefined)
       throw new InroError('protocol', 'a reference without its secret');
@@ -255,6 +334,7 @@ export class HostTasks {
       mmap: reference.mmap,
       value: held.value,
       note: heldNote(held),
+      about: { serviceName, secretName: reference.secretName, version },
     };
   }
 
@@ -293,6 +373,12 @@ function isHeld(held: HeldVersion | undefined, delivery: DeliveredVersion | unde
   if (held === undefined) return false;
   if (delivery === undefined || delivery.ciphertext.length === 0) return true;
   return Buffer.compare(held.ciphertextDigest, delivery.ciphertextDigest) === 0;
+}
+
+function notHere(service: string): InroError {
+  return new InroError('not_found', `no task of service ${quoted(service)} is on this node`, {
+    remedy: "'inro agent status' shows the tasks of this node, 'inro service ps' those of a service",
+  });
 }
 
 function keyOf({ reference, version }: AssignedReference): string {

@@ -43,6 +43,15 @@ export const agentLimits = {
   maxStatusesPerMessage: 500,
   maxErrorChars: 500,
   leaseCheckMs: 1_000,
+  /** How often it is looked whether workloads that are attached are still there. */
+  workloadCheckMs: 1_000,
+  /** Records of accesses on disk: so many files of so many bytes. */
+  auditBytes: 8 * 1024 * 1024,
+  auditFiles: 4,
+  /** Entries that a slow listener has not taken yet; it is cut off at more. */
+  maxUntakenEntries: 10_000,
+  /** About 150 bytes each. */
+  maxCountsPerBeat: 1_000,
   describeMs: 5_000,
   stopGraceMs: 1_000,
 } as const;

@@ -6,6 +6,7 @@ import type { Arena } from '../crypto/arena.js';
 import type { Clock } from '../model/clock.js';
 import { sizeText } from '../model/size.js';
 import type { AgentStatusSchema, ProtectionSchema } from '../proto/gen/inro/v1/agent_pb.js';
+import { readersOf } from '../proto/readers.js';
 import { wireState } from '../proto/task_state.js';
 import { version } from '../system/version.js';
 import type { HostTask, HostTasks } from './host_tasks.js';
@@ -16,6 +17,7 @@ import { isInroMount, readMounts, topMountAt } from './mount/mountpoint.js';
 import type { Receipts } from './receipts.js';
 import type { Session } from './session.js';
 import { heldKey, type Vault } from './vault.js';
+import type { Attachments } from './workloads/attachments.js';
 
 export interface StatusParts {
   identity: Identity;
@@ -27,6 +29,7 @@ export interface StatusParts {
   vault: Vault;
   tasks: HostTasks;
   receipts: Receipts;
+  attachments: Attachments;
   driver: MountDriver;
   mountPath: string;
   clock: Clock;
@@ -38,7 +41,19 @@ export interface StatusParts {
 }
 
 export async function agentStatus(parts: StatusParts): Promise<MessageInitShape<typeof AgentStatusSchema>> {
-  const { identity, session, lease, arena, vault, tasks, receipts, driver, mountPath, startedMs } = parts;
+  const {
+    identity,
+    session,
+    lease,
+    arena,
+    vault,
+    tasks,
+    receipts,
+    attachments,
+    driver,
+    mountPath,
+    startedMs,
+  } = parts;
   const { state, manager, sinceMs, lastError, revision } = session.status;
   const memory = arena.facts();
   const facts = driver.facts();
@@ -69,7 +84,7 @@ export async function agentStatus(parts: StatusParts): Promise<MessageInitShape<
       largestBytes: BigInt(memory.largestBytes),
       values: vault.size,
     },
-    tasks: tasks.list().map((task) => shownTask(task, vault)),
+    tasks: tasks.list().map((task) => shownTask(task, vault, attachments)),
     protections: protections(parts, facts),
     startedMs: BigInt(startedMs),
     pid: process.pid,
@@ -77,7 +92,11 @@ export async function agentStatus(parts: StatusParts): Promise<MessageInitShape<
   };
 }
 
-function shownTask({ assigned, state, error, generation, shown }: HostTask, vault: Vault) {
+function shownTask(
+  { assigned, state, error, generation, shown }: HostTask,
+  vault: Vault,
+  attachments: Attachments,
+) {
   const { id, serviceId, serviceName, references } = assigned;
   const files = shown === '' ? [] : references;
   return {
@@ -92,6 +111,15 @@ function shownTask({ assigned, state, error, generation, shown }: HostTask, vaul
       secretName: reference?.secretName ?? '',
       version: number,
       sizeBytes: vault.get(heldKey(reference?.secretId ?? '', number))?.value.size ?? 0,
+    })),
+    readers: readersOf(assigned.readers),
+    restricted: attachments.isRestricted(assigned, readersOf(assigned.readers)),
+    attached: attachments.ofTask(assigned).map((each) => ({
+      id: each.id,
+      kind: each.kind,
+      name: each.name,
+      cgroup: each.cgroup?.path ?? '',
+      sinceMs: BigInt(each.sinceMs),
     })),
   };
 }

@@ -12,6 +12,7 @@ import type { Clock, Random } from '../model/clock.js';
 import { InroError } from '../model/error.js';
 import { isSignedByAuthority } from '../pki/root.js';
 import type { Challenge, ManagerMessage, Welcome } from '../proto/gen/inro/v1/dispatcher_pb.js';
+import type { AccessLog } from './access/access_log.js';
 import { AssignmentReader } from './assignment_reader.js';
 import type { AgentChannel } from './channel.js';
 import { bootId, type Description } from './describe.js';
@@ -30,6 +31,7 @@ export interface StreamParts {
   tasks: HostTasks;
   lease: Lease;
   receipts: Receipts;
+  accesses: Pick<AccessLog, 'pending' | 'taken'>;
   clock: Clock;
   random: Random;
   log: Logger;

@@ -36,6 +36,13 @@ function operator(parent: Command, usage: string, description: string): Command 
     .option('--json', 'print JSON (docs/json.md)');
 }
 
+function readers(): Option {
+  return new Option(
+    '--readers <WHO>',
+    'who may read: attached (workloads alone), any, or auto (any until one attaches; the default)',
+  ).choices(['auto', 'attached', 'any']);
+}
+
 /** How the mount is served. The names are those of src/agent/mount/drivers.ts, which is not loaded for every command. */
 function driver(): Option {
   return new Option('--driver <NAME>', 'how to mount: kernel or fuse-native (README)').choices([
@@ -130,6 +137,29 @@ agent
   .option('--json', 'print JSON (docs/json.md)')
   .action(async (options) => (await import('./commands/agent_health.js')).agentHealth(options));
 
+agent
+  .command('audit')
+  .description('show who has read which secret on this host, and who was refused')
+  .option('-f, --follow', 'go on with what is being read, until Ctrl-C')
+  .option('-s, --secret <SECRET>', 'only of this secret')
+  .option('--socket <PATH>', "the agent's socket")
+  .option('--json', 'print JSON (docs/json.md); with --follow a line for each')
+  .action(async (options) => (await import('./commands/agent_audit.js')).agentAudit(options));
+
+program
+  .command('exec <SERVICE> <CMD...>')
+  .description('run a command that may read the secrets of a service: inro exec SERVICE -- CMD...')
+  .option(
+    '--env <NAME=SECRET>',
+    'also put a value into the environment, where /proc shows it (repeatable)',
+    collect,
+    [],
+  )
+  .option('--socket <PATH>', "the agent's socket")
+  .action(async (service, command, options) =>
+    (await import('./commands/exec.js')).exec(service, command, options),
+  );
+
 const token = program.command('token').description('join tokens');
 operator(token, 'show <ROLE>', 'print the join token for a role (worker)').action(async (role, options) =>
   (await import('./commands/token.js')).tokenShow(role, options),
@@ -185,6 +215,7 @@ operator(service, 'create [IMAGE]', 'create a service; its tasks get its secrets
   .option('--secret <SECRET>', `a secret: ${secretSyntax}`, collect, [])
   .option('--replicas <N>', 'how many tasks (1 if not given)', wholeNumber, 1)
   .option('--constraint <EXPR>', 'where tasks may run: node.id==ID, node.id!=ID (repeatable)', collect, [])
+  .addOption(readers())
   .option('-l, --label <KEY=VALUE>', 'a label (repeatable)', collectLabel, {})
   .option(...detach)
   .action(async (image, options) => (await import('./commands/service.js')).serviceCreate(image, options));
@@ -199,6 +230,7 @@ operator(service, 'update <SERVICE>', 'change a service; nothing is restarted')
   .option('--replicas <N>', 'how many tasks', wholeNumber)
   .option('--constraint-add <EXPR>', 'for tasks that are placed from now on (repeatable)', collect, [])
   .option('--constraint-rm <EXPR>', 'take a constraint away (repeatable)', collect, [])
+  .addOption(readers())
   .option('--label-add <KEY=VALUE>', 'add or change a label (repeatable)', collectLabel, {})
   .option('--label-rm <KEY>', 'remove a label (repeatable)', collect, [])
   .option(...detach)
@@ -241,7 +273,11 @@ let unwritten: NodeJS.ErrnoException | undefined;
 process.stdout.on('error', (error: NodeJS.ErrnoException) => (unwritten ??= error));
 process.stderr.on('error', () => undefined);
 let code = await run();
-await nextTurn(); // what could not be written is said only then
+// What a slow reader has not taken yet, or can never be written, is known only then.
+await Promise.all(
+  [process.stdout, process.stderr].map((stream) => new Promise((done) => stream.write('', done))),
+);
+await nextTurn();
 if (unwritten !== undefined) {
   if (unwritten.code !== 'EPIPE')
     process.stderr.write(`inro: done, but the result cannot be written: ${unwritten.message}\n`);

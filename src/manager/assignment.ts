@@ -50,7 +50,8 @@ export function assignmentOf(view: ClusterView, nodeId: string): Assignment {
     });
     const { id, serviceId, slot } = task;
     const notice = revokedNotice(view, service.references);
-    assignment.tasks.set(id, { id, serviceId, serviceName: service.name, slot, references, notice });
+    const { name: serviceName, readers } = service;
+    assignment.tasks.set(id, { id, serviceId, serviceName, slot, references, notice, readers });
   }
   return assignment;
 }

@@ -32,7 +32,7 @@ export function serviceHandlers(
     find('service', view.services, typed, (service) => service.name);
 
   return {
-    createService: async ({ name, labels, references, replicas, constraints }) => {
+    createService: async ({ name, labels, references, replicas, constraints, readers }) => {
       checkName('service', name);
       checkLabels(labels);
       checkShape({ references, replicas, constraints });
@@ -49,6 +49,7 @@ export function serviceHandlers(
           name,
           labels,
           replicas,
+          readers,
           constraints: canonical(constraints),
           createdMs: now,
           updatedMs: now,
@@ -71,6 +72,7 @@ export function serviceHandlers(
         service.references = [...service.references, ...added];
         service.labels = changedLabels(service.labels, request.labelsAdd, request.labelsRemove);
         if (request.replicas !== undefined) service.replicas = request.replicas;
+        if (request.readers !== undefined) service.readers = request.readers;
         service.constraints = changedConstraints(service, request.constraintsAdd, request.constraintsRemove);
         checkShape(service);
         service.updatedMs = BigInt(clock.now());
@@ -213,11 +215,11 @@ function canonical(constraints: readonly string[]): string[] {
 
 function shownService(service: ServiceRecord, view: ClusterView) {
   const tasks = view.tasksOfService(service.id);
-  const { id, name, labels, references, replicas, constraints, createdMs, updatedMs } = service;
+  const { id, name, labels, references, replicas, constraints, readers, createdMs, updatedMs } = service;
   const running = tasks.filter(
     (task) => task.state === TaskState.RUNNING && task.desiredState === TaskState.RUNNING,
   ).length;
-  return { id, name, labels, references, replicas, constraints, createdMs, updatedMs, running };
+  return { id, name, labels, references, replicas, constraints, readers, createdMs, updatedMs, running };
 }
 
 function shownTask(task: TaskRecord, view: ClusterView): MessageInitShape<typeof TaskSchema> {

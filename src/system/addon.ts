@@ -84,7 +84,12 @@ interface InheritedFacts {
 
 export type InheritedNode = InheritedFacts &
   (
-    | { kind: 'directory'; parent: number; entries: [name: string, node: number][]; gateNote: Uint8Array }
+    | {
+        kind: 'directory';
+        parent: number;
+        entries: [name: string, node: number][];
+        gate: { readers: 'any' | Cgroup[]; note: Uint8Array };
+      }
     | { kind: 'link'; text: string }
     | {
         kind: 'file';
@@ -293,10 +298,15 @@ export interface Addon {
   /** fcntl(fd, F_SETFD, FD_CLOEXEC): children do not inherit it. Returns 0 or an errno. */
   closeOnExec(fd: number): number;
   /**
-   * execve(2): the same process, another program. `environment` is `NAME=VALUE` texts. Only descriptors 0 to 2 stay
-   * open. Returns an errno, or never.
+   * execve(2): the same process, another program. `environment` is `NAME=VALUE` texts. Descriptors up to `lastDescriptor` (2
+   * unless given) stay open. Signals and limits that Node changed are as they were. Returns an errno, or never.
    */
-  replaceProcess(path: string, args: readonly string[], environment: readonly string[]): number;
+  replaceProcess(
+    path: string,
+    args: readonly string[],
+    environment: readonly string[],
+    lastDescriptor?: number,
+  ): number;
   /** Opens (creating with 0600) and flock(LOCK_EX | LOCK_NB)s a file for the life of this process: its descriptor, or -errno (-EWOULDBLOCK: another process holds it). */
   lockFile(path: string): number;
   /** getpwnam_r / getgrnam_r: the numeric id, or -1 when the host knows no such name. Throws when it cannot say (EMFILE, EIO). */

@@ -1,3 +1,4 @@
+import { Attachments } from '../../src/agent/workloads/attachments.js';
 import test from 'ava';
 import { pino } from 'pino';
 import { HostTasks, type TaskReport } from '../../src/agent/host_tasks.js';
@@ -20,7 +21,14 @@ function host(arenaBytes = 1 << 20) {
   const key = drawKey(sealing);
   const wiped: Wiped[] = [];
   const vault = new Vault(arena, clock, (one) => wiped.push(one));
-  const hostTasks = new HostTasks({ vault, driver, clock, log: pino({ level: 'silent' }), clusterId });
+  const hostTasks = new HostTasks({
+    vault,
+    driver,
+    attachments: new Attachments(),
+    clock,
+    log: pino({ level: 'silent' }),
+    clusterId,
+  });
   return {
     clock,
     driver,

@@ -8,6 +8,7 @@ import { Lease } from '../../src/agent/lease.js';
 import { agentLimits } from '../../src/agent/limits.js';
 import { Receipts } from '../../src/agent/receipts.js';
 import { attach, type StreamParts } from '../../src/agent/stream.js';
+import { Attachments } from '../../src/agent/workloads/attachments.js';
 import { Vault } from '../../src/agent/vault.js';
 import { openArena } from '../../src/crypto/arena.js';
 import { drawExchangeKey, sharedKey } from '../../src/crypto/exchange.js';
@@ -55,7 +56,14 @@ function host() {
   const receipts = new Receipts(identity, 'a-run');
   const vault = new Vault(arena, clock, (wiped) => receipts.add(wiped));
   const log = pino({ level: 'silent' });
-  const tasks = new HostTasks({ vault, driver, clock, log, clusterId: cluster.clusterId });
+  const tasks = new HostTasks({
+    vault,
+    driver,
+    attachments: new Attachments(),
+    clock,
+    log,
+    clusterId: cluster.clusterId,
+  });
   const lease = new Lease(clock, () => undefined);
   const applied: number[] = [];
   const parts: Omit<StreamParts, 'onWelcome'> = {
@@ -68,6 +76,7 @@ function host() {
     clock,
     log,
     random: (n) => new Uint8Array(n).fill(127), // in the middle: beats come when the period is over
+    accesses: { pending: () => [], taken: () => undefined },
     describe: async () => ({ hostname: 'host' }),
     onApplied: (revision) => applied.push(revision),
   };

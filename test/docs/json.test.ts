@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import type { ExecutionContext } from 'ava';
 import test from 'ava';
 import { Host, scenario } from '../support/host.js';
-import { eventually, inro } from '../support/inro.js';
+import { eventually, inro, program } from '../support/inro.js';
 
 interface Shape {
   isList: boolean;
@@ -149,8 +149,13 @@ scenario('each command prints the fields of its table, with their types', async 
     `node.id==${nodeId}`,
   ]);
   await check('service update', ['--label-add', 'c=d', 'web']);
-  for (const command of ['secret ls', 'service ls', 'node ls', 'agent status', 'doctor'])
+  // Something that is attached, and has read.
+  const line = 'cat $INRO_SECRETS/db_password; echo; exec sleep 1000';
+  const attached = host.spawn([process.execPath, program, 'exec', 'web', '--', 'sh', '-c', line]);
+  await attached.printed(/^second$/m);
+  for (const command of ['secret ls', 'service ls', 'node ls', 'agent status', 'agent audit', 'doctor'])
     await check(command, []);
+  await attached.kill9();
   await check('secret inspect', ['db_password']);
   await check('service inspect', ['web']);
   await check('service ps', ['web']);

@@ -10,6 +10,7 @@ import { HostTasks } from '../../src/agent/host_tasks.js';
 import { Lease } from '../../src/agent/lease.js';
 import { Receipts } from '../../src/agent/receipts.js';
 import { attach } from '../../src/agent/stream.js';
+import { Attachments } from '../../src/agent/workloads/attachments.js';
 import { Vault } from '../../src/agent/vault.js';
 import { openArena } from '../../src/crypto/arena.js';
 import { readPrivateKey } from '../../src/crypto/signing.js';
@@ -35,7 +36,14 @@ function runAgent(t: ExecutionContext, manager: RealManager, identity: FakeIdent
   const own = { nodeId: identity.nodeId, clusterId, key: readPrivateKey(identity.keyPem) };
   const receipts = new Receipts(own, 'a-run');
   const vault = new Vault(arena, systemClock, (wiped) => receipts.add(wiped));
-  const tasks = new HostTasks({ vault, driver, clock: systemClock, log, clusterId });
+  const tasks = new HostTasks({
+    vault,
+    driver,
+    attachments: new Attachments(),
+    clock: systemClock,
+    log,
+    clusterId,
+  });
   const pems = { rootPem: manager.rootPem, certificatePem: identity.certPem, keyPem: identity.keyPem };
   const whole = {
     ...own,
@@ -54,6 +62,7 @@ function runAgent(t: ExecutionContext, manager: RealManager, identity: FakeIdent
     lease: new Lease(systemClock, () => undefined),
     clock: systemClock,
     random: randomBytes,
+    accesses: { pending: () => [], taken: () => undefined },
     describe: async () => ({ hostname: 'host' }),
     onWelcome: () => undefined,
     onApplied: () => undefined,

@@ -8,6 +8,8 @@
  *   .task/<task>/<target>       one task's own files
  */
 import type { Plaintext } from '../../crypto/plaintext.js';
+import type { Cgroup } from '../../system/addon.js';
+import type { Accesses } from './accesses.js';
 import type { Inheritance } from './inheritance.js';
 
 /** One file of a generation. Its bytes stay where they are: the driver reads them at each request. */
@@ -30,7 +32,19 @@ export interface PublishedFile {
   value: Plaintext;
   /** For a successor: what the value is. */
   note?: Uint8Array;
+  /** What the records of accesses say it is. */
+  about?: { serviceName: string; secretName: string; version: number };
 }
+
+/** Who may open and read the files of a task. */
+export interface Gate {
+  /** Processes of these cgroups and below, root among them or not; 'any': whoever a file's mode lets. */
+  readers: 'any' | readonly Cgroup[];
+  /** For a successor. */
+  note: Uint8Array;
+}
+
+export const openGate: Gate = { readers: 'any', note: new Uint8Array() };
 
 /** A task's whole set of files at one moment. */
 export interface Generation {
@@ -42,6 +56,8 @@ export interface Generation {
   /** How long descriptors that are open on a file's former version may read on. */
   graceMs: number;
   files: readonly PublishedFile[];
+  /** In force when the files can be seen first; openGate where it is missing. */
+  gate?: Gate;
   /** For a successor: what the task is. */
   note?: Uint8Array;
 }
@@ -100,6 +116,14 @@ export interface MountDriver {
    * shows the newest other task of it, or is empty. Never fails.
    */
   withdraw(taskId: string): void;
+  /**
+   * Changes who may read a task's files, also by descriptors that are open; nothing for a task that is not published. To let
+   * nobody pass, with an empty note, never fails. Undefined where the driver cannot tell who reads.
+   * @throws arena_full; then the gate is as it was.
+   */
+  admit?(taskId: string, gate: Gate): void;
+  /** Who accessed what since the last call; undefined when nobody did. */
+  collectAccesses?(): Accesses | undefined;
   /** Unmounts; open descriptors fail from then on. */
   unmount(): Promise<void>;
   /** How another process can go on with this mount; undefined where none can. */

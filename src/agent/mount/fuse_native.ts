@@ -12,7 +12,7 @@ import { InroError } from '../../model/error.js';
 import { addon } from '../../system/addon.js';
 import { keepsSmallBlocks } from '../../system/heap.js';
 import { detach } from './device.js';
-import type { DriverFacts, MountDriver } from './driver.js';
+import { openGate, type DriverFacts, type MountDriver } from './driver.js';
 import { loadFuseNative, type Fuse } from './library.js';
 import {
   detachInroMounts,
@@ -69,7 +69,13 @@ export function createFuseNativeDriver(options: FuseNativeOptions): MountDriver 
   return {
     facts: () => ({ ...facts, notes: [...facts.notes, ...heapNotes(heapOverwritten)] }),
     openService: (serviceId, serviceName) => tree.openService(serviceId, serviceName),
-    publish: (generation) => tree.publish(generation),
+    publish(generation) {
+      if ((generation.gate ?? openGate).readers !== 'any')
+        throw new InroError('not_supported', 'driver fuse-native cannot tell who reads', {
+          remedy: 'run the agent with the kernel driver, or the service with --readers any',
+        });
+      tree.publish(generation);
+    },
     withdraw: (taskId) => tree.withdraw(taskId),
 
     serveUntil: (boottime) => {

@@ -5,6 +5,7 @@
 import type { ServedArena } from '../../crypto/arena.js';
 import type { Plaintext } from '../../crypto/plaintext.js';
 import { InroError } from '../../model/error.js';
+import { openGate, type Gate } from './driver.js';
 import { rootNode, type InheritedNode } from '../../system/addon.js';
 import { readNote, type Owner } from './notes.js';
 import {
@@ -32,7 +33,7 @@ export interface InheritedTree {
 /** For the agent. */
 export interface Inheritance {
   /** Each task as it was published last. */
-  generations: readonly { taskId: string; number: number; note: Uint8Array }[];
+  generations: readonly { taskId: string; number: number; note: Uint8Array; gate: Gate }[];
   /** Each value once, with what was noted of it; a replaced one until when (ms of CLOCK_BOOTTIME) it may be read. */
   values: readonly { value: Plaintext; note: Uint8Array; modifiedMs: number; readableUntilMs: number }[];
 }
@@ -78,7 +79,10 @@ export function readInheritance(
     });
   }
   const tasks = new Map<string, Task>();
-  const generations: { taskId: string; number: number; note: Uint8Array }[] = [];
+  const gates = new Map(
+    nodes.flatMap((node) => (node.kind === 'directory' ? [[node.id, node.gate] as const] : [])),
+  );
+  const generations: Inheritance['generations'][number][] = [];
   // Ids grow: the task that was published first has the lowest.
   for (const [taskId, node] of [...taskRoot.entries].sort(([, a], [, b]) => a.ino - b.ino)) {
     const directory = directoryOf(node);
@@ -88,10 +92,11 @@ export function readInheritance(
     const generation = noted.get(view?.nodes[0]?.ino ?? 0);
     if (directory === undefined || service === undefined || view === undefined) continue;
     if (generation?.case !== 'generation') continue;
-    const task = { service, directory, files: filesOf(directory), view };
+    const gate = gates.get(directory.ino) ?? openGate;
+    const task = { service, directory, files: filesOf(directory), view, gate };
     tasks.set(taskId, task);
     service.tasks.push(task);
-    generations.push({ taskId, number: view.number, note: generation.value.task });
+    generations.push({ taskId, number: view.number, note: generation.value.task, gate });
   }
 
   const useless: TreeNode[] = [];

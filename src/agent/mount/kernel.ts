@@ -10,6 +10,7 @@ import type { Clock } from '../../model/clock.js';
 import { InroError } from '../../model/error.js';
 import { addon, rootNode, type NativeServedArena, type NativeServer } from '../../system/addon.js';
 import { detach, mountDevice } from './device.js';
+import { AccessedFiles } from './accesses.js';
 import type { DriverFacts, MountDriver, MountedDevice } from './driver.js';
 import { noInheritance, readInheritance } from './inheritance.js';
 import { detachInroMounts, givenMountpoint, prepareMountpoint, type Mountpoint } from './mountpoint.js';
@@ -50,13 +51,16 @@ export function createKernelDriver(options: KernelDriverOptions): MountDriver {
   const native = arena.served;
   const owner = { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 };
   const left = options.isInherited === true ? readInheritance(arena, options.of) : undefined;
+  const accessed = new AccessedFiles();
+  for (const { id, kind, note } of left === undefined ? [] : native.nodes())
+    if (kind === 'file') accessed.add(id, note);
   const tree = new Tree({
     ...(left === undefined ? {} : { inherited: left.tree }),
     ...(options.of === undefined ? {} : { of: options.of }),
     owner,
     now: () => clock.now(),
     boottimeMs: () => clock.boottimeMs(),
-    sink: nativeSink(native),
+    sink: nativeSink(native, accessed),
     rootIno: rootNode,
   });
   let mounted: Mounted | undefined;
@@ -68,6 +72,8 @@ export function createKernelDriver(options: KernelDriverOptions): MountDriver {
     serveUntil: (boottimeMs) => native.serveUntil(boottimeMs),
     openService: (serviceId, serviceName) => tree.openService(serviceId, serviceName),
     withdraw: (taskId) => tree.withdraw(taskId),
+    admit: (taskId, gate) => tree.admit(taskId, gate),
+    collectAccesses: () => accessed.resolve(native.collectAccesses()),
 
     publish(generation) {
       const refused = notStrict === '' ? undefined : generation.files.find((file) => !file.mmap);
@@ -144,7 +150,7 @@ async function givenFor(path: string, device: MountedDevice): ReturnType<typeof 
 }
 
 /** Steps go to the native tree; ids that no step came to use go back. */
-function nativeSink(native: NativeServedArena): TreeSink {
+function nativeSink(native: NativeServedArena, accessed: AccessedFiles): TreeSink {
   let unused: number[] = [];
   return {
     newIno() {
@@ -164,7 +170,11 @@ function nativeSink(native: NativeServedArena): TreeSink {
       for (const id of unused) if (!made.has(id)) native.giveBackNode(id);
       unused = [];
       const refusal = native.commit(nativeStep(step));
-      if (refusal === '') return;
+      if (refusal === '') {
+        for (const { ino, kind, note } of step.made) if (kind === 'file') accessed.add(ino, note);
+        accessed.gone(step.gone.map(({ ino }) => ino));
+        return;
+      }
       throw new InroError('arena_full', `the files cannot be shown: ${refusal}`, {
         remedy: 'remove references this node does not need, or give the agent a larger arena',
       });
@@ -219,7 +229,7 @@ function facts(mounted: Mounted | undefined, notStrict: string, hasDescriptor: b
     name: 'kernel',
     directIo: true,
     strict: mounted !== undefined && notStrict === '',
-    callerIdentity: false,
+    callerIdentity: true,
     handover: canHandOver,
     notServed,
     notes,

@@ -16,6 +16,12 @@ export function nativeStep(step: TreeStep): NativeStep {
     })),
     removed: step.removed.map(({ directory, name }) => ({ directory: directory.ino, name })),
     superseded: inos(step.superseded),
+    gatings: step.gatings.map(({ directory, gate: { readers, note } }) => ({
+      directory: directory.ino,
+      open: readers === 'any',
+      readers: readers === 'any' ? [] : readers,
+      note,
+    })),
     readableUntilMs: Math.min(Math.round(step.readableUntilMs), forEverMs),
     gone: inos(step.gone),
     changedMs: step.changedMs,
@@ -33,7 +39,15 @@ function nativeNode(node: TreeNode): NativeNode {
       return { ...facts, text: node.target };
     case 'file': {
       const { buffer: piece, skip } = node.value.piece();
-      return { ...facts, piece, skip, size: node.size, mappable: node.mmap, probe: node.probe ?? false };
+      return {
+        ...facts,
+        piece,
+        skip,
+        size: node.size,
+        mappable: node.mmap,
+        probe: node.probe ?? false,
+        gated: node.gated?.ino ?? 0,
+      };
     }
   }
 }

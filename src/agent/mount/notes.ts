@@ -27,9 +27,9 @@ export function generationNote(task: Uint8Array = new Uint8Array()): Uint8Array 
 
 export function fileNote(
   taskId: string,
-  { target, source, note: value = new Uint8Array() }: PublishedFile,
+  { target, source, about, note: value = new Uint8Array() }: PublishedFile,
 ): Uint8Array {
-  return note({ case: 'file', value: { taskId, target, source, value } });
+  return note({ case: 'file', value: { taskId, target, source, value, ...about } });
 }
 
 /** Nothing for what is no note. */

@@ -3,7 +3,7 @@
  * out or refuses, and only then seen here: so a driver that answers by itself (the kernel driver) and one that looks
  * its answers up here (fuse-native) show the same, each step whole.
  */
-import type { Generation, PublishedFile } from './driver.js';
+import { openGate, type Gate, type Generation, type PublishedFile } from './driver.js';
 import type { InheritedTree } from './inheritance.js';
 import { agentNote, fileNote, generationNote, serviceNote, taskNote, type Owner } from './notes.js';
 import {
@@ -29,6 +29,7 @@ interface BuildingStep extends TreeStep {
   made: TreeNode[];
   filled: { directory: MutableDirectory; entries: ReadonlyMap<string, TreeNode> }[];
   removed: { directory: MutableDirectory; name: string }[];
+  gatings: { directory: DirectoryNode; gate: Gate }[];
   superseded: FileNode[];
   readableUntilMs: number;
   gone: TreeNode[];
@@ -108,7 +109,7 @@ export class Tree {
   }
 
   publish(generation: Generation): void {
-    const { taskId, serviceId, serviceName, number, graceMs } = generation;
+    const { taskId, serviceId, serviceName, number, graceMs, gate = openGate } = generation;
     const step = this.#step();
     step.readableUntilMs = this.#boottimeMs() + graceMs;
     const known = this.#tasks.get(taskId);
@@ -118,7 +119,7 @@ export class Tree {
     const files = new Map(
       generation.files.map((file) => [
         file.target,
-        this.#file(step, taskId, file, task.files.get(file.target)),
+        this.#file(step, { id: taskId, directory: task.directory }, file, task.files.get(file.target)),
       ]),
     );
     const lost = [...task.files].filter(([target, { grant }]) => files.get(target)?.grant !== grant);
@@ -127,7 +128,12 @@ export class Tree {
     );
     step.gone.push(...lost.flatMap(([, { grant }]) => grant.files), ...task.view.nodes);
     step.superseded.push(...replaced.map(([, file]) => file));
+    for (const shown of task.files.values())
+      step.gone.push(
+        ...shown.grant.files.filter((file) => file !== shown && !isReadable(file, this.#boottimeMs())),
+      );
 
+    if (!isSame(gate, task.gate)) step.gatings.push({ directory: task.directory, gate });
     const view = this.#show(step, task.directory, files, number, generationNote(generation.note));
     const isShown = known === undefined || service.tasks.at(-1) === task;
     const serviceView = isShown ? this.#showService(step, service, files, number) : service.view;
@@ -142,8 +148,17 @@ export class Tree {
       const alive = file.grant.files.filter((one) => isReadable(one, this.#boottimeMs()) && one !== file);
       file.grant.files = [...alive, file];
     }
-    Object.assign(task, { files, view });
+    Object.assign(task, { files, view, gate });
     service.view = serviceView;
+  }
+
+  admit(taskId: string, gate: Gate): void {
+    const task = this.#tasks.get(taskId);
+    if (task === undefined || isSame(gate, task.gate)) return;
+    const step = this.#step();
+    step.gatings.push({ directory: task.directory, gate });
+    this.#commit(step);
+    task.gate = gate;
   }
 
   withdraw(taskId: string): void {
@@ -167,7 +182,7 @@ export class Tree {
       service.view = view;
     } catch {
       // No memory for the other task's entries: what must go goes all the same, and the directory is empty.
-      const bare = { ...step, made: [], filled: [] };
+      const bare = { ...step, made: [], filled: [], gatings: [] };
       this.#fill(bare, service.directory, new Map());
       this.#commit(bare);
       service.view = { number: service.view.number, nodes: [] };
@@ -177,7 +192,7 @@ export class Tree {
   /** Shows a file in the root until the function that it gives back is called. */
   showProbe(file: PublishedFile): () => void {
     const step = this.#step();
-    const node = { ...this.#file(step, '', file, undefined), probe: true };
+    const node = { ...this.#file(step, undefined, file, undefined), probe: true };
     step.made.splice(step.made.length - 1, 1, node);
     this.#fill(step, this.#root, new Map([...this.#root.entries, [file.target, node]]));
     this.#commit(step);
@@ -190,7 +205,7 @@ export class Tree {
   }
 
   #step(): BuildingStep {
-    const lists = { made: [], filled: [], removed: [], superseded: [], gone: [] };
+    const lists = { made: [], filled: [], removed: [], gatings: [], superseded: [], gone: [] };
     return { ...lists, readableUntilMs: 0, changedMs: this.#now() };
   }
 
@@ -229,7 +244,7 @@ export class Tree {
     const directory = this.#directory(0o555, this.#taskRoot, { note: taskNote(serviceId) });
     step.made.push(directory);
     this.#fill(step, this.#taskRoot, new Map([...this.#taskRoot.entries, [taskId, directory]]));
-    return { service, directory, files: new Map(), view: nothing };
+    return { service, directory, files: new Map(), view: nothing, gate: openGate };
   }
 
   #showService(
@@ -268,7 +283,7 @@ export class Tree {
 
   #file(
     step: BuildingStep,
-    taskId: string,
+    task: { id: string; directory: DirectoryNode } | undefined,
     file: PublishedFile,
     before: MutableFile | undefined,
   ): MutableFile {
@@ -294,7 +309,8 @@ export class Tree {
       nlink: 1,
       readableUntilMs: Infinity,
       grant,
-      note: fileNote(taskId, file),
+      note: fileNote(task?.id ?? '', file),
+      ...(task === undefined ? {} : { gated: task.directory }),
       ...shown,
     };
     step.made.push(made);
@@ -333,4 +349,11 @@ function changeEntries(
 
 function without(entries: ReadonlyMap<string, TreeNode>, name: string): Map<string, TreeNode> {
   return new Map([...entries].filter(([other]) => other !== name));
+}
+
+function isSame(one: Gate, other: Gate): boolean {
+  return (
+    JSON.stringify(one.readers) === JSON.stringify(other.readers) &&
+    Buffer.compare(one.note, other.note) === 0
+  );
 }

@@ -1,5 +1,6 @@
 /** What a mount's nodes are, the steps by which they change, and who carries those out. */
 import type { Plaintext } from '../../crypto/plaintext.js';
+import type { Gate } from './driver.js';
 
 export type TreeNode = DirectoryNode | LinkNode | FileNode;
 
@@ -39,6 +40,8 @@ export interface FileNode extends NodeFacts {
   readonly mmap: boolean;
   /** No secret: readable whatever the lease says. */
   readonly probe?: boolean;
+  /** The directory whose gate says who may open it; without one whoever its mode lets. */
+  readonly gated?: DirectoryNode;
   readonly grant: Grant;
   /** Once a newer version is shown: until when (ms of CLOCK_BOOTTIME) descriptors may read on. */
   readonly readableUntilMs: number;
@@ -62,6 +65,8 @@ export interface TreeStep {
   removed: readonly { directory: DirectoryNode; name: string }[];
   superseded: readonly FileNode[];
   readableUntilMs: number;
+  /** Directories whose gate lets others pass from now on. */
+  gatings: readonly { directory: DirectoryNode; gate: Gate }[];
   /** Nodes that nobody may use any more. */
   gone: readonly TreeNode[];
   /** ms since 1970: when the directories changed. */
@@ -71,7 +76,7 @@ export interface TreeStep {
 export interface TreeSink {
   /** @throws arena_full when no more nodes can be shown. */
   newIno(): number;
-  /** Carries the step out, or throws and has done nothing. One that makes and fills nothing but with nothing never throws. */
+  /** Carries the step out, or throws and has done nothing. One that makes nothing, fills with nothing and opens no gate never throws. */
   commit(step: TreeStep): void;
 }
 
@@ -100,6 +105,7 @@ export interface Task {
   readonly directory: MutableDirectory;
   files: ReadonlyMap<string, MutableFile>;
   view: View;
+  gate: Gate;
 }
 
 /** A directory's `..data` and what it points to: of their own for each directory, because a directory has one name. */

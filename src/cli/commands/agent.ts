@@ -28,12 +28,13 @@ export async function agentStatus({ socket, json }: { socket?: string; json?: bo
   ]);
   printLine('\nTasks');
   printTable(
-    ['ID', 'SERVICE', 'STATE', 'GENERATION', 'FILES'],
+    ['ID', 'SERVICE', 'STATE', 'GENERATION', 'READERS', 'FILES'],
     status.tasks.map((task) => [
       task.id,
       task.serviceName,
       stateOf(task.state),
       String(task.generation),
+      task.restricted ? `${task.attached.length} attached` : 'any',
       [...task.files.map((f) => `${f.target} (v${f.version}, ${f.sizeBytes} B)`), task.error]
         .filter((text) => text !== '')
         .join(', ') || '-',
@@ -101,6 +102,14 @@ function statusJson(status: AgentStatus) {
       state: stateOf(task.state),
       error: task.error,
       generation: Number(task.generation),
+      readers: task.readers,
+      restricted: task.restricted,
+      attached: task.attached.map(({ kind, name, cgroup, sinceMs }) => ({
+        kind,
+        name,
+        cgroup,
+        since: iso(sinceMs),
+      })),
       files: task.files.map(({ target, secretName, version, sizeBytes }) => ({
         target,
         secret: secretName,

@@ -2,9 +2,11 @@
 import { parseConstraint } from '../../model/constraint.js';
 import { InroError } from '../../model/error.js';
 import { checkLabels, checkName, type Labels } from '../../model/name.js';
+import type { ReadersRule } from '../../model/readers.js';
 import { checkTargetsDiffer, parseReference } from '../../model/reference.js';
 import { Control, type Service, type Task } from '../../proto/gen/inro/v1/control_pb.js';
 import type { Reference } from '../../proto/gen/inro/v1/common_pb.js';
+import { readersOf, wireReaders } from '../../proto/readers.js';
 import { stateOf } from '../../proto/task_state.js';
 import { call } from '../../rpc/client.js';
 import { removeEach, settle, withManager, type ManagerOption } from '../operator.js';
@@ -21,6 +23,7 @@ interface CreateOptions extends Common {
   label: Labels;
   constraint: string[];
   replicas: number;
+  readers?: ReadersRule;
 }
 
 interface UpdateOptions extends Common {
@@ -31,6 +34,7 @@ interface UpdateOptions extends Common {
   constraintAdd: string[];
   constraintRm: string[];
   replicas?: number;
+  readers?: ReadersRule;
 }
 
 export async function serviceCreate(image: string | undefined, options: CreateOptions): Promise<void> {
@@ -56,6 +60,7 @@ export async function serviceCreate(image: string | undefined, options: CreateOp
       references,
       replicas,
       constraints,
+      readers: wireReaders(options.readers ?? 'auto'),
     });
     await settle(manager, changed, options);
     if (options.json === true) printJson({ id: changed.id, name });
@@ -73,6 +78,7 @@ export async function serviceUpdate(name: string, options: UpdateOptions): Promi
     constraintsAdd: options.constraintAdd,
     constraintsRemove: options.constraintRm,
     ...(options.replicas === undefined ? {} : { replicas: options.replicas }),
+    ...(options.readers === undefined ? {} : { readers: wireReaders(options.readers) }),
   };
   await withManager(options, async (manager) => {
     const changed = await call(manager, Control, 'updateService', { name, ...change });
@@ -129,6 +135,7 @@ export async function serviceInspect(names: string[], options: Common): Promise<
       ['Labels', labelText(service.labels)],
       ['Replicas', `${service.replicas} (${service.running} running)`],
       ['Constraints', service.constraints.join(', ') || '-'],
+      ['Readers', readersOf(service.readers)],
       ['Created', `${iso(service.createdMs)} (${ago(service.createdMs)})`],
       ['Updated', `${iso(service.updatedMs)} (${ago(service.updatedMs)})`],
     ]);
@@ -168,6 +175,7 @@ function serviceJson(service: Service) {
     replicas: service.replicas,
     running: service.running,
     constraints: service.constraints,
+    readers: readersOf(service.readers),
     secrets: service.references.map(referenceJson),
     createdAt: iso(service.createdMs),
     updatedAt: iso(service.updatedMs),

@@ -192,6 +192,7 @@ mounting('killed in its self-test: the next one takes the probe away', async (t)
     filled: [{ directory: 1, entries: [...rootEntries, ['.self-test', id] as [string, number]] }],
     removed: [],
     superseded: [],
+    gatings: [],
     readableUntilMs: 0,
     gone: [],
     changedMs: 0,

@@ -1,0 +1,33 @@
+/** The calls by which a workload of this host begins and ends to use a service. */
+import { randomUUID } from 'node:crypto';
+import { join } from 'node:path';
+import { InroError } from '../../model/error.js';
+import type { AttachRequest } from '../../proto/gen/inro/v1/agent_pb.js';
+import { addon } from '../../system/addon.js';
+import type { HostTasks } from '../host_tasks.js';
+import type { WorkloadKind } from './attachments.js';
+
+const kinds: readonly string[] = ['exec', 'container', 'unit'] satisfies WorkloadKind[];
+
+/** @throws bad_input, not_found, not_supported, arena_full. */
+export function attachCall(tasks: HostTasks, mountPath: string, { service, kind, name, pid }: AttachRequest) {
+  if (!kinds.includes(kind))
+    throw new InroError('bad_input', `a workload is ${kinds.join(', ')}, not ${kind}`);
+  const process = addon().processOf(pid);
+  if (process === null) throw new InroError('not_found', `there is no process ${pid}`);
+  const own = addon().processOf(globalThis.process.pid);
+  // Everybody would be let in.
+  if (process.cgroup === 0 || process.cgroupPath === '/' || process.cgroup === own?.cgroup)
+    throw new InroError(
+      'not_supported',
+      `process ${pid} has no cgroup of its own (${process.cgroupPath || 'none can be told'}), so others cannot be kept out`,
+      { remedy: "start it with 'inro exec SERVICE -- COMMAND', which gives it one" },
+    );
+  const id = randomUUID();
+  const cgroup = { cgroup: process.cgroup, path: process.cgroupPath };
+  const { assigned } = tasks.attach(service, { kind: kind as WorkloadKind, name, cgroup }, { id });
+  const targets = Object.fromEntries(
+    assigned.references.map(({ reference }) => [reference?.secretName ?? '', reference?.target ?? '']),
+  );
+  return { attachmentId: id, taskId: assigned.id, path: join(mountPath, assigned.serviceName), targets };
+}

@@ -1,0 +1,114 @@
+/**
+ * Which workloads use which service of this node, and what follows from it for who may read. Bookkeeping alone: the mount is told by
+ * whoever asks for a gate. What is attached to a service uses whatever task of it is shown here.
+ */
+import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
+import type { ReadersRule } from '../../model/readers.js';
+import { GateNoteSchema, type Attachment as AttachmentNote } from '../../proto/gen/inro/v1/inheritance_pb.js';
+import type { Cgroup } from '../../system/addon.js';
+import type { Gate } from '../mount/driver.js';
+
+export type WorkloadKind = 'exec' | 'container' | 'unit';
+
+export interface Workload {
+  kind: WorkloadKind;
+  /** What an operator knows it by. */
+  name: string;
+  /** Undefined while it is not known: until then none of its processes can read. */
+  cgroup: Cgroup | undefined;
+}
+
+export interface Attachment extends Workload {
+  id: string;
+  serviceId: string;
+  /** One task of the service alone; '' for whatever task is shown. */
+  taskId: string;
+  sinceMs: number;
+}
+
+interface GatedTask {
+  id: string;
+  serviceId: string;
+}
+
+export class Attachments {
+  readonly #all = new Map<string, Attachment>();
+  /** Tasks that somebody has been attached to. */
+  readonly #used = new Set<string>();
+
+  add(attachment: Attachment): void {
+    this.#all.set(attachment.id, attachment);
+  }
+
+  get(id: string): Attachment | undefined {
+    return this.#all.get(id);
+  }
+
+  remove(id: string): void {
+    this.#all.delete(id);
+  }
+
+  list(): Attachment[] {
+    return [...this.#all.values()];
+  }
+
+  ofTask({ id, serviceId }: GatedTask): Attachment[] {
+    return this.list().filter(
+      (each) => each.serviceId === serviceId && (each.taskId === '' || each.taskId === id),
+    );
+  }
+
+  isRestricted({ id }: GatedTask, rule: ReadersRule): boolean {
+    return rule === 'attached' || (rule === 'auto' && this.#used.has(id));
+  }
+
+  /** Who may read the task's files now. */
+  gateOf(task: GatedTask, rule: ReadersRule): Gate {
+    const attached = this.ofTask(task);
+    if (attached.length > 0) this.#used.add(task.id);
+    const note = attached.length === 0 ? new Uint8Array() : noteOf(attached);
+    if (!this.isRestricted(task, rule)) return { readers: 'any', note };
+    return { readers: attached.flatMap(({ cgroup }) => (cgroup === undefined ? [] : [cgroup])), note };
+  }
+
+  /** The task is gone: what used it alone is detached, and a new task of the same id would be new. */
+  forgetTask(taskId: string): void {
+    this.#used.delete(taskId);
+    for (const { id, taskId: own } of this.list()) if (own === taskId) this.#all.delete(id);
+  }
+
+  /** Goes on with what a predecessor noted beside a task's gate. */
+  inherit(task: GatedTask, note: Uint8Array, isRestricted: boolean): void {
+    if (isRestricted) this.#used.add(task.id);
+    for (const one of readNote(note)) {
+      const { id, taskId, name, cgroupPath, sinceMs } = one;
+      const cgroup = one.cgroup === 0n ? undefined : { cgroup: Number(one.cgroup), path: cgroupPath };
+      const kind = one.kind as WorkloadKind;
+      this.add({ id, kind, name, cgroup, taskId, serviceId: task.serviceId, sinceMs: Number(sinceMs) });
+    }
+  }
+}
+
+function noteOf(attachments: readonly Attachment[]): Uint8Array {
+  const note = create(GateNoteSchema, {
+    attachments: attachments.map(({ id, taskId, kind, name, cgroup, sinceMs }) => ({
+      id,
+      taskId,
+      kind,
+      name,
+      cgroup: BigInt(cgroup?.cgroup ?? 0),
+      cgroupPath: cgroup?.path ?? '',
+      sinceMs: BigInt(sinceMs),
+    })),
+  });
+  return toBinary(GateNoteSchema, note);
+}
+
+/** Nothing for what is no note. */
+function readNote(bytes: Uint8Array): AttachmentNote[] {
+  try {
+    return fromBinary(GateNoteSchema, bytes).attachments;
+  } catch {
+    return [];
+  }
+}
