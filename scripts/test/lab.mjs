@@ -4,15 +4,31 @@ import { spawnSync } from 'node:child_process';
 const packages = [
   'busybox-static',
   'clang',
+  'curl',
   'debootstrap',
   'fuse3',
   'gdb',
   'iproute2',
+  'nginx',
+  'openssh-client',
+  'openssl',
+  'postgresql',
   'rsync',
   'systemd-container',
   'util-linux',
 ];
+/** Tests start these where they end them; on the host itself they are not to run, now or after a boot. */
+const servers = ['nginx', 'postgresql'];
 const installLimitMs = 10 * 60_000;
+
+// /usr/sbin/policy-rc.d: whether a package that is being installed may start its services. 101 says no.
+const startNothing = `
+policy=/usr/sbin/policy-rc.d
+if [ ! -e $policy ]; then
+  trap 'rm -f $policy' EXIT
+  trap 'exit 1' HUP INT TERM
+  printf '#!/bin/sh\\nexit 101\\n' > $policy && chmod 755 $policy
+fi`;
 
 /** Installs what is missing, at once, and says so. False when that fails. */
 export function installLabPackages(say) {
@@ -20,7 +36,11 @@ export function installLabPackages(say) {
   if (missing.length === 0) return true;
   const command = `apt-get install -y --no-install-recommends ${missing.join(' ')}`;
   say(`installing ${missing.join(', ')} for the lab tests`);
-  const apt = spawnSync('sh', ['-c', `apt-get update && ${command}`], {
+  const disable = servers
+    .filter((name) => missing.includes(name))
+    .map((name) => `systemctl --quiet disable ${name}`);
+  const script = [`${startNothing}\napt-get update`, command, ...disable].join(' && ');
+  const apt = spawnSync('sh', ['-c', script], {
     env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' },
     stdio: ['ignore', 'pipe', 'pipe'],
     encoding: 'utf8',

@@ -183,15 +183,14 @@ export class Host {
     await rm(this.folder, { recursive: true, force: true });
   }
 
-  #here(options: RunOptions): RunOptions {
+  #here({ cwd = this.folder, through = [], ...options }: RunOptions): RunOptions {
     const env = {
       PATH: `${this.folder}:${process.env['PATH'] ?? ''}`,
       TMPDIR: join(this.folder, 'tmp'),
       ...options.env,
     };
     // nsenter would keep the old root's folder: --wd is looked up inside.
-    const cwd = `--wdns=${options.cwd ?? this.folder}`;
-    return { ...options, env, through: [...this.#through, cwd, ...(options.through ?? [])] };
+    return { ...options, env, through: [...this.#through, `--wdns=${cwd}`, ...through] };
   }
 }
 
