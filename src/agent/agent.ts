@@ -224,7 +224,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
         ask('stop');
         return {};
       },
-      attach: async (request: AttachRequest) => attachCall(tasks, mountPath, request),
+      attach: async (request: AttachRequest) => attachCall({ tasks, mountPath, random }, request),
       detach: async ({ attachmentId }: DetachRequest) => {
         tasks.detach(attachmentId);
         return {};

@@ -1,8 +1,7 @@
-/** Who may read a task's files, besides what their owner, group and mode say. */
-export const readersWords = ['auto', 'attached', 'any'] as const;
-
 /**
+ * Who may read a task's files, besides what their owner, group and mode say.
+ *
  * attached: processes of attached workloads alone. any: whoever reaches the files. auto: as `any` until a workload attaches
  * to the task first, and as `attached` from then on.
  */
-export type ReadersRule = (typeof readersWords)[number];
+export type ReadersRule = 'auto' | 'attached' | 'any';

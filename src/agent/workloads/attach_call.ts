@@ -1,7 +1,8 @@
 /** The calls by which a workload of this host begins and ends to use a service. */
-import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
+import type { Random } from '../../model/clock.js';
 import { InroError } from '../../model/error.js';
+import { newId } from '../../model/id.js';
 import type { AttachRequest } from '../../proto/gen/inro/v1/agent_pb.js';
 import { addon } from '../../system/addon.js';
 import type { HostTasks } from '../host_tasks.js';
@@ -10,7 +11,10 @@ import type { WorkloadKind } from './attachments.js';
 const kinds: readonly string[] = ['exec', 'container', 'unit'] satisfies WorkloadKind[];
 
 /** @throws bad_input, not_found, not_supported, arena_full. */
-export function attachCall(tasks: HostTasks, mountPath: string, { service, kind, name, pid }: AttachRequest) {
+export function attachCall(
+  { tasks, mountPath, random }: { tasks: HostTasks; mountPath: string; random: Random },
+  { service, kind, name, pid }: AttachRequest,
+) {
   if (!kinds.includes(kind))
     throw new InroError('bad_input', `a workload is ${kinds.join(', ')}, not ${kind}`);
   const process = addon().processOf(pid);
@@ -23,7 +27,7 @@ export function attachCall(tasks: HostTasks, mountPath: string, { service, kind,
       `process ${pid} has no cgroup of its own (${process.cgroupPath || 'none can be told'}), so others cannot be kept out`,
       { remedy: "start it with 'inro exec SERVICE -- COMMAND', which gives it one" },
     );
-  const id = randomUUID();
+  const id = newId(random);
   const cgroup = { cgroup: process.cgroup, path: process.cgroupPath };
   const { assigned } = tasks.attach(service, { kind: kind as WorkloadKind, name, cgroup }, { id });
   const targets = Object.fromEntries(

@@ -2,16 +2,17 @@
  * inro exec: gives this process a cgroup of its own, attaches it to the service, and becomes the command. So signals, terminal and
  * exit code are the command's own, and no process of inro stays beside it. The agent detaches when the cgroup is empty.
  */
-import { randomBytes } from 'node:crypto';
 import { accessSync, constants, readFileSync, statSync } from 'node:fs';
 import { basename, delimiter, join } from 'node:path';
 import { InroError } from '../../model/error.js';
+import { newId } from '../../model/id.js';
 import { quoted } from '../../model/name.js';
 import { Agent, type AttachResponse } from '../../proto/gen/inro/v1/agent_pb.js';
 import { withAgent } from '../../rpc/agent_socket.js';
 import { call } from '../../rpc/client.js';
 import { addon } from '../../system/addon.js';
 import { enterCgroup, makeCgroup, removeCgroup, unifiedMount } from '../../system/cgroups.js';
+import { systemRandom } from '../../system/clock.js';
 import { paths } from '../paths.js';
 import { warn } from '../print.js';
 
@@ -114,7 +115,7 @@ function enterOwnCgroup(service: string): () => void {
     );
   const plain = service.replaceAll(/[^A-Za-z0-9_.-]/g, '_').slice(0, 64);
   try {
-    const own = makeCgroup(before, `inro-exec-${plain}-${randomBytes(6).toString('hex')}`);
+    const own = makeCgroup(before, `inro-exec-${plain}-${newId(systemRandom)}`);
     const leave = (): void => {
       enterCgroup(before);
       removeCgroup(own);
