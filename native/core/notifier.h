@@ -35,6 +35,7 @@ class Notifier {
   // so the threads that answer end after it.
   ~Notifier();
 
+  // When it returns, no name is believed that is not true any more.
   // True when the kernel has no page of what was mapped any more, now or before; false after `scrubMs`, while that is still tried.
   bool tell(const Told& told);
   Facts facts();
@@ -53,6 +54,7 @@ class Notifier {
   void run();
   bool isDone() const;
   void say(const Job& job);
+  void forgetAll();
   void sayGone(const Told::Name& name);
   void sayScrub(const Told::Mapped& mapped);
   void invalidate(std::uint64_t node, std::int64_t offset);
@@ -64,6 +66,7 @@ class Notifier {
   std::condition_variable wake_;
   std::condition_variable done_;
   std::deque<Job> jobs_;  // scrubs first
+  std::size_t pendingNames_ = 0;
   Facts facts_;
   bool stopping_ = false;
   std::optional<Thread> thread_;
