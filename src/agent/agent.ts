@@ -24,6 +24,9 @@ import { AccessLog } from './access/access_log.js';
 import { AuditFile } from './access/audit_file.js';
 import { listAccesses } from './access/list_call.js';
 import type { AgentChannel } from './channel.js';
+import { Engine } from './docker/engine.js';
+import { servePlugin } from './docker/plugin_server.js';
+import { DockerVolumes, type DockerVolumesParts } from './docker/volumes.js';
 import { describeHost } from './describe.js';
 import { giver } from './handover/giver.js';
 import { forget, keep, keeperName, takeLeft } from './handover/store.js';
@@ -51,6 +54,8 @@ export interface AgentOptions {
   /** Instead of the managers that the identity knows. */
   managers?: readonly string[];
   driver: DriverName;
+  /** The container engine whose containers can have services as volumes; undefined for none. */
+  docker?: DockerOptions | undefined;
   /** Goes on where the agent behind the socket is now. */
   takeover?: boolean;
   /** Keeps the mount for a successor, and has what a predecessor left. */
@@ -58,6 +63,15 @@ export interface AgentOptions {
   clock: Clock;
   random: Random;
   log: Logger;
+}
+
+export interface DockerOptions {
+  /** Of the engine's API. */
+  engineSocket: string;
+  /** Where the engine looks for plugins. */
+  pluginSocket: string;
+  /** Nobody asked for it: a host where it cannot be had is served without. */
+  optional: boolean;
 }
 
 export interface RunningAgent {
@@ -240,6 +254,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
         },
       }),
     };
+    const volumes = await serveVolumes(options, { tasks, attachments, mountPath, clock, log }, ended.signal);
     const server = await listenUnix(socketPath, [serve(Agent, 'local', handlers)]);
     const running = session.run(ended.signal);
     const held = used?.arena !== undefined;
@@ -247,7 +262,14 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     const recording = accesses.run(ended.signal);
     const attached = watchWorkloads({ attachments, tasks, clock }, ended.signal);
     const end = async (): Promise<void> => {
-      await Promise.all([running, watching, recording, attached, server.stop(agentLimits.stopGraceMs)]);
+      await Promise.all([
+        running,
+        watching,
+        recording,
+        attached,
+        volumes.ended,
+        server.stop(agentLimits.stopGraceMs),
+      ]);
     };
     if (!arena.facts().locked) log.warn({ why: arena.facts().note }, 'values may be swapped out');
     log.info({ node: identity.nodeId, mount: mountPath, socket: socketPath }, 'agent is ready');
@@ -276,6 +298,26 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
   } catch (error) {
     await stopServing();
     throw asInroError(error);
+  }
+}
+
+/** Resolves once they are served, to what ends with the signal. @throws socket_taken, state_unusable, unless it is optional. */
+async function serveVolumes(
+  { docker, stateFolder }: AgentOptions,
+  parts: Omit<DockerVolumesParts, 'engine' | 'file'>,
+  signal: AbortSignal,
+): Promise<{ ended: Promise<void> }> {
+  if (docker === undefined) return { ended: Promise.resolve() };
+  try {
+    const engine = new Engine(docker.engineSocket);
+    const volumes = new DockerVolumes({ ...parts, engine, file: join(stateFolder, 'volumes.json') });
+    const stop = await servePlugin(docker.pluginSocket, volumes.handlers, parts.log);
+    signal.addEventListener('abort', () => void stop(), { once: true });
+    return { ended: volumes.run(signal) };
+  } catch (error) {
+    if (!docker.optional) throw error;
+    parts.log.warn({ err: asInroError(error) }, 'containers cannot have services as volumes here');
+    return { ended: Promise.resolve() };
   }
 }
 

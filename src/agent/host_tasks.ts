@@ -102,14 +102,7 @@ export class HostTasks {
     { id, taskId = '' }: { id: string; taskId?: string },
   ): HostTask {
     const { attachments, clock, driver, log } = this.#parts;
-    const tasks = this.list().filter(
-      ({ assigned, shown }) =>
-        shown !== '' &&
-        (assigned.serviceId === service || assigned.serviceName === service) &&
-        (taskId === '' || assigned.id === taskId),
-    );
-    const task = tasks.at(-1);
-    if (task === undefined) throw notHere(service);
+    const task = this.ofService(service, taskId);
     if (driver.admit === undefined)
       throw new InroError('not_supported', `driver ${driver.facts().name} cannot tell who reads`, {
         remedy: 'run the agent with the kernel driver',
@@ -126,12 +119,30 @@ export class HostTasks {
     return task;
   }
 
-  /** It became known where the processes of a workload are. @throws arena_full; then they cannot read. */
+  /** The newest task that is shown here, or that one. @param service by id or name. @throws not_found */
+  ofService(service: string, taskId = ''): HostTask {
+    const task = this.list().findLast(
+      ({ assigned, shown }) =>
+        shown !== '' &&
+        (assigned.serviceId === service || assigned.serviceName === service) &&
+        (taskId === '' || assigned.id === taskId),
+    );
+    if (task === undefined) throw notHere(service);
+    return task;
+  }
+
+  /** It became known where the processes of a workload are. @throws arena_full; then it is as it was. */
   locate(attachmentId: string, cgroup: Attachment['cgroup']): void {
     const known = this.#parts.attachments.get(attachmentId);
     if (known === undefined) return;
+    const before = known.cgroup;
     known.cgroup = cgroup;
-    this.#regate(known.serviceId);
+    try {
+      this.#regate(known.serviceId);
+    } catch (error) {
+      known.cgroup = before;
+      throw error;
+    }
   }
 
   /** The workload uses it no more: its processes cannot read from here on, by no descriptor. Never fails. */

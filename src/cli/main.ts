@@ -76,6 +76,10 @@ program
   .option('--state <DIR>', 'keep the state there (otherwise it is temporary)')
   .option('--mount <DIR>', 'mount the secrets there')
   .option('--listen <HOST:PORT>', "the manager's address (a free port of 127.0.0.1 if not given)")
+  .option(
+    '--docker <SOCKET>',
+    "a container engine's socket, whose containers can have services as volumes; or off",
+  )
   .addOption(driver())
   .action(async (options) => (await import('./commands/dev.js')).dev(options));
 
@@ -105,6 +109,10 @@ agent
   .option('--state <DIR>', 'where the identity is kept')
   .option('--mount <DIR>', 'mount the secrets there')
   .option('--socket <PATH>', 'where operators reach it')
+  .option(
+    '--docker <SOCKET>',
+    "a container engine's socket, whose containers can have services as volumes; or off",
+  )
   .option('--takeover', 'go on where the agent that runs is, without its readers noticing')
   .addOption(driver())
   .action(async (options) => (await import('./commands/agent_run.js')).agentRun(options));
