@@ -157,7 +157,9 @@ void Responder::init(const Request& request, Reply& reply) {
   const std::uint32_t minor = std::min(in.minor, out.minor);
   std::uint64_t offered = in.flags;
   if ((in.flags & fuse::initExt) != 0) offered |= std::uint64_t{in.flags2} << 32;
-  const std::uint64_t wanted = fuse::parallelDirops | fuse::initExt | fuse::directIoAllowMmap | fuse::hasResend;
+  // Without asyncDio Linux 6.18 does not move the position of a read by io_uring, and asks for the rest at the same place.
+  const std::uint64_t wanted =
+      fuse::asyncDio | fuse::parallelDirops | fuse::initExt | fuse::directIoAllowMmap | fuse::hasResend;
   const std::uint64_t agreed = offered & wanted;
   out.maxReadahead = in.maxReadahead;
   out.flags = static_cast<std::uint32_t>(agreed);

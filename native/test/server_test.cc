@@ -74,6 +74,7 @@ int main() {
       Running it;
       CHECK(it.init(minor));
       CHECK_IS(it.server->facts().negotiated.minor, std::min(minor, fuse::newestMinor));
+      CHECK((it.server->facts().negotiated.flags & fuse::asyncDio) != 0);
       CHECK(it.server->facts().connected);
     }
     for (const std::uint32_t minor : {8U, 22U}) {
