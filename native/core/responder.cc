@@ -252,7 +252,7 @@ void Responder::open(const Request& request, Reply& reply) {
   if (node == nullptr || (node->flags & nodeSuperseded) != 0) return reply.fail(ESTALE);
   if (S_ISDIR(node->mode)) return reply.fail(EISDIR);
   if (S_ISLNK(node->mode)) return reply.fail(ELOOP);
-  if ((in->flags & O_ACCMODE) != O_RDONLY || (in->flags & (O_TRUNC | O_APPEND)) != 0) return reply.fail(EROFS);
+  if ((in->flags & O_ACCMODE) != O_RDONLY || (in->flags & O_TRUNC) != 0) return reply.fail(EROFS);
   if (node->content == 0 || !serves(*node)) return reply.fail(ESTALE);
   fuse::OpenOut out{};
   // Names this descriptor in poll(2) and RELEASE, nothing else: what is read is told by the node.

@@ -1,5 +1,6 @@
 // Steps, ids, listings, waiters: what a mount shows, asked for as the kernel asks.
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 
 #include "check.h"
@@ -21,7 +22,10 @@ int main() {
     build.fill(web, {{"key", one}, {"other", other}});
     CHECK_IS(build.commit(), "");
     CHECK_IS(kernel.content("web/key"), "one");
-    CHECK_IS(kernel.open(one).error, 0);
+    for (const int flags : {O_RDONLY, O_APPEND, O_DIRECT, O_NONBLOCK, O_NOATIME, O_CREAT})
+      CHECK_IS(kernel.open(one, static_cast<std::uint32_t>(flags)).error, 0);
+    for (const int flags : {O_WRONLY, O_RDWR, O_WRONLY | O_APPEND, O_TRUNC, O_ACCMODE})
+      CHECK_IS(kernel.open(one, static_cast<std::uint32_t>(flags)).error, EROFS);
 
     const auto two = build.file("two");
     build.fill(web, {{"key", two}});
