@@ -24,6 +24,11 @@ constexpr std::uint64_t statBlockBytes = 512;
 
 std::uint32_t direntType(const NodeRecord& node) { return (node.mode & S_IFMT) >> 12; }
 
+// A newer version has replaced it, and the time to read on has passed.
+bool isOver(const NodeRecord& node) {
+  return (node.flags & nodeSuperseded) != 0 && boottimeMs() >= node.readableUntilMs;
+}
+
 // What stat(2) shows. Never used twice, as ids are not, but small.
 std::uint64_t inodeNumber(std::uint64_t id) { return id == rootNode ? 1 : id >> slotBits; }
 
@@ -272,8 +277,7 @@ void Responder::read(const Request& request, Reply& reply) {
   if (!S_ISREG(node->mode)) return reply.fail(EISDIR);
   const std::uint64_t content = node->content.load(std::memory_order_acquire);
   const std::uint64_t flags = node->flags;
-  const bool isOver = (flags & nodeSuperseded) != 0 && boottimeMs() >= node->readableUntilMs;
-  if (content == 0 || isOver || !serves(*node)) return reply.fail(ESTALE);
+  if (content == 0 || isOver(*node) || !serves(*node)) return reply.fail(ESTALE);
   // What would fill the page cache (mmap, splice, sendfile, readahead) has no lock owner.
   if ((flags & nodeMappable) == 0 && (in->readFlags & fuse::readLockOwner) == 0) return reply.fail(EINVAL);
   if (in->offset >= node->size) return;
@@ -338,13 +342,15 @@ void Responder::poll(const Request& request, Reply& reply) {
   const NodeRecord* const node = core_.nodes().image().find(request.header.nodeid);
   fuse::PollOut out{};
   out.revents = POLLIN | POLLRDNORM;
-  if (node == nullptr || (S_ISREG(node->mode) && node->content == 0)) {
+  if (node == nullptr || (S_ISREG(node->mode) && node->content == 0) || isOver(*node)) {
     out.revents |= POLLERR | POLLPRI;
-  } else if ((node->flags & nodeSuperseded) != 0) {
-    out.revents |= POLLPRI;
-  } else if ((in->flags & fuse::pollScheduleNotify) != 0) {
-    const std::scoped_lock guard(pollLock_);
-    if (!core_.nodes().addWaiter(in->kh, in->fh, node->id)) return reply.fail(ENOSPC);
+  } else {
+    if ((node->flags & nodeSuperseded) != 0) out.revents |= POLLPRI;
+    if ((in->flags & fuse::pollScheduleNotify) != 0) {
+      // Also of a replaced version: who wants POLLERR alone waits for its end.
+      const std::scoped_lock guard(pollLock_);
+      if (!core_.nodes().addWaiter(in->kh, in->fh, node->id)) return reply.fail(ENOSPC);
+    }
   }
   reply.put(out);
 }

@@ -237,6 +237,37 @@ int main() {
     core->onTold(nullptr);
   });
 
+  run("who begins to wait after a newer version is there is told of the end", [] {
+    auto core = newCore();
+    Kernel kernel(*core);
+    kernel.init();
+    std::vector<std::uint64_t> woken;
+    core->onTold([&](const Told& told) {
+      woken.insert(woken.end(), told.waiters.begin(), told.waiters.end());
+      return true;
+    });
+    Builder build(*core);
+    const auto piece = build.value("one");
+    const auto one = build.file(piece, 3);
+    const auto past = build.file("past");
+    build.fill(rootNode, {{"key", one}, {"past", past}});
+    CHECK_IS(build.commit(), "");
+    build.fill(rootNode, {{"key", build.file("two")}});
+    build.step.superseded = {one};
+    build.step.readableUntilMs = forEver;
+    CHECK_IS(build.commit(), "");
+    CHECK_IS(kernel.poll(one, 1, 1).as<fuse::PollOut>().revents, std::uint32_t{POLLIN | POLLRDNORM | POLLPRI});
+    CHECK_IS(woken.size(), std::size_t{0});
+    CHECK(core->release(piece) == Released::done);
+    CHECK(!woken.empty());
+    CHECK_IS(kernel.poll(one, 1, 1).as<fuse::PollOut>().revents, std::uint32_t{POLLIN | POLLRDNORM | POLLPRI | POLLERR});
+    build.step.superseded = {past};
+    build.step.readableUntilMs = 1;  // long ago: over, whether or not somebody has cleared it away
+    CHECK_IS(build.commit(), "");
+    CHECK_IS(kernel.poll(past, 2, 2).as<fuse::PollOut>().revents, std::uint32_t{POLLIN | POLLRDNORM | POLLPRI | POLLERR});
+    core->onTold(nullptr);
+  });
+
   run("strict: what fills the page cache is refused; a mappable file allows it", [] {
     auto core = newCore();
     Kernel kernel(*core);
