@@ -16,6 +16,8 @@ namespace {
 // Names wait only while a reader holds a directory's lock; there is no harm in not telling inotify of one.
 constexpr std::size_t maxWaitingNames = 65'536;
 constexpr std::size_t storeBytes = 64 * 1024;
+// How long a change waits for its names to be told. They take microseconds each, unless a reader holds the directory.
+constexpr std::chrono::milliseconds namesFirst{20};
 
 class Message {
  public:
@@ -67,16 +69,11 @@ Notifier::~Notifier() {
 }
 
 bool Notifier::tell(const Told& told) {
-  // None of these waits for anything. ENOENT: the kernel does not know the node (any more), which is as well.
-  if (canEpoch_ && !told.names.empty()) (void)channel_.send(Message(Notice::incEpoch).bytes());
-  for (const std::uint64_t directory : told.directories) invalidate(directory, -1);
-  for (const std::uint64_t waiter : told.waiters)
-    (void)channel_.send(Message(Notice::poll).with(fuse::NotifyPollOut{waiter}).bytes());
-
   std::unique_lock guard(lock_);
   for (const Told::Name& name : told.names) {
     if (jobs_.size() < maxWaitingNames) {
       jobs_.push_back(Gone{name});
+      waitingNames_++;
     } else {
       facts_.droppedNames++;
     }
@@ -87,6 +84,17 @@ bool Notifier::tell(const Told& told) {
     facts_.pendingScrubs++;
   }
   wake_.notify_one();
+  // What sends readers to the names comes after the names: an entry that a reader has the kernel drop is not told to inotify.
+  if (!told.names.empty()) done_.wait_for(guard, namesFirst, [this] { return waitingNames_ == 0; });
+  guard.unlock();
+
+  // None of these waits for anything. ENOENT: the kernel does not know the node (any more), which is as well.
+  if (canEpoch_ && !told.names.empty()) (void)channel_.send(Message(Notice::incEpoch).bytes());
+  for (const std::uint64_t directory : told.directories) invalidate(directory, -1);
+  for (const std::uint64_t waiter : told.waiters)
+    (void)channel_.send(Message(Notice::poll).with(fuse::NotifyPollOut{waiter}).bytes());
+
+  guard.lock();
   if (told.mapped.empty() && !told.wasMapped) return true;
   const bool isDone = done_.wait_for(guard, std::chrono::milliseconds(scrubMs_), [this] { return facts_.pendingScrubs == 0; });
   if (!isDone) facts_.lateScrubs++;
@@ -108,10 +116,8 @@ void Notifier::run() {
     guard.unlock();
     say(job);
     guard.lock();
-    if (std::holds_alternative<Scrub>(job)) {
-      facts_.pendingScrubs--;
-      if (facts_.pendingScrubs == 0) done_.notify_all();
-    }
+    std::holds_alternative<Scrub>(job) ? facts_.pendingScrubs-- : waitingNames_--;
+    if (facts_.pendingScrubs == 0 || waitingNames_ == 0) done_.notify_all();
   }
 }
 
