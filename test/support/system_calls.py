@@ -29,7 +29,7 @@ STATX_BASIC, STATX_BTIME, STATX_ALL = 0x7FF, 0x800, 0x7FFFFFFF
 AT_STATX_FORCE_SYNC, AT_STATX_DONT_SYNC = 0x2000, 0x4000
 F_OFD_SETLK, F_ADD_SEALS = 37, 1033
 MADV_POPULATE_READ = 22
-IN_ALL_EVENTS = 0xFFF
+IN_ALL_EVENTS, IN_DONT_FOLLOW = 0xFFF, 0x2000000
 
 
 def raw(path):
@@ -381,27 +381,46 @@ def failing(call, *arguments):
 
 
 class Watches:
-    """inotify on several paths; events are told by the path's name and the mask's."""
+    """inotify on paths that have names; an event is told as `NAME[/ENTRY] EVENT`."""
 
-    NAMES = {0x1: "ACCESS", 0x2: "MODIFY", 0x4: "ATTRIB", 0x8: "CLOSE_WRITE", 0x10: "CLOSE_NOWRITE", 0x20: "OPEN",
-             0x40: "MOVED_FROM", 0x80: "MOVED_TO", 0x100: "CREATE", 0x200: "DELETE", 0x400: "DELETE_SELF",
-             0x800: "MOVE_SELF", 0x2000: "UNMOUNT", 0x4000: "Q_OVERFLOW", 0x8000: "IGNORED"}
+    EVENTS = ["ACCESS", "MODIFY", "ATTRIB", "CLOSE_WRITE", "CLOSE_NOWRITE", "OPEN", "MOVED_FROM", "MOVED_TO", "CREATE", "DELETE",
+              "DELETE_SELF", "MOVE_SELF", "", "UNMOUNT", "Q_OVERFLOW", "IGNORED"]
 
-    def __init__(self, flags=0, **paths):
+    def __init__(self, **paths):
         self.inotify = Inotify()
-        self.paths = {self.inotify.watch(path, IN_ALL_EVENTS | flags): name for name, path in paths.items()}
+        self.names = {self.inotify.watch(path, IN_ALL_EVENTS | IN_DONT_FOLLOW): name for name, path in paths.items()}
 
-    def events(self, until=None, ms=0):
-        """Each once, in the order of their arrival."""
+    def until(self, last):
+        """All events up to this one, waited for."""
         seen = []
-        while (until is None or until not in seen) and polled(self.inotify.fd, POLLIN, ms if until is None else row_ms):
+        while last not in seen and polled(self.inotify.fd, POLLIN, row_ms):
             data = os.read(self.inotify.fd, 65536)
             while data:
                 watch, mask, _, length = struct.unpack_from("iIII", data)
-                name = data[16:16 + length].split(b"\0")[0].decode()
-                bits = "|".join(self.NAMES[1 << n] for n in range(16) if mask & 1 << n)
-                one = f"{self.paths[watch]}{'/' + name if name else ''} {bits}"
-                if one not in seen:
-                    seen.append(one)
+                entry = data[16:16 + length].split(b"\0")[0].decode()
+                event = self.EVENTS[(mask & 0xFFFF).bit_length() - 1]
+                seen.append(f"{self.names[watch]}{'/' if entry else ''}{entry} {event}")
                 data = data[16 + length:]
         return seen
+
+
+class Epoll:
+    """Of one descriptor. A wait that is begun here has begun when the constructor returns."""
+
+    def __init__(self, fd, events):
+        self.epoll = select.epoll()
+        self.epoll.register(fd, events)
+
+    def now(self):
+        return sum(events for _, events in self.epoll.poll(0))
+
+    def waited(self):
+        return sum(events for _, events in self.epoll.poll(row_ms / 1000))
+
+
+def becomes(check):
+    """Whether it is so at last."""
+    end = time.monotonic() + row_ms / 1000
+    while not check() and time.monotonic() < end:
+        time.sleep(0.01)
+    return check()
