@@ -17,8 +17,8 @@ namespace {
 // Names wait only while a reader holds a directory's lock; there is no harm in not telling inotify of one.
 constexpr std::size_t maxWaitingNames = 65'536;
 constexpr std::size_t storeBytes = 64 * 1024;
-// How long a change waits for its names to be told one by one: some 15 us each, unless a reader holds a lock.
-constexpr std::chrono::milliseconds namesWait{50};
+// How long a change waits for its names to be told. They take microseconds each, unless a reader holds the directory.
+constexpr std::chrono::milliseconds namesFirst{20};
 
 class Message {
  public:
@@ -70,17 +70,12 @@ Notifier::~Notifier() {
 }
 
 bool Notifier::tell(const Told& told) {
-  // None of these waits for anything. ENOENT: the kernel does not know the node (any more), which is as well.
-  for (const std::uint64_t directory : told.directories) invalidate(directory, -1);
-  for (const std::uint64_t waiter : told.waiters)
-    (void)channel_.send(Message(Notice::poll).with(fuse::NotifyPollOut{waiter}).bytes());
-
   std::unique_lock guard(lock_);
   bool allNames = true;
   for (const Told::Name& name : told.names) {
     if (jobs_.size() < maxWaitingNames) {
       jobs_.push_back(Gone{name});
-      pendingNames_++;
+      waitingNames_++;
     } else {
       facts_.droppedNames++;
       allNames = false;
@@ -92,11 +87,18 @@ bool Notifier::tell(const Told& told) {
     facts_.pendingScrubs++;
   }
   wake_.notify_one();
-  // One by one, so that inotify hears of each. To forget everything at once needs no lock, but a name that is forgotten before it
-  // is told is told to nobody: only where they take too long.
-  if (!told.names.empty() && canEpoch_ && (!allNames || !done_.wait_for(guard, namesWait, [this] { return pendingNames_ == 0; }))) {
-    forgetAll();
-  }
+  // What sends readers to the names comes after the names: an entry that a reader has the kernel drop is not told to inotify.
+  if (!told.names.empty())
+    allNames = done_.wait_for(guard, namesFirst, [this] { return waitingNames_ == 0; }) && allNames;
+  guard.unlock();
+
+  // None of these waits for anything. ENOENT: the kernel does not know the node (any more), which is as well.
+  if (!allNames && canEpoch_) forgetAll();
+  for (const std::uint64_t directory : told.directories) invalidate(directory, -1);
+  for (const std::uint64_t waiter : told.waiters)
+    (void)channel_.send(Message(Notice::poll).with(fuse::NotifyPollOut{waiter}).bytes());
+
+  guard.lock();
   if (told.mapped.empty() && !told.wasMapped) return true;
   const bool isDone = done_.wait_for(guard, std::chrono::milliseconds(scrubMs_), [this] { return facts_.pendingScrubs == 0; });
   if (!isDone) facts_.lateScrubs++;
@@ -120,9 +122,8 @@ void Notifier::run() {
     guard.unlock();
     say(job);
     guard.lock();
-    if (std::holds_alternative<Scrub>(job)) facts_.pendingScrubs--;
-    else pendingNames_--;
-    if (facts_.pendingScrubs == 0 || pendingNames_ == 0) done_.notify_all();
+    std::holds_alternative<Scrub>(job) ? facts_.pendingScrubs-- : waitingNames_--;
+    if (facts_.pendingScrubs == 0 || waitingNames_ == 0) done_.notify_all();
   }
 }
 

@@ -1,5 +1,5 @@
-// Tells the kernel what changed. What cannot block is said at once, by whoever made the change. What can block (it waits for
-// locks that a reader may hold) is said by a thread of its own: said by a thread that answers requests, it could wait for a
+// Tells the kernel what changed. What cannot block is said by whoever made the change. What can block (it waits for locks that a
+// reader may hold) is said by a thread of its own, and first, if that is a matter of milliseconds: said by a thread that answers requests, it could wait for a
 // reader that waits for that very thread, and not even SIGKILL would end that.
 #pragma once
 
@@ -66,8 +66,8 @@ class Notifier {
   std::condition_variable wake_;
   std::condition_variable done_;
   std::deque<Job> jobs_;  // scrubs first
-  std::size_t pendingNames_ = 0;
   Facts facts_;
+  std::size_t waitingNames_ = 0;
   bool stopping_ = false;
   std::optional<Thread> thread_;
 };
