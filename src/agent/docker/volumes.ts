@@ -29,7 +29,7 @@ export interface DockerVolumesParts {
 }
 
 /** What engines know the plugin by: the name of its socket. */
-export const pluginName = 'inro';
+const pluginName = 'inro';
 
 const kept = z.strictObject({
   volumes: z.record(z.string(), z.strictObject({ service: z.string(), createdAt: z.iso.datetime() })),
