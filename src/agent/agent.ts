@@ -25,6 +25,7 @@ import { AuditFile } from './access/audit_file.js';
 import { listAccesses } from './access/list_call.js';
 import type { AgentChannel } from './channel.js';
 import { Engine } from './docker/engine.js';
+import { ContainerRunner } from './docker/runner.js';
 import { servePlugin } from './docker/plugin_server.js';
 import { DockerVolumes, type DockerVolumesParts } from './docker/volumes.js';
 import { describeHost } from './describe.js';
@@ -72,6 +73,8 @@ export interface DockerOptions {
   pluginSocket: string;
   /** Nobody asked for it: a host where it cannot be had is served without. */
   optional: boolean;
+  /** Whether the cluster's operators may have containers run here. */
+  runsContainers: boolean;
 }
 
 export interface RunningAgent {
@@ -116,6 +119,11 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
   const lease = new Lease(clock, (deadlineMs) => driver.serveUntil(deadlineMs));
   const attachments = new Attachments();
   const tasks = new HostTasks({ vault, driver, attachments, clock, log, clusterId: identity.clusterId });
+  const runner =
+    options.docker?.runsContainers === true
+      ? new ContainerRunner({ engine: new Engine(options.docker.engineSocket), tasks, mountPath, clock, log })
+      : undefined;
+  if (runner !== undefined) tasks.onChange = () => runner.reconcile();
   const file = new AuditFile({
     folder: join(stateFolder, 'audit'),
     maxBytes: agentLimits.auditBytes,
@@ -127,6 +135,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     lease.inherit(arena.served.servedUntil());
     tasks.inherit(driver.handover.inheritance);
     log.info({ tasks: tasks.list().length, values: vault.size }, 'goes on where the former agent was');
+    runner?.reconcile();
   }
   let isKept = keep(serviceManager, driver, used, log);
   let { managers: named } = options;
@@ -186,6 +195,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
       try {
         await Promise.all([
           driver.unmount(),
+          runner?.stop(),
           hears && receipts.untilTaken(clock, agentLimits.lastReceiptsMs),
         ]);
       } finally {
@@ -198,6 +208,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
   };
   const letGo = (): void => {
     stopping = Promise.resolve();
+    runner?.leave();
     accesses.collect();
     file.close();
     tasks.letGo();

@@ -67,7 +67,7 @@ export async function dev(options: DevOptions): Promise<void> {
       socketPath: agentSocket,
       managers: [manager.address],
       driver,
-      docker: dockerOptions(options.docker, driver),
+      docker: dockerOptions(options.docker, driver, { runsContainers: true }),
       clock,
       random,
       log: log.child({ part: 'agent' }),
