@@ -265,8 +265,8 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
         },
       }),
     };
-    const volumes = await serveVolumes(options, { tasks, attachments, mountPath, clock, log }, ended.signal);
     const server = await listenUnix(socketPath, [serve(Agent, 'local', handlers)]);
+    const volumes = await serveVolumes(options, { tasks, attachments, mountPath, clock, log }, ended.signal);
     const running = session.run(ended.signal);
     const held = used?.arena !== undefined;
     const watching = watchLease({ lease, held, tasks, session, clock, log }, ended.signal);
@@ -327,7 +327,7 @@ async function serveVolumes(
     return { ended: volumes.run(signal) };
   } catch (error) {
     if (!docker.optional) throw error;
-    parts.log.warn({ err: asInroError(error) }, 'containers cannot have services as volumes here');
+    parts.log.info({ why: asInroError(error).message }, 'containers cannot have services as volumes here');
     return { ended: Promise.resolve() };
   }
 }

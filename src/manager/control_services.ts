@@ -226,11 +226,19 @@ function shownService(service: ServiceRecord, view: ClusterView) {
     (task) => task.state === TaskState.RUNNING && task.desiredState === TaskState.RUNNING,
   ).length;
   const runs = container === undefined ? {} : { container };
-  return {
-    ...{ id, name, labels, references, replicas, constraints, readers, createdMs, updatedMs, running },
-    ...runs,
-    restart,
+  const shown = {
+    id,
+    name,
+    labels,
+    references,
+    replicas,
+    constraints,
+    readers,
+    createdMs,
+    updatedMs,
+    running,
   };
+  return { ...shown, ...runs, restart };
 }
 
 function shownTask(task: TaskRecord, view: ClusterView): MessageInitShape<typeof TaskSchema> {

@@ -237,11 +237,25 @@ function serviceJson(service: Service) {
   };
 }
 
-function containerJson({ $typeName: _, mounts, stopGraceMs, ...spec }: WireContainer) {
+function containerJson(spec: WireContainer) {
+  const { image, args, env, labels, mounts, user, workingDirectory, network, readOnly, stopSignal } = spec;
   return {
-    ...spec,
-    mounts: mounts.map(({ type, source, target, readOnly }) => ({ type, source, target, readOnly })),
-    stopGraceSeconds: stopGraceMs / 1000,
+    image,
+    args,
+    env,
+    labels,
+    mounts: mounts.map((mount) => ({
+      type: mount.type,
+      source: mount.source,
+      target: mount.target,
+      readOnly: mount.readOnly,
+    })),
+    user,
+    workingDirectory,
+    network,
+    readOnly,
+    stopSignal,
+    stopGraceSeconds: spec.stopGraceMs / 1000,
   };
 }
 
