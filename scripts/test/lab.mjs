@@ -6,19 +6,22 @@ const packages = [
   'clang',
   'curl',
   'debootstrap',
+  'docker.io',
   'fuse3',
   'gdb',
   'iproute2',
+  'iptables',
   'nginx',
   'openssh-client',
   'openssl',
   'postgresql',
   'rsync',
+  'runc',
   'systemd-container',
   'util-linux',
 ];
 /** Tests start these where they end them; on the host itself they are not to run, now or after a boot. */
-const servers = ['nginx', 'postgresql'];
+const servers = ['docker', 'docker.socket', 'containerd', 'nginx', 'postgresql'];
 const installLimitMs = 10 * 60_000;
 
 // /usr/sbin/policy-rc.d: whether a package that is being installed may start its services. 101 says no.
@@ -37,7 +40,10 @@ export function installLabPackages(say) {
   const command = `apt-get install -y --no-install-recommends ${missing.join(' ')}`;
   say(`installing ${missing.join(', ')} for the lab tests`);
   const disable = servers
-    .filter((name) => missing.includes(name))
+    .filter(
+      (name) =>
+        missing.includes(name) || (missing.includes('docker.io') && /^(docker|containerd)/.test(name)),
+    )
     .map((name) => `systemctl --quiet disable ${name}`);
   const script = [`${startNothing}\napt-get update`, command, ...disable].join(' && ');
   const apt = spawnSync('sh', ['-c', script], {

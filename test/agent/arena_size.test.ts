@@ -25,7 +25,7 @@ test('who may lock less gets what fits, in whole pages, and it is known why', (t
     t.is(why, limitBytes);
     t.is(heapBytes % 4096, 0);
     t.is((nodes * 128) % 4096, 0);
-    const around = agentLimits.replyBuffersBytes + 397_312;
+    const around = agentLimits.replyBuffersBytes + 724_992;
     t.true(heapBytes + nodes * 128 + around <= limitBytes);
     t.true(heapBytes + nodes * 128 + around > limitBytes - 2 * 4096, 'and leaves nothing');
     t.true(heapBytes < agentLimits.arenaBytes && nodes < agentLimits.maxNodes);
