@@ -76,7 +76,7 @@ function host() {
     clock,
     log,
     random: (n) => new Uint8Array(n).fill(127), // in the middle: beats come when the period is over
-    accesses: { pending: () => [], taken: () => undefined },
+    counts: { current: () => undefined, taken: () => undefined },
     describe: async () => ({ hostname: 'host' }),
     onApplied: (revision) => applied.push(revision),
   };
