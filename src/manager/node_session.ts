@@ -8,7 +8,7 @@ import type { Plaintext } from '../crypto/plaintext.js';
 import { sessionKeyStatement } from '../crypto/statement.js';
 import { verifyBytes } from '../crypto/signing.js';
 import type { Clock, Random } from '../model/clock.js';
-import { asInroError, InroError } from '../model/error.js';
+import { InroError } from '../model/error.js';
 import type {
   AccessBatch,
   AgentMessage,
@@ -36,6 +36,7 @@ import type { Ledger } from './ledger.js';
 import { managerLimits } from './limits.js';
 import { NodeCopies } from './node_copies.js';
 import type { ReadBook } from './read_book.js';
+import { checkBatch } from './read_check.js';
 import type { ClusterView } from './view.js';
 
 export type NodeChannel = Channel<MessageInitShape<typeof ManagerMessageSchema>, AgentMessage>;
@@ -188,7 +189,10 @@ export class NodeSession {
           await this.#channel.send({
             message: { case: 'heartbeatAck', value: { sequence: message.value.sequence } },
           });
-          if (message.value.accesses !== undefined) void this.#count(message.value.accesses);
+          if (message.value.accesses !== undefined) {
+            checkBatch(message.value.accesses);
+            void this.#count(message.value.accesses);
+          }
           break;
         case 'applied':
           await this.#applied(message.value);
@@ -208,7 +212,11 @@ export class NodeSession {
       if (await this.#parts.reads.take(this.nodeId, batch))
         await this.#channel.send({ message: { case: 'accessesTaken', value: { runId, number } } });
     } catch (error) {
-      this.#channel.close(asInroError(error));
+      // The stream is over: it is told again in the next one.
+      this.#parts.log.debug(
+        { err: error, node: this.nodeId },
+        'counts of accesses could not be acknowledged',
+      );
     } finally {
       this.#isCounting = false;
     }

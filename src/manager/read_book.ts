@@ -12,7 +12,7 @@ import { readKey, tables, versionKey } from '../store/tables.js';
 import type { Transaction } from '../store/transaction.js';
 import { CommitQueue } from './commit_queue.js';
 import { managerLimits } from './limits.js';
-import { checkBatch, checkedCounts, type Checked } from './read_check.js';
+import { checkedCounts, type Checked } from './read_check.js';
 import { count, putRead, type SaidAccess } from './read_records.js';
 import { lastOf, withMark } from './run_marks.js';
 import type { ClusterView } from './view.js';
@@ -43,11 +43,10 @@ export class ReadBook {
   }
 
   /**
+   * @param batch as `checkBatch` has passed it.
    * @returns true once what is true of it is durable; false when it could not be taken now, and has to come again.
-   * @throws protocol, too_large for what no agent sends.
    */
   async take(nodeId: string, batch: AccessBatch): Promise<boolean> {
-    checkBatch(batch);
     const { log } = this.#parts;
     const weight = batch.counts.length;
     if (this.#waiting + weight > managerLimits.maxWaitingCounts) return false;

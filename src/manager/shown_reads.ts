@@ -8,11 +8,13 @@ import { managerLimits } from './limits.js';
 import { lastMs } from './read_records.js';
 import type { ClusterView } from './view.js';
 
+type ShownFrom = Pick<ClusterView, 'nodes' | 'secrets' | 'tasks' | 'isRevoked'>;
+
 /** @param records all of one secret. @returns the versions that anybody has accessed, oldest first. */
 export function shownReads(
   secretId: string,
   records: readonly ReadRecord[],
-  view: ClusterView,
+  view: ShownFrom,
 ): MessageInitShape<typeof VersionReadsSchema>[] {
   const isBehind = whoIsBehind(secretId, records, view);
   const rows = records.flatMap((record) => {
@@ -61,7 +63,7 @@ function noReads(version: number) {
 function whoIsBehind(
   secretId: string,
   records: readonly ReadRecord[],
-  view: ClusterView,
+  view: ShownFrom,
 ): (record: ReadRecord, reader: Partial<Reader>) => boolean {
   const current = view.secrets.get(secretId)?.currentVersion ?? 0;
   if (view.isRevoked(secretId, current)) return () => false;

@@ -4,6 +4,7 @@ import test from 'ava';
 import { Ledger } from '../../src/manager/ledger.js';
 import { managerLimits } from '../../src/manager/limits.js';
 import { ReadBook } from '../../src/manager/read_book.js';
+import { checkBatch } from '../../src/manager/read_check.js';
 import { deleteReads } from '../../src/manager/read_records.js';
 import { ClusterView } from '../../src/manager/view.js';
 import { InroError } from '../../src/model/error.js';
@@ -20,7 +21,7 @@ import { transact } from '../../src/store/transaction.js';
 import { FakeClock, settle } from '../support/fake_clock.js';
 import { anyReceipt } from '../support/fake_node.js';
 import { FakeDisk, fakeStore } from '../support/fake_store.js';
-import { refusesAsync } from '../support/refuses.js';
+import { refuses } from '../support/refuses.js';
 
 const id = (letter: string): string => letter.repeat(25);
 const [runId, key, other, task, foreignTask] = [id('r'), id('k'), id('o'), id('t'), id('f')];
@@ -240,13 +241,12 @@ test('texts, times and numbers are cut to what can be', async (t) => {
   t.is(sum?.accesses?.opened, BigInt(Number.MAX_SAFE_INTEGER));
 });
 
-test('what no agent sends is an error', async (t) => {
-  const { book } = await bookOn();
+test('what no agent sends is an error', (t) => {
   const tooMany = Array.from({ length: managerLimits.maxCountsPerBatch + 1 }, () => ({}));
-  await refusesAsync(t, book.take('n1', batch(tooMany)), 'too_large', /counts/);
-  await refusesAsync(t, book.take('n1', batch([{}], 0)), 'protocol');
-  await refusesAsync(t, book.take('n1', batch([{}], 2n ** 63n)), 'protocol');
-  await refusesAsync(t, book.take('n1', batch([{}], 1, '../read/x')), 'protocol');
+  refuses(t, () => checkBatch(batch(tooMany)), 'too_large', /counts/);
+  for (const number of [0n, 2n ** 63n]) refuses(t, () => checkBatch(batch([{}], number)), 'protocol');
+  for (const run of ['', '../read/x']) refuses(t, () => checkBatch(batch([{}], 1, run)), 'protocol');
+  t.notThrows(() => checkBatch(batch([{}])));
 });
 
 test('readers of a version on a node are bounded: the latest are told one by one, the others together', async (t) => {
