@@ -15,15 +15,13 @@ function batches() {
   };
   const add = (opened: number, uid?: number): void =>
     void log.push({
-      ...{
-        secretId: 's',
-        version: 1,
-        taskId: 't',
-        workload: 'exec sh',
-        refused: 0,
-        openedMs: 5,
-        refusedMs: 0,
-      },
+      secretId: 's',
+      version: 1,
+      taskId: 't',
+      workload: 'exec sh',
+      refused: 0,
+      openedMs: 5,
+      refusedMs: 0,
       uid,
       opened,
     });

@@ -105,7 +105,11 @@ interface Said {
 
 function batch(says: Said[], number: number | bigint = 1, run = runId) {
   const counts = says.map(({ opened = 1, refused = 0, openedMs = 0, refusedMs = 0, ...of }) => ({
-    ...{ secretId: key, version: 1, taskId: task, uid: 7, workload: 'exec sh' },
+    secretId: key,
+    version: 1,
+    taskId: task,
+    uid: 7,
+    workload: 'exec sh',
     ...of,
     opened: BigInt(opened),
     refused: BigInt(refused),

@@ -28,15 +28,13 @@ async function scene(t: ExecutionContext, disk = new FakeDisk()) {
   const [a, b] = await Promise.all(nodes.map(async (one) => ({ ...one, ...(await assigned(one)) })));
   if (a === undefined || b === undefined) throw new Error('no nodes');
   const count = ({ taskId }: { taskId: string }, says: Count = {}): Count => ({
-    ...{
-      secretId,
-      version: 1,
-      taskId,
-      uid: 0,
-      workload: 'exec sh',
-      opened: 1n,
-      openedMs: BigInt(m.clock.now()),
-    },
+    secretId,
+    version: 1,
+    taskId,
+    uid: 0,
+    workload: 'exec sh',
+    opened: 1n,
+    openedMs: BigInt(m.clock.now()),
     ...says,
   });
   /** By version: `HOSTNAME WORKLOAD OPENED/REFUSED`, and `behind`. */
