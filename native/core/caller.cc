@@ -226,4 +226,12 @@ std::uint64_t KernelCallers::cgroupAt(const std::string& path) {
   return stat((unified_ + path).c_str(), &found) == 0 && S_ISDIR(found.st_mode) ? found.st_ino : 0;
 }
 
+bool KernelCallers::isProtected(const std::string& path) {
+  const std::size_t end = path.rfind('/');
+  if (unified_.empty() || end == path.npos) return false;
+  struct stat parent {};
+  if (stat((unified_ + path.substr(0, end)).c_str(), &parent) != 0) return false;
+  return (parent.st_uid == 0 || parent.st_uid == geteuid()) && (parent.st_mode & (S_IWGRP | S_IWOTH)) == 0;
+}
+
 }  // namespace inro

@@ -31,6 +31,8 @@ class CallerSource {
   virtual std::string cgroupPath(std::uint32_t thread) = 0;
   // What is at a path of the unified hierarchy now; 0: nothing.
   virtual std::uint64_t cgroupAt(const std::string& path) = 0;
+  // Whether nobody but root or this user can make a cgroup at this path.
+  virtual bool isProtected(const std::string& path) = 0;
 };
 
 // Asks pidfds (pidfd_open(2), PIDFD_GET_INFO, Linux 6.13) and keeps some of them: one of a thread that has ended says so, whoever
@@ -46,6 +48,7 @@ class KernelCallers final : public CallerSource {
   Caller identify(std::uint32_t thread) override;
   std::string cgroupPath(std::uint32_t thread) override;
   std::uint64_t cgroupAt(const std::string& path) override;
+  bool isProtected(const std::string& path) override;
 
  private:
   // Open descriptors: of the thread, and of what shows its process's name.

@@ -65,6 +65,7 @@ enum class Opcode : std::uint32_t {
 enum class Notice : std::int32_t { poll = 1, invalInode = 2, invalEntry = 3, store = 4, remove = 6, resend = 7, incEpoch = 8 };
 
 // INIT flags.
+constexpr std::uint64_t asyncDio = std::uint64_t{1} << 15;
 constexpr std::uint64_t parallelDirops = std::uint64_t{1} << 18;
 constexpr std::uint64_t initExt = std::uint64_t{1} << 30;
 constexpr std::uint64_t directIoAllowMmap = std::uint64_t{1} << 36;

@@ -1,8 +1,30 @@
 #include "gate.h"
 
+#include <algorithm>
 #include <string>
+#include <string_view>
 
 namespace inro {
+namespace {
+
+// Where in a cgroup's path a container engine has put the container: behind `/ID` or `/docker-ID.scope`, as runc, crun and systemd
+// name it. 0: nowhere.
+std::size_t endOfContainer(std::string_view path, std::string_view id) {
+  constexpr std::string_view scope = ".scope";
+  for (std::size_t from = 0; from < path.size();) {
+    const std::size_t end = std::min(path.find('/', from), path.size());
+    std::string_view name = path.substr(from, end - from);
+    if (name == id) return end;
+    if (name.ends_with(scope)) {
+      name.remove_suffix(scope.size());
+      if (name.size() > id.size() && name.ends_with(id) && name[name.size() - id.size() - 1] == '-') return end;
+    }
+    from = end + 1;
+  }
+  return 0;
+}
+
+}  // namespace
 
 bool Gate::passes(const Nodes& nodes, std::uint64_t directory, std::uint32_t thread) {
   if (directory == 0) return true;
@@ -43,6 +65,11 @@ bool Gate::isBelow(const GateBlock& gate, std::uint64_t cgroup, std::uint32_t th
   const GateEntry* entry = Image::firstEntry(&gate);
   for (std::uint32_t i = 0; i < gate.count; i++, entry = Image::nextEntry(entry)) {
     const std::string above(entry->path());
+    if (entry->cgroup == 0) {
+      const std::size_t end = endOfContainer(path, above);
+      if (end != 0 && callers_.isProtected(path.substr(0, end))) return true;
+      continue;
+    }
     // At the path there may be another cgroup by now, made anew.
     if (!above.empty() && path.size() > above.size() && path.starts_with(above) && (above == "/" || path[above.size()] == '/') &&
         callers_.cgroupAt(above) == entry->cgroup)

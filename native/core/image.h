@@ -88,7 +88,7 @@ struct GateBlock {
 static_assert(sizeof(GateBlock) == 24);
 
 struct GateEntry {
-  std::uint64_t cgroup;  // id in the unified hierarchy
+  std::uint64_t cgroup;  // id in the unified hierarchy; 0: `path` is the id of a container that may not have begun yet
   std::uint32_t pathBytes;
   std::uint32_t reserved;
 

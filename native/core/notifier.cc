@@ -1,6 +1,7 @@
 #include "notifier.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <cstring>
 #include <span>
@@ -16,6 +17,8 @@ namespace {
 // Names wait only while a reader holds a directory's lock; there is no harm in not telling inotify of one.
 constexpr std::size_t maxWaitingNames = 65'536;
 constexpr std::size_t storeBytes = 64 * 1024;
+// How long a change waits for its names to be told. They take microseconds each, unless a reader holds the directory.
+constexpr std::chrono::milliseconds namesFirst{20};
 
 class Message {
  public:
@@ -67,18 +70,15 @@ Notifier::~Notifier() {
 }
 
 bool Notifier::tell(const Told& told) {
-  // None of these waits for anything. ENOENT: the kernel does not know the node (any more), which is as well.
-  if (canEpoch_ && !told.names.empty()) (void)channel_.send(Message(Notice::incEpoch).bytes());
-  for (const std::uint64_t directory : told.directories) invalidate(directory, -1);
-  for (const std::uint64_t waiter : told.waiters)
-    (void)channel_.send(Message(Notice::poll).with(fuse::NotifyPollOut{waiter}).bytes());
-
   std::unique_lock guard(lock_);
+  bool allNames = true;
   for (const Told::Name& name : told.names) {
     if (jobs_.size() < maxWaitingNames) {
       jobs_.push_back(Gone{name});
+      waitingNames_++;
     } else {
       facts_.droppedNames++;
+      allNames = false;
     }
   }
   for (const Told::Mapped& mapped : told.mapped) {
@@ -87,11 +87,25 @@ bool Notifier::tell(const Told& told) {
     facts_.pendingScrubs++;
   }
   wake_.notify_one();
+  // What sends readers to the names comes after the names: an entry that a reader has the kernel drop is not told to inotify.
+  if (!told.names.empty())
+    allNames = done_.wait_for(guard, namesFirst, [this] { return waitingNames_ == 0; }) && allNames;
+  guard.unlock();
+
+  // None of these waits for anything. ENOENT: the kernel does not know the node (any more), which is as well.
+  if (!allNames && canEpoch_) forgetAll();
+  for (const std::uint64_t directory : told.directories) invalidate(directory, -1);
+  for (const std::uint64_t waiter : told.waiters)
+    (void)channel_.send(Message(Notice::poll).with(fuse::NotifyPollOut{waiter}).bytes());
+
+  guard.lock();
   if (told.mapped.empty() && !told.wasMapped) return true;
   const bool isDone = done_.wait_for(guard, std::chrono::milliseconds(scrubMs_), [this] { return facts_.pendingScrubs == 0; });
   if (!isDone) facts_.lateScrubs++;
   return isDone;
 }
+
+void Notifier::forgetAll() { (void)channel_.send(Message(Notice::incEpoch).bytes()); }
 
 Notifier::Facts Notifier::facts() {
   const std::scoped_lock guard(lock_);
@@ -108,10 +122,8 @@ void Notifier::run() {
     guard.unlock();
     say(job);
     guard.lock();
-    if (std::holds_alternative<Scrub>(job)) {
-      facts_.pendingScrubs--;
-      if (facts_.pendingScrubs == 0) done_.notify_all();
-    }
+    std::holds_alternative<Scrub>(job) ? facts_.pendingScrubs-- : waitingNames_--;
+    if (facts_.pendingScrubs == 0 || waitingNames_ == 0) done_.notify_all();
   }
 }
 
@@ -123,14 +135,16 @@ void Notifier::say(const Job& job) {
   if (const auto* const scrub = std::get_if<Scrub>(&job)) sayScrub(scrub->mapped);
 }
 
-// inotify hears of it, and a kernel without epochs forgets the name.
+// inotify hears of it, and the kernel forgets the name. ENOENT: it does not know it.
 void Notifier::sayGone(const Told::Name& name) {
   const auto bytes = static_cast<std::uint32_t>(name.name.size());
   const int error =
       channel_.send(Message(Notice::remove).with(fuse::NotifyDeleteOut{name.parent, name.child, bytes, 0}).withName(name.name).bytes());
+  if (error == 0 || error == ENOENT) return;
   // Not deleted (busy, or another node is there already): at least no longer believed.
-  if (error != 0 && !canEpoch_)
-    (void)channel_.send(Message(Notice::invalEntry).with(fuse::NotifyInvalEntryOut{name.parent, bytes, 0}).withName(name.name).bytes());
+  const int kept =
+      channel_.send(Message(Notice::invalEntry).with(fuse::NotifyInvalEntryOut{name.parent, bytes, 0}).withName(name.name).bytes());
+  if (kept != 0 && kept != ENOENT && canEpoch_) forgetAll();
 }
 
 // The zeros first: a page that somebody holds (a pipe it was spliced into, a locked mapping) outlives its invalidation.

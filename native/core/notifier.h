@@ -1,5 +1,5 @@
-// Tells the kernel what changed. What cannot block is said at once, by whoever made the change. What can block (it waits for
-// locks that a reader may hold) is said by a thread of its own: said by a thread that answers requests, it could wait for a
+// Tells the kernel what changed. What cannot block is said by whoever made the change. What can block (it waits for locks that a
+// reader may hold) is said by a thread of its own, and first, if that is a matter of milliseconds: said by a thread that answers requests, it could wait for a
 // reader that waits for that very thread, and not even SIGKILL would end that.
 #pragma once
 
@@ -35,6 +35,7 @@ class Notifier {
   // so the threads that answer end after it.
   ~Notifier();
 
+  // When it returns, no name is believed that is not true any more.
   // True when the kernel has no page of what was mapped any more, now or before; false after `scrubMs`, while that is still tried.
   bool tell(const Told& told);
   Facts facts();
@@ -53,6 +54,7 @@ class Notifier {
   void run();
   bool isDone() const;
   void say(const Job& job);
+  void forgetAll();
   void sayGone(const Told::Name& name);
   void sayScrub(const Told::Mapped& mapped);
   void invalidate(std::uint64_t node, std::int64_t offset);
@@ -65,6 +67,7 @@ class Notifier {
   std::condition_variable done_;
   std::deque<Job> jobs_;  // scrubs first
   Facts facts_;
+  std::size_t waitingNames_ = 0;
   bool stopping_ = false;
   std::optional<Thread> thread_;
 };

@@ -24,6 +24,11 @@ constexpr std::uint64_t statBlockBytes = 512;
 
 std::uint32_t direntType(const NodeRecord& node) { return (node.mode & S_IFMT) >> 12; }
 
+// A newer version has replaced it, and the time to read on has passed.
+bool isOver(const NodeRecord& node) {
+  return (node.flags & nodeSuperseded) != 0 && boottimeMs() >= node.readableUntilMs;
+}
+
 // What stat(2) shows. Never used twice, as ids are not, but small.
 std::uint64_t inodeNumber(std::uint64_t id) { return id == rootNode ? 1 : id >> slotBits; }
 
@@ -157,7 +162,9 @@ void Responder::init(const Request& request, Reply& reply) {
   const std::uint32_t minor = std::min(in.minor, out.minor);
   std::uint64_t offered = in.flags;
   if ((in.flags & fuse::initExt) != 0) offered |= std::uint64_t{in.flags2} << 32;
-  const std::uint64_t wanted = fuse::parallelDirops | fuse::initExt | fuse::directIoAllowMmap | fuse::hasResend;
+  // Without asyncDio Linux 6.18 does not move the position of a read by io_uring, and asks for the rest at the same place.
+  const std::uint64_t wanted =
+      fuse::asyncDio | fuse::parallelDirops | fuse::initExt | fuse::directIoAllowMmap | fuse::hasResend;
   const std::uint64_t agreed = offered & wanted;
   out.maxReadahead = in.maxReadahead;
   out.flags = static_cast<std::uint32_t>(agreed);
@@ -271,7 +278,7 @@ void Responder::open(const Request& request, Reply& reply) {
   if (node == nullptr || (node->flags & nodeSuperseded) != 0) return reply.fail(ESTALE);
   if (S_ISDIR(node->mode)) return reply.fail(EISDIR);
   if (S_ISLNK(node->mode)) return reply.fail(ELOOP);
-  if ((in->flags & O_ACCMODE) != O_RDONLY || (in->flags & (O_TRUNC | O_APPEND)) != 0) return reply.fail(EROFS);
+  if ((in->flags & O_ACCMODE) != O_RDONLY || (in->flags & O_TRUNC) != 0) return reply.fail(EROFS);
   if (!gate_.passes(core_.nodes(), node->gated, request.header.pid))
     return refuse(request, *node, AccessOutcome::notAttached, reply);
   if (node->content == 0) return refuse(request, *node, AccessOutcome::wiped, reply);
@@ -295,10 +302,9 @@ void Responder::read(const Request& request, Reply& reply) {
   if (!S_ISREG(node->mode)) return reply.fail(EISDIR);
   const std::uint64_t content = node->content.load(std::memory_order_acquire);
   const std::uint64_t flags = node->flags;
-  const bool isOver = (flags & nodeSuperseded) != 0 && boottimeMs() >= node->readableUntilMs;
   if (!gate_.passes(core_.nodes(), node->gated, request.header.pid))
     return refuse(request, *node, AccessOutcome::notAttached, reply);
-  if (content == 0 || isOver) return refuse(request, *node, AccessOutcome::wiped, reply);
+  if (content == 0 || isOver(*node)) return refuse(request, *node, AccessOutcome::wiped, reply);
   if (!serves(*node)) return refuse(request, *node, AccessOutcome::leaseOver, reply);
   // What would fill the page cache (mmap, splice, sendfile, readahead) has no lock owner.
   if ((flags & nodeMappable) == 0 && (in->readFlags & fuse::readLockOwner) == 0)
@@ -365,13 +371,15 @@ void Responder::poll(const Request& request, Reply& reply) {
   const NodeRecord* const node = core_.nodes().image().find(request.header.nodeid);
   fuse::PollOut out{};
   out.revents = POLLIN | POLLRDNORM;
-  if (node == nullptr || (S_ISREG(node->mode) && node->content == 0)) {
+  if (node == nullptr || (S_ISREG(node->mode) && node->content == 0) || isOver(*node)) {
     out.revents |= POLLERR | POLLPRI;
-  } else if ((node->flags & nodeSuperseded) != 0) {
-    out.revents |= POLLPRI;
-  } else if ((in->flags & fuse::pollScheduleNotify) != 0) {
-    const std::scoped_lock guard(pollLock_);
-    if (!core_.nodes().addWaiter(in->kh, in->fh, node->id)) return reply.fail(ENOSPC);
+  } else {
+    if ((node->flags & nodeSuperseded) != 0) out.revents |= POLLPRI;
+    if ((in->flags & fuse::pollScheduleNotify) != 0) {
+      // Also of a replaced version: who wants POLLERR alone waits for its end.
+      const std::scoped_lock guard(pollLock_);
+      if (!core_.nodes().addWaiter(in->kh, in->fh, node->id)) return reply.fail(ENOSPC);
+    }
   }
   reply.put(out);
 }

@@ -95,6 +95,19 @@ int main() {
     CHECK_IS(world.opened(11), EACCES);
   });
 
+  run("a container passes by its id before its cgroup is known, where only root can make such a cgroup", [] {
+    const std::string id(64, 'a');
+    Gated world;
+    auto& callers = world.kernel.callers;
+    const std::vector<std::string> paths = {"/docker/" + id,        "/system.slice/docker-" + id + ".scope", "/docker/" + id + "/inner",
+                                            "/docker/" + id + "b",  "/system.slice/" + id + ".service",      "/system.slice/x" + id + ".scope",
+                                            "/user/docker/" + id};
+    for (std::uint32_t i = 0; i < paths.size(); i++) callers.paths[100 + i] = paths[i], callers.cgroups[paths[i]] = 100 + i;
+    world.gate({{0, id}});
+    for (std::uint32_t i = 0; i < paths.size(); i++) CHECK_IS(world.opened(100 + i), i < 3 ? 0 : EACCES);
+    CHECK_IS(world.opened(1), EACCES);
+  });
+
   run("who was let in once is found out once", [] {
     Gated world;
     world.gate({{10, "/docker/a"}});

@@ -1,5 +1,6 @@
 // Steps, ids, listings, waiters: what a mount shows, asked for as the kernel asks.
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 
 #include "check.h"
@@ -21,7 +22,10 @@ int main() {
     build.fill(web, {{"key", one}, {"other", other}});
     CHECK_IS(build.commit(), "");
     CHECK_IS(kernel.content("web/key"), "one");
-    CHECK_IS(kernel.open(one).error, 0);
+    for (const int flags : {O_RDONLY, O_APPEND, O_DIRECT, O_NONBLOCK, O_NOATIME, O_CREAT})
+      CHECK_IS(kernel.open(one, static_cast<std::uint32_t>(flags)).error, 0);
+    for (const int flags : {O_WRONLY, O_RDWR, O_WRONLY | O_APPEND, O_TRUNC, O_ACCMODE})
+      CHECK_IS(kernel.open(one, static_cast<std::uint32_t>(flags)).error, EROFS);
 
     const auto two = build.file("two");
     build.fill(web, {{"key", two}});
@@ -230,6 +234,37 @@ int main() {
     build.step.gone = {one};
     CHECK_IS(build.commit(), "");
     CHECK_IS(kernel.poll(one, 1, 1).as<fuse::PollOut>().revents, std::uint32_t{POLLIN | POLLRDNORM | POLLPRI | POLLERR});
+    core->onTold(nullptr);
+  });
+
+  run("who begins to wait after a newer version is there is told of the end", [] {
+    auto core = newCore();
+    Kernel kernel(*core);
+    kernel.init();
+    std::vector<std::uint64_t> woken;
+    core->onTold([&](const Told& told) {
+      woken.insert(woken.end(), told.waiters.begin(), told.waiters.end());
+      return true;
+    });
+    Builder build(*core);
+    const auto piece = build.value("one");
+    const auto one = build.file(piece, 3);
+    const auto past = build.file("past");
+    build.fill(rootNode, {{"key", one}, {"past", past}});
+    CHECK_IS(build.commit(), "");
+    build.fill(rootNode, {{"key", build.file("two")}});
+    build.step.superseded = {one};
+    build.step.readableUntilMs = forEver;
+    CHECK_IS(build.commit(), "");
+    CHECK_IS(kernel.poll(one, 1, 1).as<fuse::PollOut>().revents, std::uint32_t{POLLIN | POLLRDNORM | POLLPRI});
+    CHECK_IS(woken.size(), std::size_t{0});
+    CHECK(core->release(piece) == Released::done);
+    CHECK(!woken.empty());
+    CHECK_IS(kernel.poll(one, 1, 1).as<fuse::PollOut>().revents, std::uint32_t{POLLIN | POLLRDNORM | POLLPRI | POLLERR});
+    build.step.superseded = {past};
+    build.step.readableUntilMs = 1;  // long ago: over, whether or not somebody has cleared it away
+    CHECK_IS(build.commit(), "");
+    CHECK_IS(kernel.poll(past, 2, 2).as<fuse::PollOut>().revents, std::uint32_t{POLLIN | POLLRDNORM | POLLPRI | POLLERR});
     core->onTold(nullptr);
   });
 

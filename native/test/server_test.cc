@@ -74,6 +74,7 @@ int main() {
       Running it;
       CHECK(it.init(minor));
       CHECK_IS(it.server->facts().negotiated.minor, std::min(minor, fuse::newestMinor));
+      CHECK((it.server->facts().negotiated.flags & fuse::asyncDio) != 0);
       CHECK(it.server->facts().connected);
     }
     for (const std::uint32_t minor : {8U, 22U}) {
@@ -261,7 +262,7 @@ int main() {
     CHECK_IS(sends.load(), 1);
   });
 
-  run("changes are told: by epoch where the kernel knows it, by name where not; wipes of mapped files by zeros", [] {
+  run("changes are told name by name; all at once where that takes too long and the kernel can; wipes of mapped files by zeros", [] {
     for (const std::uint32_t minor : {45U, 44U, 43U, 31U}) {
       Running it;
       CHECK(it.init(minor));
@@ -269,7 +270,21 @@ int main() {
       CHECK_IS(it.device.notices(fuse::Notice::incEpoch), 0);  // nothing was there before
       const auto second = it.publish("two", true);
       CHECK(it.device.waitNotices(fuse::Notice::remove, 1));
+      CHECK_IS(it.device.notices(fuse::Notice::incEpoch), 0);
+      {
+        const std::scoped_lock guard(it.device.lock);
+        it.device.onSend = [](std::string_view message) {
+          // As where a reader holds the directory's lock.
+          if (FakeDevice::errorOf(message) == static_cast<int>(fuse::Notice::remove)) std::this_thread::sleep_for(std::chrono::milliseconds(300));
+          return 0;
+        };
+      }
+      it.publish("three", true);
       CHECK_IS(it.device.notices(fuse::Notice::incEpoch), minor >= fuse::epochMinor ? 1 : 0);
+      {
+        const std::scoped_lock guard(it.device.lock);
+        it.device.onSend = nullptr;
+      }
       CHECK(it.device.notices(fuse::Notice::invalInode) >= 1);
       Builder build(*it.core);
       build.fill(rootNode, {});
@@ -291,6 +306,41 @@ int main() {
     CHECK(refusing.device.waitNotices(fuse::Notice::invalEntry, 1));
     const std::scoped_lock guard(refusing.device.lock);
     refusing.device.onSend = nullptr;
+  });
+
+  run("names are told before what sends readers to them; a reader who holds the directory does not keep the rest", [] {
+    std::atomic<bool> stuck{false};  // outlives the server's threads
+    Running it;
+    CHECK(it.init());
+    const auto first = it.publish("one");
+    it.ask(fuse::Opcode::poll, first, Kernel::flat(fuse::PollIn{1, 1, fuse::pollScheduleNotify, 0}));
+    CHECK_IS(it.errorTo(it.nextUnique - 1), 0);
+    const auto replace = [&](std::uint64_t file, std::string_view text) {
+      Builder build(*it.core);
+      const auto next = build.file(text);
+      build.fill(rootNode, {{"key", next}});
+      build.step.superseded = {file};
+      build.step.readableUntilMs = forEver;
+      CHECK_IS(build.commit(), "");
+      return next;
+    };
+    std::vector<int> notices;
+    it.onSend([&](std::string_view message) {
+      while (stuck && isNotice(message, fuse::Notice::remove)) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      if (FakeDevice::uniqueOf(message) == 0 && !stuck) notices.push_back(FakeDevice::errorOf(message));
+      return 0;
+    });
+    const auto second = replace(first, "two");
+    CHECK_IS(notices.size(), std::size_t{3});
+    CHECK_IS(notices.front(), static_cast<int>(fuse::Notice::remove));
+    CHECK_IS(notices.back(), static_cast<int>(fuse::Notice::poll));
+    stuck = true;
+    replace(second, "three");
+    CHECK_IS(it.device.notices(fuse::Notice::incEpoch), 1);
+    CHECK_IS(it.device.notices(fuse::Notice::remove), 1);
+    stuck = false;
+    CHECK(it.device.waitNotices(fuse::Notice::remove, 2));
+    it.onSend(nullptr);
   });
 
   run("a kernel that does not let go of mapped pages: the wipe says so in time, and is told again later", [] {

@@ -36,6 +36,7 @@ class FakeCallers final : public CallerSource {
   std::map<std::uint32_t, std::string> paths;    // by thread
   std::map<std::string, std::uint64_t> cgroups;  // by path
   std::size_t lookups = 0;                       // of paths
+  std::string delegated = "/user";               // where others than root make cgroups
 
   std::uint64_t cgroupOf(std::uint32_t thread) override {
     const auto known = paths.find(thread);
@@ -54,6 +55,7 @@ class FakeCallers final : public CallerSource {
     return paths.contains(thread) ? paths[thread] : "";
   }
   std::uint64_t cgroupAt(const std::string& path) override { return cgroups.contains(path) ? cgroups[path] : 0; }
+  bool isProtected(const std::string& path) override { return !path.starts_with(delegated); }
 };
 
 // Builds requests and takes replies apart.

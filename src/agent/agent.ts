@@ -25,6 +25,10 @@ import { CountBatches } from './access/count_batches.js';
 import { AuditFile } from './access/audit_file.js';
 import { listAccesses } from './access/list_call.js';
 import type { AgentChannel } from './channel.js';
+import { Engine } from './docker/engine.js';
+import { ContainerRunner } from './docker/runner.js';
+import { servePlugin } from './docker/plugin_server.js';
+import { DockerVolumes, type DockerVolumesParts } from './docker/volumes.js';
 import { describeHost } from './describe.js';
 import { giver } from './handover/giver.js';
 import { forget, keep, keeperName, takeLeft } from './handover/store.js';
@@ -52,6 +56,8 @@ export interface AgentOptions {
   /** Instead of the managers that the identity knows. */
   managers?: readonly string[];
   driver: DriverName;
+  /** The container engine whose containers can have services as volumes; undefined for none. */
+  docker?: DockerOptions | undefined;
   /** Goes on where the agent behind the socket is now. */
   takeover?: boolean;
   /** Keeps the mount for a successor, and has what a predecessor left. */
@@ -59,6 +65,17 @@ export interface AgentOptions {
   clock: Clock;
   random: Random;
   log: Logger;
+}
+
+export interface DockerOptions {
+  /** Of the engine's API. */
+  engineSocket: string;
+  /** Where the engine looks for plugins. */
+  pluginSocket: string;
+  /** Nobody asked for it: a host where it cannot be had is served without. */
+  optional: boolean;
+  /** Whether the cluster's operators may have containers run here. */
+  runsContainers: boolean;
 }
 
 export interface RunningAgent {
@@ -104,6 +121,11 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
   const lease = new Lease(clock, (deadlineMs) => driver.serveUntil(deadlineMs));
   const attachments = new Attachments();
   const tasks = new HostTasks({ vault, driver, attachments, clock, log, clusterId: identity.clusterId });
+  const runner =
+    options.docker?.runsContainers === true
+      ? new ContainerRunner({ engine: new Engine(options.docker.engineSocket), tasks, mountPath, clock, log })
+      : undefined;
+  if (runner !== undefined) tasks.onChange = () => runner.reconcile();
   const file = new AuditFile({
     folder: join(stateFolder, 'audit'),
     maxBytes: agentLimits.auditBytes,
@@ -116,6 +138,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     lease.inherit(arena.served.servedUntil());
     tasks.inherit(driver.handover.inheritance);
     log.info({ tasks: tasks.list().length, values: vault.size }, 'goes on where the former agent was');
+    runner?.reconcile();
   }
   let isKept = keep(serviceManager, driver, used, log);
   let { managers: named } = options;
@@ -175,6 +198,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
       try {
         await Promise.all([
           driver.unmount(),
+          runner?.stop(),
           hears && receipts.untilTaken(clock, agentLimits.lastReceiptsMs),
         ]);
       } finally {
@@ -187,6 +211,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
   };
   const letGo = (): void => {
     stopping = Promise.resolve();
+    runner?.leave();
     accesses.collect();
     file.close();
     tasks.letGo();
@@ -244,13 +269,21 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
       }),
     };
     const server = await listenUnix(socketPath, [serve(Agent, 'local', handlers)]);
+    const volumes = await serveVolumes(options, { tasks, attachments, mountPath, clock, log }, ended.signal);
     const running = session.run(ended.signal);
     const held = used?.arena !== undefined;
     const watching = watchLease({ lease, held, tasks, session, clock, log }, ended.signal);
     const recording = accesses.run(ended.signal);
     const attached = watchWorkloads({ attachments, tasks, clock }, ended.signal);
     const end = async (): Promise<void> => {
-      await Promise.all([running, watching, recording, attached, server.stop(agentLimits.stopGraceMs)]);
+      await Promise.all([
+        running,
+        watching,
+        recording,
+        attached,
+        volumes.ended,
+        server.stop(agentLimits.stopGraceMs),
+      ]);
     };
     if (!arena.facts().locked) log.warn({ why: arena.facts().note }, 'values may be swapped out');
     log.info({ node: identity.nodeId, mount: mountPath, socket: socketPath }, 'agent is ready');
@@ -279,6 +312,26 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
   } catch (error) {
     await stopServing();
     throw asInroError(error);
+  }
+}
+
+/** Resolves once they are served, to what ends with the signal. @throws socket_taken, state_unusable, unless it is optional. */
+async function serveVolumes(
+  { docker, stateFolder }: AgentOptions,
+  parts: Omit<DockerVolumesParts, 'engine' | 'file'>,
+  signal: AbortSignal,
+): Promise<{ ended: Promise<void> }> {
+  if (docker === undefined) return { ended: Promise.resolve() };
+  try {
+    const engine = new Engine(docker.engineSocket);
+    const volumes = new DockerVolumes({ ...parts, engine, file: join(stateFolder, 'volumes.json') });
+    const stop = await servePlugin(docker.pluginSocket, volumes.handlers, parts.log);
+    signal.addEventListener('abort', () => void stop(), { once: true });
+    return { ended: volumes.run(signal) };
+  } catch (error) {
+    if (!docker.optional) throw error;
+    parts.log.info({ why: asInroError(error).message }, 'containers cannot have services as volumes here');
+    return { ended: Promise.resolve() };
   }
 }
 

@@ -102,6 +102,14 @@ export class AssignmentReader {
     }
   }
 
+  /** What becomes of tasks by themselves. */
+  async reportTasks(signal: AbortSignal): Promise<void> {
+    while (!signal.aborted) {
+      const reports = await this.#parts.tasks.reports(signal);
+      if (reports.length > 0) await this.#report(0, reports);
+    }
+  }
+
   /** A manager that learns of a revocation while it tells an assignment cannot take back what it has said. */
   #forgetRevoked(): void {
     if (this.#revoked.size === 0) return;

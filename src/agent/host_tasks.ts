@@ -8,6 +8,7 @@ import type { Clock } from '../model/clock.js';
 import { asInroError, InroError } from '../model/error.js';
 import { quoted } from '../model/name.js';
 import { checkReference } from '../model/reference.js';
+import type { ReadersRule } from '../model/readers.js';
 import { hasEnded, type TaskState } from '../model/task.js';
 import type {
   AssignedReference,
@@ -51,7 +52,12 @@ export interface HostTasksParts {
 export class HostTasks {
   readonly #parts: HostTasksParts;
   readonly #tasks = new Map<string, HostTask>();
+  /** What a manager has not been told, besides the answers to its assignments. */
+  #reports: TaskReport[] = [];
+  #wake = (): void => undefined;
   #stopped = false;
+  /** Told of each change of what tasks there are; set where containers are run. */
+  onChange: (() => void) | undefined;
 
   constructor(parts: HostTasksParts) {
     this.#parts = parts;
@@ -59,6 +65,41 @@ export class HostTasks {
 
   list(): HostTask[] {
     return [...this.#tasks.values()];
+  }
+
+  /** A task's container has begun or ended. */
+  report(taskId: string, state: 'RUNNING' | 'COMPLETE' | 'FAILED' | 'REJECTED', error: string): void {
+    const { driver, attachments, clock } = this.#parts;
+    const task = this.#tasks.get(taskId);
+    if (task === undefined || hasEnded(task.state) || this.#stopped) return;
+    task.state = state;
+    task.error = error;
+    if (hasEnded(state)) {
+      task.shown = '';
+      driver.withdraw(taskId);
+      attachments.forgetTask(taskId);
+      this.#wipeUnneeded(this.#liveTasks());
+    }
+    this.#reports.push({ taskId, state, error, atMs: clock.now() });
+    this.#wake();
+  }
+
+  /** Resolves to them once there are some; to none when the signal aborts. Not told twice: a new stream tells all states. */
+  async reports(signal: AbortSignal): Promise<TaskReport[]> {
+    while (this.#reports.length === 0 && !signal.aborted) {
+      await new Promise<void>((resolve) => {
+        this.#wake = () => {
+          signal.removeEventListener('abort', this.#wake);
+          resolve();
+        };
+        signal.addEventListener('abort', this.#wake, { once: true });
+      });
+    }
+    return this.#reports.splice(0);
+  }
+
+  isAttached(attachmentId: string): boolean {
+    return this.#parts.attachments.get(attachmentId) !== undefined;
   }
 
   /** Goes on where a predecessor was: values by what was noted beside them, tasks as they were published last. */
@@ -102,14 +143,7 @@ export class HostTasks {
     { id, taskId = '' }: { id: string; taskId?: string },
   ): HostTask {
     const { attachments, clock, driver, log } = this.#parts;
-    const tasks = this.list().filter(
-      ({ assigned, shown }) =>
-        shown !== '' &&
-        (assigned.serviceId === service || assigned.serviceName === service) &&
-        (taskId === '' || assigned.id === taskId),
-    );
-    const task = tasks.at(-1);
-    if (task === undefined) throw notHere(service);
+    const task = this.ofService(service, taskId);
     if (driver.admit === undefined)
       throw new InroError('not_supported', `driver ${driver.facts().name} cannot tell who reads`, {
         remedy: 'run the agent with the kernel driver',
@@ -126,12 +160,30 @@ export class HostTasks {
     return task;
   }
 
-  /** It became known where the processes of a workload are. @throws arena_full; then they cannot read. */
+  /** The newest task that is shown here, or that one. @param service by id or name. @throws not_found */
+  ofService(service: string, taskId = ''): HostTask {
+    const task = this.list().findLast(
+      ({ assigned, shown }) =>
+        shown !== '' &&
+        (assigned.serviceId === service || assigned.serviceName === service) &&
+        (taskId === '' || assigned.id === taskId),
+    );
+    if (task === undefined) throw notHere(service);
+    return task;
+  }
+
+  /** It became known where the processes of a workload are. @throws arena_full; then it is as it was. */
   locate(attachmentId: string, cgroup: Attachment['cgroup']): void {
     const known = this.#parts.attachments.get(attachmentId);
     if (known === undefined) return;
+    const before = known.cgroup;
     known.cgroup = cgroup;
-    this.#regate(known.serviceId);
+    try {
+      this.#regate(known.serviceId);
+    } catch (error) {
+      known.cgroup = before;
+      throw error;
+    }
   }
 
   /** The workload uses it no more: its processes cannot read from here on, by no descriptor. Never fails. */
@@ -154,7 +206,7 @@ export class HostTasks {
   #regate(serviceId: string): void {
     const { driver, attachments } = this.#parts;
     for (const { assigned } of this.#ofService(serviceId))
-      driver.admit?.(assigned.id, attachments.gateOf(assigned, readersOf(assigned.readers)));
+      driver.admit?.(assigned.id, attachments.gateOf(assigned, readersRule(assigned)));
   }
 
   #ofService(serviceId: string): HostTask[] {
@@ -182,6 +234,7 @@ export class HostTasks {
     const failures = this.#takeIn(wanted, delivered, sessionKey);
     for (const task of wanted.values()) reports.push(this.#bring(task, failures));
     this.#wipeUnneeded(this.#liveTasks()); // what only failed tasks wanted
+    this.onChange?.();
     return reports;
   }
 
@@ -279,12 +332,18 @@ export class HostTasks {
     });
     if (hasEnded(task.state)) return report();
     try {
+      if (assigned.container !== undefined && this.onChange === undefined) {
+        throw new InroError(
+          'not_supported',
+          'this node runs no containers: its agent.yaml has no key docker with the socket of an engine',
+        );
+      }
       for (const reference of assigned.references) {
         const failure = failures.get(keyOf(reference));
         if (failure !== undefined) throw failure;
       }
       const shown = this.#shownBy(assigned);
-      const gate = attachments.gateOf(assigned, readersOf(assigned.readers));
+      const gate = attachments.gateOf(assigned, readersRule(assigned));
       if (shown === task.shown) driver.admit?.(assigned.id, gate);
       else {
         const files = assigned.references.map((reference) => this.#fileOf(assigned, reference));
@@ -307,7 +366,9 @@ export class HostTasks {
           'generation published',
         );
       }
-      task.state = 'RUNNING';
+      // A container's task runs when the container does.
+      if (assigned.container === undefined) task.state = 'RUNNING';
+      else if (task.state === 'ASSIGNED') task.state = 'READY';
     } catch (error) {
       task.error = asInroError(error).message;
       task.state = task.state === 'RUNNING' ? 'FAILED' : 'REJECTED';
@@ -373,6 +434,12 @@ function isHeld(held: HeldVersion | undefined, delivery: DeliveredVersion | unde
   if (held === undefined) return false;
   if (delivery === undefined || delivery.ciphertext.length === 0) return true;
   return Buffer.compare(held.ciphertextDigest, delivery.ciphertextDigest) === 0;
+}
+
+/** What a container is run for is the container's from the beginning. */
+export function readersRule({ readers, container }: AssignedTask): ReadersRule {
+  const rule = readersOf(readers);
+  return rule === 'auto' && container !== undefined ? 'attached' : rule;
 }
 
 function notHere(service: string): InroError {

@@ -9,7 +9,7 @@ import type { AgentStatusSchema, ProtectionSchema } from '../proto/gen/inro/v1/a
 import { readersOf } from '../proto/readers.js';
 import { wireState } from '../proto/task_state.js';
 import { version } from '../system/version.js';
-import type { HostTask, HostTasks } from './host_tasks.js';
+import { readersRule, type HostTask, type HostTasks } from './host_tasks.js';
 import type { Identity } from './identity.js';
 import type { Lease } from './lease.js';
 import type { DriverFacts, MountDriver } from './mount/driver.js';
@@ -113,7 +113,7 @@ function shownTask(
       sizeBytes: vault.get(heldKey(reference?.secretId ?? '', number))?.value.size ?? 0,
     })),
     readers: readersOf(assigned.readers),
-    restricted: attachments.isRestricted(assigned, readersOf(assigned.readers)),
+    restricted: attachments.isRestricted(assigned, readersRule(assigned)),
     attached: attachments.ofTask(assigned).map((each) => ({
       id: each.id,
       kind: each.kind,

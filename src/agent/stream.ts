@@ -65,7 +65,8 @@ export async function attach(channel: AgentChannel, parts: StreamParts): Promise
     const assignment = new AssignmentReader(parts, shared, channel);
     const reporting = assignment.reportWipes(over.signal);
     const reading = readAll(messages, heart, assignment, parts);
-    running.push(beating, reporting, reading);
+    const states = assignment.reportTasks(over.signal);
+    running.push(beating, reporting, states, reading);
     await Promise.race(running);
   } finally {
     late.cancel();

@@ -19,6 +19,7 @@ function wholeNumber(text: string): number {
 }
 
 const program = new Command('inro')
+  .enablePositionalOptions()
   .description(
     'Secrets for the hosts that need them: delivered to locked memory, read through a mount, wiped when the task goes.',
   )
@@ -76,6 +77,10 @@ program
   .option('--state <DIR>', 'keep the state there (otherwise it is temporary)')
   .option('--mount <DIR>', 'mount the secrets there')
   .option('--listen <HOST:PORT>', "the manager's address (a free port of 127.0.0.1 if not given)")
+  .option(
+    '--docker <SOCKET>',
+    "a container engine's socket, whose containers can have services as volumes; or off",
+  )
   .addOption(driver())
   .action(async (options) => (await import('./commands/dev.js')).dev(options));
 
@@ -105,6 +110,10 @@ agent
   .option('--state <DIR>', 'where the identity is kept')
   .option('--mount <DIR>', 'mount the secrets there')
   .option('--socket <PATH>', 'where operators reach it')
+  .option(
+    '--docker <SOCKET>',
+    "a container engine's socket, whose containers can have services as volumes; or off",
+  )
   .option('--takeover', 'go on where the agent that runs is, without its readers noticing')
   .addOption(driver())
   .action(async (options) => (await import('./commands/agent_run.js')).agentRun(options));
@@ -210,15 +219,42 @@ operator(secret, 'rm <SECRET...>', 'remove secrets that no service uses').action
 
 const service = program.command('service').description('services: who gets which secrets');
 const secretSyntax = 'NAME or source=NAME,target=FILE,uid=U,gid=G,mode=OCTAL,mmap (repeatable)';
-operator(service, 'create [IMAGE]', 'create a service; its tasks get its secrets')
+operator(
+  service,
+  'create [IMAGE] [ARG...]',
+  'create a service; its tasks get its secrets, and run the image if one is named',
+)
+  .passThroughOptions()
   .requiredOption('--name <NAME>', 'its name')
   .option('--secret <SECRET>', `a secret: ${secretSyntax}`, collect, [])
   .option('--replicas <N>', 'how many tasks (1 if not given)', wholeNumber, 1)
   .option('--constraint <EXPR>', 'where tasks may run: node.id==ID, node.id!=ID (repeatable)', collect, [])
   .addOption(readers())
   .option('-l, --label <KEY=VALUE>', 'a label (repeatable)', collectLabel, {})
+  .option('-e, --env <KEY=VALUE>', "the container's environment, never a secret (repeatable)", collect, [])
+  .option(
+    '--mount <MOUNT>',
+    'type=volume,source=NAME,target=PATH[,readonly] or type=tmpfs,target=PATH (repeatable)',
+    collect,
+    [],
+  )
+  .option('--container-label <KEY=VALUE>', "the container's label (repeatable)", collectLabel, {})
+  .option('-u, --user <USER[:GROUP]>', 'whom the container runs as')
+  .option('-w, --workdir <DIR>', "the container's working directory")
+  .option('--network <NETWORK>', "the engine's network")
+  .option('--read-only', "the container's root file system is read-only")
+  .option('--stop-signal <SIGNAL>', 'what asks the container to end')
+  .option('--stop-grace-period <SECONDS>', 'between that and SIGKILL (10 if not given)', wholeNumber)
+  .addOption(
+    new Option(
+      '--restart-condition <WHEN>',
+      'when a task that has ended is replaced (any if not given)',
+    ).choices(['any', 'on-failure', 'none']),
+  )
   .option(...detach)
-  .action(async (image, options) => (await import('./commands/service.js')).serviceCreate(image, options));
+  .action(async (image, args, options) =>
+    (await import('./commands/service.js')).serviceCreate(image, args, options),
+  );
 operator(service, 'update <SERVICE>', 'change a service; nothing is restarted')
   .option('--secret-add <SECRET>', `add a secret: ${secretSyntax}`, collect, [])
   .option(

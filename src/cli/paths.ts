@@ -22,6 +22,9 @@ export const paths = {
   get agentState(): string {
     return join(stateFolder(), 'agent');
   },
+  get enginePlugin(): string {
+    return '/run/docker/plugins/inro.sock';
+  },
   get agentConfig(): string | undefined {
     return inConfigFolder('agent.yaml');
   },

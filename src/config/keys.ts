@@ -21,6 +21,10 @@ export const agentKeys = z.strictObject({
   mount: path.optional(),
   socket: path.optional(),
   driver: z.enum(driverNames, driverNames.join(' or ')).optional(),
+  docker: textThat(
+    (text) => text === 'off' || (isAbsolute(text) && !hasControl(text)),
+    'the absolute path of a container engine’s socket, or off',
+  ).optional(),
   managers: z.array(address, managers).min(1, managers).max(agentLimits.maxManagers, managers).optional(),
   logLevel: logLevel.optional(),
 });

@@ -1,6 +1,7 @@
 /** What operators do with services and their tasks. */
 import { create, type MessageInitShape } from '@bufbuild/protobuf';
 import type { Random } from '../model/clock.js';
+import { checkContainer } from '../model/container.js';
 import { constraintText, parseConstraint } from '../model/constraint.js';
 import { InroError } from '../model/error.js';
 import { newId } from '../model/id.js';
@@ -32,10 +33,12 @@ export function serviceHandlers(
     find('service', view.services, typed, (service) => service.name);
 
   return {
-    createService: async ({ name, labels, references, replicas, constraints, readers }) => {
+    createService: async (request) => {
+      const { name, labels, references, replicas, constraints, readers, container, restart } = request;
       checkName('service', name);
       checkLabels(labels);
       checkShape({ references, replicas, constraints });
+      if (container !== undefined) checkContainer(container);
       const id = newId(random);
       const { revision } = await transact(store, async (tx) => {
         if ((await tx.getBytes(serviceNamePrefix + name)) !== undefined) {
@@ -50,6 +53,8 @@ export function serviceHandlers(
           labels,
           replicas,
           readers,
+          ...(container === undefined ? {} : { container }),
+          restart,
           constraints: canonical(constraints),
           createdMs: now,
           updatedMs: now,
@@ -216,10 +221,24 @@ function canonical(constraints: readonly string[]): string[] {
 function shownService(service: ServiceRecord, view: ClusterView) {
   const tasks = view.tasksOfService(service.id);
   const { id, name, labels, references, replicas, constraints, readers, createdMs, updatedMs } = service;
+  const { container, restart } = service;
   const running = tasks.filter(
     (task) => task.state === TaskState.RUNNING && task.desiredState === TaskState.RUNNING,
   ).length;
-  return { id, name, labels, references, replicas, constraints, readers, createdMs, updatedMs, running };
+  const runs = container === undefined ? {} : { container };
+  const shown = {
+    id,
+    name,
+    labels,
+    references,
+    replicas,
+    constraints,
+    readers,
+    createdMs,
+    updatedMs,
+    running,
+  };
+  return { ...shown, ...runs, restart };
 }
 
 function shownTask(task: TaskRecord, view: ClusterView): MessageInitShape<typeof TaskSchema> {

@@ -8,7 +8,7 @@ import type { Clock, Random } from '../model/clock.js';
 import { parseConstraint, satisfies } from '../model/constraint.js';
 import { newId } from '../model/id.js';
 import { hasEnded } from '../model/task.js';
-import { TaskState } from '../proto/gen/inro/v1/common_pb.js';
+import { RestartCondition, TaskState } from '../proto/gen/inro/v1/common_pb.js';
 import { TaskRecordSchema, type ServiceRecord, type TaskRecord } from '../proto/gen/inro/v1/records_pb.js';
 import { stateOf } from '../proto/task_state.js';
 import type { Store } from '../store/store.js';
@@ -31,8 +31,8 @@ export class Scheduler {
   readonly #parts: SchedulerParts;
   readonly #waiting = new Set<string>();
   readonly #timers = new Map<string, { cancel(): void }>();
-  /** By service, then by task: boot-time ms at which a failed task was seen first. */
-  readonly #failedAtMs = new Map<string, Map<string, number>>();
+  /** By service, then by task: boot-time ms at which a task that ended by itself was seen first. */
+  readonly #endedAtMs = new Map<string, Map<string, number>>();
   #running: Promise<void> | undefined;
   #stopped = false;
 
@@ -77,7 +77,7 @@ export class Scheduler {
 
   async #reconcileService(tx: Transaction, serviceId: string): Promise<void> {
     const service = await tx.get(tables.services, serviceId);
-    if (service === undefined) return void this.#failedAtMs.delete(serviceId); // its tasks went with it
+    if (service === undefined) return void this.#endedAtMs.delete(serviceId); // its tasks went with it
     const tasks: TaskRecord[] = [];
     for (const { id } of this.#parts.view.tasksOfService(serviceId)) {
       const task = await tx.get(tables.tasks, id);
@@ -103,6 +103,7 @@ export class Scheduler {
     const inSlot = tasks.filter((task) => task.slot === slot);
     let live = inSlot.find((task) => !isOver(task) && task.desiredState === TaskState.RUNNING);
     if (live === undefined) {
+      if (!isToBeReplaced(service, inSlot)) return;
       if (this.#isTooSoon(service.id, inSlot)) return this.#later(service.id);
       live = this.#newTask(service, slot);
       tasks.push(live);
@@ -114,12 +115,12 @@ export class Scheduler {
     else if (live.error === '') this.#update(tx, live, { error: this.#whyNoNode(service) });
   }
 
-  /** Whether a task in this slot failed within the delay: counted on boot time from when it was seen, as clocks jump. */
+  /** Whether a task in this slot ended by itself within the delay: counted on boot time from when it was seen, as clocks jump. */
   #isTooSoon(serviceId: string, inSlot: readonly TaskRecord[]): boolean {
     const nowMs = this.#parts.clock.boottimeMs();
-    const before = this.#failedAtMs.get(serviceId) ?? new Map<string, number>();
-    for (const task of inSlot) if (failed(task) && !before.has(task.id)) before.set(task.id, nowMs);
-    this.#failedAtMs.set(serviceId, before);
+    const before = this.#endedAtMs.get(serviceId) ?? new Map<string, number>();
+    for (const task of inSlot) if (endedItself(task) && !before.has(task.id)) before.set(task.id, nowMs);
+    this.#endedAtMs.set(serviceId, before);
     return inSlot.some((task) => nowMs - (before.get(task.id) ?? -Infinity) < managerLimits.restartDelayMs);
   }
 
@@ -175,7 +176,7 @@ export class Scheduler {
       ended.sort((a, b) => Number(b.updatedMs - a.updatedMs));
       for (const task of ended.slice(managerLimits.endedTasksPerSlot)) {
         tx.delete(tables.tasks, task.id);
-        this.#failedAtMs.get(task.serviceId)?.delete(task.id);
+        this.#endedAtMs.get(task.serviceId)?.delete(task.id);
       }
     }
   }
@@ -194,6 +195,14 @@ function isOver(task: TaskRecord): boolean {
   return hasEnded(stateOf(task.state));
 }
 
-function failed(task: TaskRecord): boolean {
-  return task.state === TaskState.FAILED || task.state === TaskState.REJECTED;
+function endedItself({ state }: TaskRecord): boolean {
+  return state === TaskState.COMPLETE || state === TaskState.FAILED || state === TaskState.REJECTED;
+}
+
+/** By how the last task of the slot ended; what was shut down, was so for another to come. */
+function isToBeReplaced({ restart }: ServiceRecord, inSlot: readonly TaskRecord[]): boolean {
+  const last = [...inSlot].sort((a, b) => Number(b.updatedMs - a.updatedMs))[0];
+  if (last === undefined || !endedItself(last)) return true;
+  if (restart === RestartCondition.NONE) return false;
+  return restart !== RestartCondition.ON_FAILURE || last.state !== TaskState.COMPLETE;
 }

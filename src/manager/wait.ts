@@ -57,7 +57,7 @@ function outstanding(
     const tasks = view.tasksOfService(serviceId);
     for (let slot = 1; slot <= service.replicas; slot++) {
       const newest = newestOf(tasks.filter((task) => task.slot === slot));
-      if (newest?.state === TaskState.RUNNING) continue;
+      if (newest?.state === TaskState.RUNNING || newest?.state === TaskState.COMPLETE) continue;
       // One that ended before the last change says nothing about it: another takes its place.
       const failed =
         newest !== undefined &&

@@ -13,6 +13,11 @@ export const limits = {
   maxReplicas: 10_000,
   maxConstraints: 16,
   maxOwnerChars: 64,
+  /** Of an argument or a variable of a container. */
+  maxContainerTextChars: 8192,
+  /** Arguments, variables and mounts of a container. */
+  maxContainerTexts: 256,
+  maxStopGraceMs: 60 * 60 * 1000,
   /** Versions are numbered in 32 bits. */
   maxVersion: 2 ** 32 - 1,
 } as const;

@@ -49,6 +49,7 @@ const types: Record<string, (value: unknown) => boolean> = {
   boolean: (value) => typeof value === 'boolean',
   map: (value) => isObject(value) && Object.keys(value).length > 0 && Object.values(value).every(isString),
   object: isObject,
+  'object or null': (value) => value === null || isObject(value),
   'list of strings': isListOf(isString),
   'list of strings, may be empty': (value) => Array.isArray(value) && value.every(isString),
   'list of objects': isListOf(isObject),
@@ -77,7 +78,7 @@ function checkFields(
       types[type]?.(field),
       `inro ${command}: ${path} is ${JSON.stringify(field)}, documented as ${type}`,
     );
-    if (isObject(field) && type === 'object') checkFields(t, command, fields, field, `${path}.`);
+    if (isObject(field) && type.startsWith('object')) checkFields(t, command, fields, field, `${path}.`);
     if (type.startsWith('list of objects')) {
       for (const item of field as Record<string, unknown>[])
         checkFields(t, command, fields, item, `${path}[].`);
@@ -164,6 +165,33 @@ scenario('each command prints the fields of its table, with their types', async 
   });
   await check('secret inspect', ['db_password']);
   await check('service inspect', ['web']);
+  // Nothing needs to run it for this.
+  const container = [
+    '--env',
+    'A=b',
+    '--container-label',
+    'a=b',
+    '--mount',
+    'type=tmpfs,target=/tmp',
+    'image',
+    'word',
+  ];
+  await host.ask([
+    'service',
+    'create',
+    '--detach',
+    '--name',
+    'job',
+    '--secret',
+    'db_password',
+    '--label',
+    'a=b',
+    '--constraint',
+    'node.id==none',
+    ...container,
+  ]);
+  await check('service inspect', ['job']);
+  await host.ask(['service', 'rm', 'job']);
   await check('service ps', ['web']);
   await check('node inspect', [nodeId]);
   await check('secret revoke', ['db_password']);

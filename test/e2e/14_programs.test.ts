@@ -6,7 +6,7 @@ import type { Host } from '../support/host.js';
 import type { Daemon, Result } from '../support/inro.js';
 import { labScenario } from '../support/lab.js';
 import { mappingLines, programLines } from '../support/program_lines.js';
-import { hostWith } from '../support/published.js';
+import { hostWith, publish } from '../support/published.js';
 
 const web = '/run/inro/secrets/web';
 const busErrorCode = 128 + 7;
@@ -121,6 +121,10 @@ labScenario('who watches a file: inotify when nobody has it open any more; stat 
     return watcher;
   };
   const ofKey = await watch('key');
+  // What changes elsewhere, and a look at the folder, cost no event.
+  await publish(host, { other: 'one' }, {}, 'db');
+  await host.ask(['secret', 'update', 'other', '-'], { stdin: 'two' });
+  t.regex((await host.sh(`ls ${web}`)).stdout, /key/);
   await host.ask(['secret', 'update', 'key', '-'], { stdin: 'longer' });
   await ofKey.printed(/file rename/);
   t.notRegex(ofKey.stdout, /folder/, 'of the directory inotify says nothing');

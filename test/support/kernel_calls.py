@@ -108,8 +108,6 @@ class Inotify:
 def as_json(value):
     if isinstance(value, bytes):
         return value.decode("latin1")
-    if isinstance(value, os.stat_result):
-        return {"mode": value.st_mode, "ino": value.st_ino, "size": value.st_size}
     raise TypeError(f"{type(value)} is no JSON")
 
 

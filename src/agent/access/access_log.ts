@@ -146,9 +146,7 @@ export class AccessLog {
 
   /** What is attached is known by its name; everything else by its cgroup. */
   #workload(cgroup: string): string {
-    const attached = this.#parts.attachments
-      .list()
-      .find(({ cgroup: own }) => own !== undefined && `${cgroup}/`.startsWith(`${own.path}/`));
+    const attached = this.#parts.attachments.ofCgroup(cgroup);
     return attached === undefined ? workloadName(cgroup) : `${attached.kind} ${attached.name}`;
   }
 

@@ -126,8 +126,7 @@ export function answerRequests(options: RequestOptions): Requests {
     open: answered('open', (path, flags) =>
       find(path, (node) => {
         if (node.kind !== 'file') return failed(node.kind === 'link' ? ELOOP : EISDIR);
-        if ((flags & (files.O_WRONLY | files.O_RDWR | files.O_TRUNC | files.O_APPEND)) !== 0)
-          return failed(EROFS);
+        if ((flags & (files.O_WRONLY | files.O_RDWR | files.O_TRUNC)) !== 0) return failed(EROFS);
         if (!mayRead(node)) return failed(ESTALE);
         const handle = handles.add(node);
         return handle === undefined ? failed(ENFILE) : [0, handle];

@@ -26,6 +26,8 @@ export interface Attachment extends Workload {
   sinceMs: number;
 }
 
+const maxRecent = 256;
+
 interface GatedTask {
   id: string;
   serviceId: string;
@@ -33,6 +35,8 @@ interface GatedTask {
 
 export class Attachments {
   readonly #all = new Map<string, Attachment>();
+  /** The latest that have been detached: what they read last may be told after their end. */
+  #recent: Attachment[] = [];
   /** Tasks that somebody has been attached to. */
   readonly #used = new Set<string>();
 
@@ -45,7 +49,18 @@ export class Attachments {
   }
 
   remove(id: string): void {
+    const known = this.#all.get(id);
+    if (known === undefined) return;
     this.#all.delete(id);
+    this.#recent = [known, ...this.#recent].slice(0, maxRecent);
+  }
+
+  /** Whose processes are in this cgroup, or were until lately. */
+  ofCgroup(path: string): Attachment | undefined {
+    return [...this.list(), ...this.#recent].find(({ cgroup }) => {
+      if (cgroup === undefined || path === '') return false;
+      return cgroup.cgroup === 0 ? path.includes(cgroup.path) : `${path}/`.startsWith(`${cgroup.path}/`);
+    });
   }
 
   list(): Attachment[] {
@@ -74,7 +89,7 @@ export class Attachments {
   /** The task is gone: what used it alone is detached, and a new task of the same id would be new. */
   forgetTask(taskId: string): void {
     this.#used.delete(taskId);
-    for (const { id, taskId: own } of this.list()) if (own === taskId) this.#all.delete(id);
+    for (const { id, taskId: own } of this.list()) if (own === taskId) this.remove(id);
   }
 
   /** Goes on with what a predecessor noted beside a task's gate. */

@@ -17,7 +17,8 @@ export async function watchWorkloads(
 
 export function detachEnded(attachments: Attachments, tasks: HostTasks): void {
   for (const { id, kind, cgroup } of attachments.list()) {
-    if (cgroup === undefined || isPopulated(cgroup.path, cgroup.cgroup)) continue;
+    // 0: a container that has not begun; its engine says when it will not any more.
+    if (cgroup === undefined || cgroup.cgroup === 0 || isPopulated(cgroup.path, cgroup.cgroup)) continue;
     tasks.detach(id);
     // Made for this one workload (cli/commands/exec.ts).
     if (kind === 'exec') removeCgroup(cgroup.path);

@@ -11,6 +11,7 @@ import { systemClock, systemRandom } from '../../system/clock.js';
 import { restartWithoutBlockCache } from '../../system/heap.js';
 import { serviceManager } from '../../system/service_manager.js';
 import { joinByCredential } from '../join_credential.js';
+import { dockerOptions } from '../docker_option.js';
 import { createLogger, levelInEnvironment } from '../log.js';
 import { paths } from '../paths.js';
 import { tellServiceManager } from '../service_status.js';
@@ -23,13 +24,22 @@ export interface AgentRunOptions {
   mount?: string;
   socket?: string;
   driver?: DriverName;
+  docker?: string;
   takeover?: boolean;
 }
 
 export async function agentRun({ config, takeover = false, ...flags }: AgentRunOptions): Promise<void> {
   const file = settingsFile(config, paths.agentConfig, readAgentConfig);
   const started = file.read();
-  const { state, mount, socket, driver = driverHere(), managers, logLevel } = { ...started, ...flags };
+  const {
+    state,
+    mount,
+    socket,
+    driver = driverHere(),
+    docker,
+    managers,
+    logLevel,
+  } = { ...started, ...flags };
   const manager = serviceManager();
   // What is mounted already, nobody has to mount.
   if (!takeover && (manager?.stored.length ?? 0) === 0) checkMayMount(driver);
@@ -46,6 +56,7 @@ export async function agentRun({ config, takeover = false, ...flags }: AgentRunO
     socketPath: socket ?? paths.agentSocket,
     ...(managers === undefined ? {} : { managers }),
     driver,
+    docker: dockerOptions(docker, driver),
     takeover,
     serviceManager: manager,
     clock: systemClock,

@@ -14,6 +14,7 @@ import { checkAddress } from '../../rpc/address.js';
 import { addon } from '../../system/addon.js';
 import { systemClock as clock, systemRandom as random } from '../../system/clock.js';
 import { restartWithoutBlockCache } from '../../system/heap.js';
+import { dockerOptions } from '../docker_option.js';
 import { createLogger } from '../log.js';
 import { paths } from '../paths.js';
 import { printLine } from '../print.js';
@@ -27,6 +28,7 @@ export interface DevOptions {
   mount?: string;
   listen?: string;
   driver?: DriverName;
+  docker?: string;
 }
 
 export async function dev(options: DevOptions): Promise<void> {
@@ -65,6 +67,7 @@ export async function dev(options: DevOptions): Promise<void> {
       socketPath: agentSocket,
       managers: [manager.address],
       driver,
+      docker: dockerOptions(options.docker, driver, { runsContainers: true }),
       clock,
       random,
       log: log.child({ part: 'agent' }),

@@ -1,12 +1,19 @@
 /** inro service create|update|ls|ps|inspect|rm */
+import {
+  checkContainer,
+  parseMount,
+  type ContainerSpec,
+  type RestartCondition,
+} from '../../model/container.js';
 import { parseConstraint } from '../../model/constraint.js';
 import { InroError } from '../../model/error.js';
 import { checkLabels, checkName, type Labels } from '../../model/name.js';
 import type { ReadersRule } from '../../model/readers.js';
 import { checkTargetsDiffer, parseReference } from '../../model/reference.js';
 import { Control, type Service, type Task } from '../../proto/gen/inro/v1/control_pb.js';
-import type { Reference } from '../../proto/gen/inro/v1/common_pb.js';
+import type { ContainerSpec as WireContainer, Reference } from '../../proto/gen/inro/v1/common_pb.js';
 import { readersOf, wireReaders } from '../../proto/readers.js';
+import { restartOf, wireRestart } from '../../proto/restart.js';
 import { stateOf } from '../../proto/task_state.js';
 import { call } from '../../rpc/client.js';
 import { removeEach, settle, withManager, type ManagerOption } from '../operator.js';
@@ -24,6 +31,16 @@ interface CreateOptions extends Common {
   constraint: string[];
   replicas: number;
   readers?: ReadersRule;
+  env: string[];
+  mount: string[];
+  containerLabel: Labels;
+  user?: string;
+  workdir?: string;
+  network?: string;
+  readOnly?: boolean;
+  stopSignal?: string;
+  stopGracePeriod?: number;
+  restartCondition?: RestartCondition;
 }
 
 interface UpdateOptions extends Common {
@@ -37,17 +54,12 @@ interface UpdateOptions extends Common {
   readers?: ReadersRule;
 }
 
-export async function serviceCreate(image: string | undefined, options: CreateOptions): Promise<void> {
-  if (image !== undefined) {
-    throw new InroError(
-      'not_supported',
-      `cannot run image ${JSON.stringify(image)}: this version does not start containers yet`,
-      {
-        remedy:
-          'leave the image out and bind-mount the folder of the service into a container that you start',
-      },
-    );
-  }
+export async function serviceCreate(
+  image: string | undefined,
+  args: string[],
+  options: CreateOptions,
+): Promise<void> {
+  const container = containerOf(image, args, options);
   checkName('service', options.name);
   checkLabels(options.label);
   options.constraint.forEach(parseConstraint);
@@ -61,11 +73,46 @@ export async function serviceCreate(image: string | undefined, options: CreateOp
       replicas,
       constraints,
       readers: wireReaders(options.readers ?? 'auto'),
+      ...(container === undefined ? {} : { container }),
+      restart: wireRestart(options.restartCondition ?? 'any'),
     });
     await settle(manager, changed, options);
     if (options.json === true) printJson({ id: changed.id, name });
     else printLine(changed.id);
   });
+}
+
+/** @throws bad_input, also for what only a container could use. */
+function containerOf(
+  image: string | undefined,
+  args: string[],
+  options: CreateOptions,
+): ContainerSpec | undefined {
+  const { env, mount, containerLabel: labels, user = '', workdir = '', network = '' } = options;
+  const spec = {
+    image: image ?? '',
+    args,
+    env,
+    labels,
+    mounts: mount.map(parseMount),
+    user,
+    workingDirectory: workdir,
+    network,
+    readOnly: options.readOnly ?? false,
+    stopSignal: options.stopSignal ?? '',
+    stopGraceMs: (options.stopGracePeriod ?? 0) * 1000,
+  };
+  if (image !== undefined) return checkContainer(spec);
+  const { image: _none, args: _noArgs, ...others } = spec;
+  const isGiven = (value: unknown): boolean =>
+    typeof value === 'object'
+      ? Object.keys(value ?? {}).length > 0
+      : value !== '' && value !== 0 && value !== false;
+  if (Object.values(others).some(isGiven) || options.restartCondition !== undefined)
+    throw new InroError('bad_input', 'this service runs no image, and options of a container are given', {
+      remedy: `name the image behind the options: inro service create --name ${options.name} ... IMAGE [ARG...]`,
+    });
+  return undefined;
 }
 
 export async function serviceUpdate(name: string, options: UpdateOptions): Promise<void> {
@@ -136,6 +183,12 @@ export async function serviceInspect(names: string[], options: Common): Promise<
       ['Replicas', `${service.replicas} (${service.running} running)`],
       ['Constraints', service.constraints.join(', ') || '-'],
       ['Readers', readersOf(service.readers)],
+      ...(service.container === undefined
+        ? []
+        : ([
+            ['Image', [service.container.image, ...service.container.args].join(' ')],
+            ['Restart', restartOf(service.restart)],
+          ] as const)),
       ['Created', `${iso(service.createdMs)} (${ago(service.createdMs)})`],
       ['Updated', `${iso(service.updatedMs)} (${ago(service.updatedMs)})`],
     ]);
@@ -176,9 +229,33 @@ function serviceJson(service: Service) {
     running: service.running,
     constraints: service.constraints,
     readers: readersOf(service.readers),
+    container: service.container === undefined ? null : containerJson(service.container),
+    restartCondition: restartOf(service.restart),
     secrets: service.references.map(referenceJson),
     createdAt: iso(service.createdMs),
     updatedAt: iso(service.updatedMs),
+  };
+}
+
+function containerJson(spec: WireContainer) {
+  const { image, args, env, labels, mounts, user, workingDirectory, network, readOnly, stopSignal } = spec;
+  return {
+    image,
+    args,
+    env,
+    labels,
+    mounts: mounts.map((mount) => ({
+      type: mount.type,
+      source: mount.source,
+      target: mount.target,
+      readOnly: mount.readOnly,
+    })),
+    user,
+    workingDirectory,
+    network,
+    readOnly,
+    stopSignal,
+    stopGraceSeconds: spec.stopGraceMs / 1000,
   };
 }
 
