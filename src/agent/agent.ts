@@ -21,6 +21,7 @@ import { addon } from '../system/addon.js';
 import { claimStateFolder } from '../system/files.js';
 import type { ServiceManager } from '../system/service_manager.js';
 import { AccessLog } from './access/access_log.js';
+import { CountBatches } from './access/count_batches.js';
 import { AuditFile } from './access/audit_file.js';
 import { listAccesses } from './access/list_call.js';
 import type { AgentChannel } from './channel.js';
@@ -114,7 +115,8 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     clock,
     log,
   });
-  const receipts = new Receipts(identity, newId(random));
+  const runId = newId(random);
+  const receipts = new Receipts(identity, runId);
   const vault = new Vault(arena, clock, (wiped) => receipts.add(wiped));
   const lease = new Lease(clock, (deadlineMs) => driver.serveUntil(deadlineMs));
   const attachments = new Attachments();
@@ -131,6 +133,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     log,
   });
   const accesses = new AccessLog({ driver, attachments, file, clock, log });
+  const counts = new CountBatches(accesses, runId);
   if (used?.arena !== undefined && driver.handover !== undefined) {
     lease.inherit(arena.served.servedUntil());
     tasks.inherit(driver.handover.inheritance);
@@ -160,7 +163,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
         tasks,
         lease,
         receipts,
-        accesses,
+        counts,
         clock,
         random,
         log,

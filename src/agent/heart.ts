@@ -1,13 +1,13 @@
 import type { Clock, Random } from '../model/clock.js';
 import { InroError } from '../model/error.js';
 import type { Welcome } from '../proto/gen/inro/v1/dispatcher_pb.js';
-import type { AccessLog, PendingCount } from './access/access_log.js';
+import type { CountBatches } from './access/count_batches.js';
 import type { AgentChannel } from './channel.js';
 import type { Lease } from './lease.js';
 import { agentLimits } from './limits.js';
 
 interface HeartParts {
-  accesses: Pick<AccessLog, 'pending' | 'taken'>;
+  counts: Pick<CountBatches, 'current'>;
   lease: Lease;
   clock: Clock;
   random: Random;
@@ -22,8 +22,6 @@ export class Heart {
   /** By sequence: when beats that are not answered yet were sent. */
   readonly #sentMs = new Map<number, number>();
   #silentBeats = 0;
-  /** What the beat of this sequence carried; the next counts go when it is answered. */
-  #counted: { sequence: number; counts: PendingCount[] } | undefined;
 
   constructor(channel: AgentChannel, { heartbeatPeriodMs, leaseMs }: Welcome, parts: HeartParts) {
     this.#channel = channel;
@@ -44,24 +42,10 @@ export class Heart {
       this.#silentBeats += 1;
       this.#sentMs.set(sequence, clock.boottimeMs());
       this.#sentMs.delete(sequence - agentLimits.maxUnansweredBeats);
-      const value = { sequence, accesses: this.#accesses(sequence) };
+      const accesses = this.#parts.counts.current();
+      const value = { sequence, ...(accesses === undefined ? {} : { accesses }) };
       await this.#channel.send({ message: { case: 'heartbeat', value } });
     }
-  }
-
-  #accesses(sequence: number) {
-    if (this.#counted !== undefined) return [];
-    const pending = this.#parts.accesses.pending().slice(0, agentLimits.maxCountsPerBeat);
-    if (pending.length === 0) return [];
-    const counts = pending.map((count) => ({ ...count }));
-    this.#counted = { sequence, counts };
-    return counts.map(({ uid, opened, refused, lastMs, ...of }) => ({
-      ...of,
-      ...(uid === undefined ? {} : { uid }),
-      opened: BigInt(opened),
-      refused: BigInt(refused),
-      lastMs: BigInt(lastMs),
-    }));
   }
 
   /** Whatever the manager says is a sign of life; an answer may wait behind a large assignment. */
@@ -70,10 +54,6 @@ export class Heart {
   }
 
   answered(sequence: number): void {
-    if (this.#counted?.sequence === sequence) {
-      this.#parts.accesses.taken(this.#counted.counts);
-      this.#counted = undefined;
-    }
     const sentMs = this.#sentMs.get(sequence);
     if (sentMs === undefined) return;
     for (const earlier of this.#sentMs.keys()) if (earlier <= sequence) this.#sentMs.delete(earlier);

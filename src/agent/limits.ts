@@ -50,8 +50,10 @@ export const agentLimits = {
   auditFiles: 4,
   /** Entries that a slow listener has not taken yet; it is cut off at more. */
   maxUntakenEntries: 10_000,
-  /** About 150 bytes each. */
-  maxCountsPerBeat: 1_000,
+  /** About 150 bytes each, 900 at the most: a batch is one message. */
+  maxCountsPerBatch: 1_000,
+  /** Of what a reader is called. */
+  maxWorkloadChars: 255,
   describeMs: 5_000,
   stopGraceMs: 1_000,
 } as const;

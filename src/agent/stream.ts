@@ -12,7 +12,7 @@ import type { Clock, Random } from '../model/clock.js';
 import { InroError } from '../model/error.js';
 import { isSignedByAuthority } from '../pki/root.js';
 import type { Challenge, ManagerMessage, Welcome } from '../proto/gen/inro/v1/dispatcher_pb.js';
-import type { AccessLog } from './access/access_log.js';
+import type { CountBatches } from './access/count_batches.js';
 import { AssignmentReader } from './assignment_reader.js';
 import type { AgentChannel } from './channel.js';
 import { bootId, type Description } from './describe.js';
@@ -31,7 +31,7 @@ export interface StreamParts {
   tasks: HostTasks;
   lease: Lease;
   receipts: Receipts;
-  accesses: Pick<AccessLog, 'pending' | 'taken'>;
+  counts: Pick<CountBatches, 'current' | 'taken'>;
   clock: Clock;
   random: Random;
   log: Logger;
@@ -64,7 +64,7 @@ export async function attach(channel: AgentChannel, parts: StreamParts): Promise
     const beating = heart.beat(over.signal);
     const assignment = new AssignmentReader(parts, shared, channel);
     const reporting = assignment.reportWipes(over.signal);
-    const reading = readAll(messages, heart, assignment, parts.receipts);
+    const reading = readAll(messages, heart, assignment, parts);
     const states = assignment.reportTasks(over.signal);
     running.push(beating, reporting, states, reading);
     await Promise.race(running);
@@ -143,7 +143,7 @@ async function readAll(
   messages: AsyncIterator<ManagerMessage>,
   heart: Heart,
   assignment: AssignmentReader,
-  receipts: Receipts,
+  { receipts, counts }: Pick<StreamParts, 'receipts' | 'counts'>,
 ): Promise<void> {
   for (let next = await messages.next(); next.done !== true; next = await messages.next()) {
     const { message } = next.value;
@@ -163,6 +163,9 @@ async function readAll(
         break;
       case 'receiptsTaken':
         receipts.taken(message.value);
+        break;
+      case 'accessesTaken':
+        counts.taken(message.value);
         break;
       default:
         throw new InroError(

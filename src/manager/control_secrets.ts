@@ -14,15 +14,18 @@ import {
 } from '../proto/gen/inro/v1/records_pb.js';
 import type { Handlers } from '../rpc/server.js';
 import type { Store } from '../store/store.js';
-import { ciphertextPrefix, secretNamePrefix, tables, versionKey } from '../store/tables.js';
+import { ciphertextPrefix, decodeRecord, secretNamePrefix, tables, versionKey } from '../store/tables.js';
 import { transact, type Transaction } from '../store/transaction.js';
 import type { Dispatcher } from './dispatcher.js';
 import { find, matcher } from './find.js';
 import type { Keyring } from './keyring.js';
+import { deleteReads } from './read_records.js';
+import { shownReads } from './shown_reads.js';
 import type { ClusterView } from './view.js';
 
 type ControlHandlers = Handlers<typeof Control, 'local'>;
-type SecretCalls = 'createSecret' | 'updateSecret' | 'removeSecret' | 'getSecret' | 'listSecrets';
+type SecretCalls =
+  'createSecret' | 'updateSecret' | 'removeSecret' | 'getSecret' | 'getSecretReads' | 'listSecrets';
 
 export interface ControlParts {
   clusterId: string;
@@ -65,6 +68,9 @@ export function secretHandlers({
     tx.put(tables.versions, versionKey(secretId, version), record);
     tx.putBytes(ciphertextPrefix + versionKey(secretId, version), ciphertext);
   };
+
+  const findSecret = (typed: string): SecretRecord =>
+    find('secret', view.secrets, typed, (secret) => secret.name);
 
   return {
     createSecret: async ({ id, name, labels, ciphertext, sealedKey }) => {
@@ -133,7 +139,7 @@ export function secretHandlers({
     },
 
     removeSecret: async ({ name }) => {
-      const { id } = find('secret', view.secrets, name, (secret) => secret.name);
+      const { id } = findSecret(name);
       const { result, revision } = await transact(store, async (tx) => {
         const secret = await tx.get(tables.secrets, id);
         if (secret === undefined) throw new InroError('not_found', `no secret ${quoted(name)}`);
@@ -142,6 +148,7 @@ export function secretHandlers({
           tx.delete(tables.versions, versionKey(id, version));
           tx.deleteBytes(ciphertextPrefix + versionKey(id, version));
         }
+        await deleteReads(tx, id);
         tx.delete(tables.secrets, id);
         tx.deleteBytes(secretNamePrefix + secret.name);
         return secret;
@@ -150,12 +157,14 @@ export function secretHandlers({
       return { id, revision: BigInt(revision) };
     },
 
-    getSecret: async ({ name }) =>
-      shownSecret(
-        find('secret', view.secrets, name, (secret) => secret.name),
-        view,
-        dispatcher,
-      ),
+    getSecret: async ({ name }) => shownSecret(findSecret(name), view, dispatcher),
+
+    getSecretReads: async ({ name }) => {
+      const { id } = findSecret(name);
+      const entries = await store.list(`${tables.reads.prefix}${id}/`);
+      const records = entries.map(({ key, value }) => decodeRecord(tables.reads, key, value));
+      return { versions: shownReads(id, records, view) };
+    },
 
     listSecrets: async ({ filters }) => ({
       secrets: [...view.secrets.values()]

@@ -27,6 +27,10 @@ export class Holders {
     return [...(this.#byNode.get(nodeId)?.values() ?? [])];
   }
 
+  get(nodeId: string, secretId: string, version: number): HolderRecord | undefined {
+    return this.#byNode.get(nodeId)?.get(versionKey(secretId, version));
+  }
+
   /** Ids of the nodes that may hold this version. */
   of(secretId: string, version: number): string[] {
     return [...(this.#byVersion.get(versionKey(secretId, version)) ?? [])];

@@ -1,27 +1,27 @@
 /**
  * What the manager writes down about the nodes' copies: who may hold which version, before it is sent there, and each
- * receipt once, before it is acknowledged. Steps that come together go into one commit, so that a change for thousands
- * of nodes costs a few writes to the disk.
+ * receipt once, before it is acknowledged.
  */
 import { create } from '@bufbuild/protobuf';
 import type { Clock } from '../model/clock.js';
-import { InroError } from '../model/error.js';
 import type { Receipt } from '../proto/gen/inro/v1/dispatcher_pb.js';
 import {
   HolderRecordSchema,
-  ReceiptMarkSchema,
-  ReceiptMarksRecordSchema,
   ReceiptRecordSchema,
+  RunMarksRecordSchema,
   type HolderRecord,
-  type ReceiptMark,
   type ReceiptRecord,
+  type RunMark,
 } from '../proto/gen/inro/v1/records_pb.js';
 import type { Store } from '../store/store.js';
 import { decodeRecord, holderKey, receiptKey, tables } from '../store/tables.js';
-import { transact, type Transaction } from '../store/transaction.js';
+import type { Transaction } from '../store/transaction.js';
 import type { NeededVersion } from './assignment.js';
+import { CommitQueue } from './commit_queue.js';
 import { KeptReceipts, type KeptReceipt } from './kept_receipts.js';
 import { managerLimits } from './limits.js';
+import { keepPlace } from './read_records.js';
+import { lastOf, withMark } from './run_marks.js';
 import type { ClusterView } from './view.js';
 
 interface LedgerParts {
@@ -35,26 +35,25 @@ interface Attempt {
   tx: Transaction;
   added: KeptReceipt[];
   /** By node. */
-  marks: Map<string, ReceiptMark[]>;
-}
-
-interface Step {
-  run: (attempt: Attempt) => Promise<void>;
-  done: () => void;
-  failed: (error: unknown) => void;
+  marks: Map<string, RunMark[]>;
+  surplus: KeptReceipt[];
 }
 
 export class Ledger {
   readonly #parts: LedgerParts;
   readonly #kept = new KeptReceipts(managerLimits.maxReceipts);
   /** By node: up to which number its runs' receipts are taken. */
-  readonly #marks = new Map<string, readonly ReceiptMark[]>();
-  #waiting: Step[] = [];
-  #writing: Promise<void> | undefined;
-  #stopped = false;
+  readonly #marks = new Map<string, readonly RunMark[]>();
+  readonly #queue: CommitQueue<Attempt>;
 
   private constructor(parts: LedgerParts) {
     this.#parts = parts;
+    this.#queue = new CommitQueue<Attempt>(parts.store, {
+      begin: (tx) => ({ tx, added: [], marks: new Map(), surplus: [] }),
+      finish: (attempt) => this.#finish(attempt),
+      committed: (attempt) => this.#committed(attempt),
+      maxWeight: managerLimits.maxStepsPerCommit,
+    });
   }
 
   /** @throws store_corrupt */
@@ -73,30 +72,39 @@ export class Ledger {
     return ledger;
   }
 
-  /** The node may hold these from now on. Durable when it resolves: only then they may be sent. */
-  hand(nodeId: string, versions: readonly NeededVersion[]): Promise<void> {
+  /**
+   * The node may hold these from now on. Durable when it resolves: only then they may be sent.
+   * @param by the node's own word, or the manager's, who is about to send them.
+   */
+  hand(
+    nodeId: string,
+    versions: readonly NeededVersion[],
+    by: 'node' | 'manager' = 'manager',
+  ): Promise<void> {
     const sentMs = BigInt(this.#parts.clock.now());
-    return this.#do(async ({ tx }) => {
+    const claimed = by === 'node';
+    return this.#queue.do(async ({ tx }) => {
       for (const { secretId, version } of versions) {
         const key = holderKey(nodeId, secretId, version);
-        if ((await tx.get(tables.holders, key)) !== undefined) continue;
-        tx.put(tables.holders, key, create(HolderRecordSchema, { nodeId, secretId, version, sentMs }));
+        const known = await tx.get(tables.holders, key);
+        if (known !== undefined && (claimed || !known.claimed)) continue;
+        const record = create(HolderRecordSchema, { nodeId, secretId, version, sentMs, claimed });
+        tx.put(tables.holders, key, record);
       }
     });
   }
 
   /** The node holds those no more, and no receipt will say so. */
   clear(nodeId: string, isGone: (holder: HolderRecord) => boolean): Promise<void> {
-    return this.#do(async ({ tx }) => {
-      for (const holder of this.#parts.view.holders.ofNode(nodeId)) {
-        if (isGone(holder)) tx.delete(tables.holders, holderKey(nodeId, holder.secretId, holder.version));
-      }
+    return this.#queue.do(async ({ tx }) => {
+      for (const holder of this.#parts.view.holders.ofNode(nodeId))
+        if (isGone(holder)) await this.#end(tx, nodeId, holder);
     });
   }
 
   /** The number of the run's last receipt that was taken; 0 before the first. */
   lastTaken(nodeId: string, runId: string): bigint {
-    return this.#marks.get(nodeId)?.find((mark) => mark.runId === runId)?.number ?? 0n;
+    return lastOf(this.#marks.get(nodeId), runId);
   }
 
   /**
@@ -112,86 +120,54 @@ export class Ledger {
     const takenMs = BigInt(this.#parts.clock.now());
     let taken: Receipt[] = [];
     const runId = receipts[0]?.runId ?? '';
-    await this.#do(async ({ tx, added, marks }) => {
+    await this.#queue.do(async ({ tx, added, marks }) => {
       const known = marks.get(nodeId) ?? this.#marks.get(nodeId) ?? [];
-      const last = known.find((mark) => mark.runId === runId)?.number ?? 0n;
+      const last = lastOf(known, runId);
       taken = receipts.filter(({ number }) => number > last);
       const number = taken.at(-1)?.number;
       if (number === undefined) return;
       for (const receipt of taken) {
-        const { secretId, version } = receipt;
         const key = receiptKey(nodeId, runId, Number(receipt.number));
         tx.put(tables.receipts, key, this.#record(nodeId, receipt, takenMs));
         added.push({ nodeId, key });
-        if (receipt.reason === 'stopped' || !isNeeded(receipt))
-          tx.delete(tables.holders, holderKey(nodeId, secretId, version));
+        if (receipt.reason === 'stopped' || !isNeeded(receipt)) await this.#end(tx, nodeId, receipt);
       }
-      const others = known.filter((mark) => mark.runId !== runId);
-      const own = [...others, create(ReceiptMarkSchema, { runId, number })];
-      marks.set(nodeId, own.slice(-managerLimits.maxReceiptRunsPerNode));
+      marks.set(nodeId, withMark(known, runId, number));
     });
     return taken;
   }
 
   /** Ends when what was asked for is written; nothing is, after it. */
-  async stop(): Promise<void> {
-    this.#stopped = true;
-    await this.#writing;
+  stop(): Promise<void> {
+    return this.#queue.stop();
+  }
+
+  /** What it was sent it may still tell something of. */
+  async #end(tx: Transaction, nodeId: string, version: NeededVersion): Promise<void> {
+    const key = holderKey(nodeId, version.secretId, version.version);
+    const holder = await tx.get(tables.holders, key);
+    if (holder === undefined) return;
+    tx.delete(tables.holders, key);
+    if (!holder.claimed) await keepPlace(tx, nodeId, version);
+  }
+
+  #finish(attempt: Attempt): void {
+    const { tx, added, marks } = attempt;
+    for (const [nodeId, own] of marks)
+      tx.put(tables.receiptMarks, nodeId, create(RunMarksRecordSchema, { nodeId, marks: own }));
+    attempt.surplus = this.#kept.surplusWith(added);
+    for (const { key } of attempt.surplus) tx.delete(tables.receipts, key);
+  }
+
+  #committed({ added, marks, surplus }: Attempt): void {
+    this.#kept.add(added);
+    this.#kept.remove(surplus);
+    for (const [nodeId, own] of marks) this.#marks.set(nodeId, own);
   }
 
   #record(nodeId: string, receipt: Receipt, takenMs: bigint): ReceiptRecord {
     const { $typeName: _, $unknown: __, ...said } = receipt;
     const secretName = this.#parts.view.secrets.get(receipt.secretId)?.name ?? '';
     return create(ReceiptRecordSchema, { ...said, nodeId, takenMs, secretName });
-  }
-
-  #do(run: Step['run']): Promise<void> {
-    if (this.#stopped) return Promise.reject(new InroError('unreachable', 'the manager is stopping'));
-    return new Promise((done, failed) => {
-      this.#waiting.push({ run, done, failed });
-      this.#writing ??= this.#write();
-    });
-  }
-
-  async #write(): Promise<void> {
-    // What comes in one turn is written together.
-    await Promise.resolve();
-    for (let batch = this.#next(); batch.length > 0; batch = this.#next()) {
-      try {
-        await this.#commit(batch);
-        for (const { done } of batch) done();
-      } catch (error) {
-        await this.#oneByOne(batch, error);
-      }
-    }
-    this.#writing = undefined;
-  }
-
-  #next(): Step[] {
-    return this.#waiting.splice(0, managerLimits.maxStepsPerCommit);
-  }
-
-  /** A record that cannot be read concerns the node that it is about, and nobody else; a full disk all of them. */
-  async #oneByOne(batch: readonly Step[], error: unknown): Promise<void> {
-    const isCommon = !(error instanceof InroError) || error.code !== 'store_corrupt' || batch.length === 1;
-    for (const step of batch) {
-      if (isCommon) step.failed(error);
-      else await this.#commit([step]).then(step.done, step.failed);
-    }
-  }
-
-  async #commit(batch: readonly Step[]): Promise<void> {
-    const { result } = await transact(this.#parts.store, async (tx) => {
-      const attempt: Attempt = { tx, added: [], marks: new Map() };
-      for (const { run } of batch) await run(attempt);
-      for (const [nodeId, marks] of attempt.marks)
-        tx.put(tables.receiptMarks, nodeId, create(ReceiptMarksRecordSchema, { nodeId, marks }));
-      const surplus = this.#kept.surplusWith(attempt.added);
-      for (const { key } of surplus) tx.delete(tables.receipts, key);
-      return { ...attempt, surplus };
-    });
-    this.#kept.add(result.added);
-    this.#kept.remove(result.surplus);
-    for (const [nodeId, marks] of result.marks) this.#marks.set(nodeId, marks);
   }
 }

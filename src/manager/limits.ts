@@ -25,8 +25,24 @@ export const managerLimits = {
   maxReceiptsPerMessage: 2_000,
   /** That are kept, of the whole cluster; about 400 bytes each. */
   maxReceipts: 10_000,
-  /** Runs of its agent for which a node's receipts are told from repetitions. */
-  maxReceiptRunsPerNode: 8,
+  /** Runs of its agent for which a node's receipts and counts of accesses are told from repetitions. */
+  maxRunsPerNode: 8,
+  /** How long counts of accesses wait for others, to be written together: each commit waits for the disk. */
+  gatherCountsMs: 1_000,
+  maxCountsPerBatch: 2_000,
+  /** Beyond it batches are not taken, and come again with the next beat; about 300 bytes each. */
+  maxWaitingCounts: 100_000,
+  maxCountsPerCommit: 2_000,
+  /** Of one kind of reader in one batch. */
+  maxAccessesPerCount: 2 ** 40,
+  /** Of what a node calls a reader. */
+  maxWorkloadChars: 255,
+  /** Whose accesses to one version on one node are kept one by one; about 200 bytes each. */
+  maxReadersPerRecord: 16,
+  /** Of one secret, whose accesses on one node are kept: those with the highest numbers. */
+  maxReadVersionsPerNode: 8,
+  /** In one answer; about 300 bytes each. */
+  maxShownReaders: 10_000,
   /** Of what is noted about nodes' copies. */
   maxStepsPerCommit: 1_000,
   maxErrorChars: 1_000,

@@ -15,6 +15,7 @@ import { Dispatcher } from './dispatcher.js';
 import { enrollment } from './enrollment.js';
 import { Ledger } from './ledger.js';
 import { managerLimits } from './limits.js';
+import { ReadBook } from './read_book.js';
 import { Scheduler } from './scheduler.js';
 import { openManagerState } from './state_folder.js';
 import { ClusterView } from './view.js';
@@ -76,7 +77,9 @@ export async function startManager({
     const shared = { clusterId, store, view, keyring, clock, random, log, sealingSignature };
     const ledger = await Ledger.open(shared);
     undo.push(() => ledger.stop());
-    const dispatcher = new Dispatcher({ ...shared, ledger, managerAddresses: () => [address] });
+    const reads = new ReadBook(shared);
+    undo.push(() => reads.stop());
+    const dispatcher = new Dispatcher({ ...shared, ledger, reads, managerAddresses: () => [address] });
     const scheduler = new Scheduler({
       store,
       view,

@@ -44,7 +44,7 @@ export class NodeCopies {
       if (!retiring) this.#held.set(versionKey(secretId, version), hex(ciphertextDigest));
     }
     const known = holdings.filter(({ secretId, version }) => view.version(secretId, version) !== undefined);
-    await ledger.hand(this.#node.nodeId, known);
+    await ledger.hand(this.#node.nodeId, known, 'node');
     if (!hasMoreHoldings)
       this.#named = new Set(known.map(({ secretId, version }) => versionKey(secretId, version)));
   }

@@ -10,6 +10,7 @@ import { verifyBytes } from '../crypto/signing.js';
 import type { Clock, Random } from '../model/clock.js';
 import { InroError } from '../model/error.js';
 import type {
+  AccessBatch,
   AgentMessage,
   Applied,
   AssignmentChangeSchema,
@@ -34,6 +35,8 @@ import type { Keyring } from './keyring.js';
 import type { Ledger } from './ledger.js';
 import { managerLimits } from './limits.js';
 import { NodeCopies } from './node_copies.js';
+import type { ReadBook } from './read_book.js';
+import { checkBatch } from './read_check.js';
 import type { ClusterView } from './view.js';
 
 export type NodeChannel = Channel<MessageInitShape<typeof ManagerMessageSchema>, AgentMessage>;
@@ -45,6 +48,7 @@ export interface NodeSessionParts {
   store: Store;
   keyring: Keyring;
   ledger: Ledger;
+  reads: ReadBook;
   sealingSignature: Uint8Array;
   clock: Clock;
   random: Random;
@@ -70,6 +74,7 @@ export class NodeSession {
   readonly #copies: NodeCopies;
   #sessionKey: Plaintext | undefined;
   #isPushing = false;
+  #isCounting = false;
   #hasBegun = false;
   #dirty = false;
   #sentRevision = 0;
@@ -184,6 +189,10 @@ export class NodeSession {
           await this.#channel.send({
             message: { case: 'heartbeatAck', value: { sequence: message.value.sequence } },
           });
+          if (message.value.accesses !== undefined) {
+            checkBatch(message.value.accesses);
+            void this.#count(message.value.accesses);
+          }
           break;
         case 'applied':
           await this.#applied(message.value);
@@ -191,6 +200,25 @@ export class NodeSession {
         default:
           throw new InroError('protocol', `a second ${message.case ?? 'unknown message'} in one stream`);
       }
+    }
+  }
+
+  /** Beats do not wait for it. One at a time: what is told meanwhile is told again. */
+  async #count(batch: AccessBatch): Promise<void> {
+    if (this.#isCounting) return;
+    this.#isCounting = true;
+    try {
+      const { runId, number } = batch;
+      if (await this.#parts.reads.take(this.nodeId, batch))
+        await this.#channel.send({ message: { case: 'accessesTaken', value: { runId, number } } });
+    } catch (error) {
+      // The stream is over: it is told again in the next one.
+      this.#parts.log.debug(
+        { err: error, node: this.nodeId },
+        'counts of accesses could not be acknowledged',
+      );
+    } finally {
+      this.#isCounting = false;
     }
   }
 

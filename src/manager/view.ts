@@ -176,7 +176,9 @@ const followed = [
   tables.tasks,
   tables.holders,
 ];
-const ownNotes = [tables.holders, tables.receipts, tables.receiptMarks].map(({ prefix }) => prefix);
+const ownNotes = [tables.holders, tables.receipts, tables.receiptMarks, tables.reads, tables.readMarks].map(
+  ({ prefix }) => prefix,
+);
 
 function index(map: Map<string, Set<string>>, key: string): Set<string> {
   const found = map.get(key) ?? new Set<string>();

@@ -5,8 +5,9 @@ import {
   ClusterRecordSchema,
   HolderRecordSchema,
   NodeRecordSchema,
-  ReceiptMarksRecordSchema,
+  ReadRecordSchema,
   ReceiptRecordSchema,
+  RunMarksRecordSchema,
   SecretRecordSchema,
   ServiceRecordSchema,
   TaskRecordSchema,
@@ -27,7 +28,9 @@ export const tables = {
   tasks: { prefix: 'task/', schema: TaskRecordSchema },
   holders: { prefix: 'holder/', schema: HolderRecordSchema },
   receipts: { prefix: 'receipt/', schema: ReceiptRecordSchema },
-  receiptMarks: { prefix: 'receipt-marks/', schema: ReceiptMarksRecordSchema },
+  receiptMarks: { prefix: 'receipt-marks/', schema: RunMarksRecordSchema },
+  reads: { prefix: 'read/', schema: ReadRecordSchema },
+  readMarks: { prefix: 'read-marks/', schema: RunMarksRecordSchema },
 } as const satisfies Record<string, Table<DescMessage>>;
 
 /** Plain bytes: a version's ciphertext, apart from its record so that lists stay small. */
@@ -49,6 +52,11 @@ export function holderKey(nodeId: string, secretId: string, version: number): st
 /** The key of a receipt, below `receipts`; those of one run sort by number. */
 export function receiptKey(nodeId: string, runId: string, number: number): string {
   return `${nodeId}/${runId}/${String(number).padStart(16, '0')}`;
+}
+
+/** The key of what a node has told of a version, below `reads`; a node's versions of one secret sort by number. */
+export function readKey(nodeId: string, secretId: string, version: number): string {
+  return `${secretId}/${nodeId}/${String(version).padStart(10, '0')}`;
 }
 
 export function encodeRecord<S extends DescMessage>(table: Table<S>, record: MessageShape<S>): Uint8Array {

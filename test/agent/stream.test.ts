@@ -7,6 +7,7 @@ import type { Identity } from '../../src/agent/identity.js';
 import { Lease } from '../../src/agent/lease.js';
 import { agentLimits } from '../../src/agent/limits.js';
 import { Receipts } from '../../src/agent/receipts.js';
+import { CountBatches } from '../../src/agent/access/count_batches.js';
 import { attach, type StreamParts } from '../../src/agent/stream.js';
 import { Attachments } from '../../src/agent/workloads/attachments.js';
 import { Vault } from '../../src/agent/vault.js';
@@ -76,7 +77,7 @@ function host() {
     clock,
     log,
     random: (n) => new Uint8Array(n).fill(127), // in the middle: beats come when the period is over
-    accesses: { pending: () => [], taken: () => undefined },
+    counts: { current: () => undefined, taken: () => undefined },
     describe: async () => ({ hostname: 'host' }),
     onApplied: (revision) => applied.push(revision),
   };
@@ -508,6 +509,39 @@ test('beats come each period, and each answer extends the lease from when the be
     const sentMs = begunMs + sequence * periodMs;
     t.is(Math.round(s.lease.leftMs()), Math.round(sentMs + dayMs - s.clock.boottimeMs()));
   }
+});
+
+test('counts go with each beat until a manager has taken them, in the next stream too', async (t) => {
+  const h = host();
+  const count = { secretId: 'a', version: 1, taskId: 't1', uid: 0, workload: 'exec sh' };
+  const pending = [{ ...count, opened: 2, refused: 0, openedMs: 5, refusedMs: 0 }];
+  h.parts.counts = new CountBatches({ pending: () => pending, taken: () => void pending.pop() }, 'run');
+  const told = async (s: ReturnType<typeof streamOf>) => {
+    await s.clock.advance(5_000);
+    const { sequence, accesses } = await s.expect('heartbeat');
+    await s.manager.send({ message: { case: 'heartbeatAck', value: { sequence } } });
+    await settle();
+    return accesses && [accesses.runId, accesses.number, accesses.counts.map((one) => one.opened)];
+  };
+  const one = streamOf(t, h);
+  await one.begin();
+  t.deepEqual(
+    [await told(one), await told(one)],
+    [
+      ['run', 1n, [2n]],
+      ['run', 1n, [2n]],
+    ],
+  );
+  one.breakOff();
+  await one.ended;
+  const two = streamOf(t, h);
+  await two.begin();
+  t.deepEqual(await told(two), ['run', 1n, [2n]]);
+  await two.manager.send({ message: { case: 'accessesTaken', value: { runId: 'run', number: 1n } } });
+  t.is(await told(two), undefined);
+  await two.manager.send({ message: { case: 'accessesTaken', value: { runId: 'run', number: 2n } } });
+  await two.ended;
+  t.like(two.outcome(), { code: 'protocol' });
 });
 
 test('an answer to a beat that was never sent extends nothing', async (t) => {

@@ -15,22 +15,18 @@ interface Shape {
 const page = readFileSync(new URL('../../../docs/json.md', import.meta.url), 'utf8');
 
 /** By command, such as `secret ls`. */
-const documented = new Map<string, Shape>(
-  page
-    .split(/^## /m)
-    .slice(1)
-    .flatMap((section) => {
-      const [heading = '', ...lines] = section.split('\n');
-      const rows = lines
-        .filter((line) => line.startsWith('| `'))
-        .map((line) => line.split('|').map((cell) => cell.trim().replaceAll('`', '')))
-        .map(([, path, type]) => [path as string, type as string] as const);
-      const shape = { isList: lines.some((line) => line.startsWith('A list')), fields: new Map(rows) };
-      return [...heading.matchAll(/`inro ([^`]+)`/g)].map(
-        ([, command]) => [command as string, shape] as const,
-      );
-    }),
-);
+const documented = new Map<string, Shape>();
+for (const section of page.split(/^## /m).slice(1)) {
+  const [heading = '', ...lines] = section.split('\n');
+  const rows = lines
+    .filter((line) => line.startsWith('| `'))
+    .map((line) => line.split('|').map((cell) => cell.trim().replaceAll('`', '')))
+    .map(([, path, type]) => [path as string, type as string] as const);
+  const [, base = ''] = /has the fields of `inro ([^`]+)`/.exec(section) ?? [];
+  const fields = new Map([...(documented.get(base)?.fields ?? []), ...rows]);
+  const shape = { isList: lines.some((line) => line.startsWith('A list')), fields };
+  for (const [, command] of heading.matchAll(/`inro ([^`]+)`/g)) documented.set(command as string, shape);
+}
 
 const isString = (value: unknown): value is string => typeof value === 'string';
 const isListOf = (is: (item: unknown) => boolean) => (value: unknown) =>
@@ -49,6 +45,7 @@ const types: Record<string, (value: unknown) => boolean> = {
   time: isTime,
   'time or null': (value) => value === null || isTime(value),
   integer: Number.isSafeInteger,
+  'integer or null': (value) => value === null || Number.isSafeInteger(value),
   boolean: (value) => typeof value === 'boolean',
   map: (value) => isObject(value) && Object.keys(value).length > 0 && Object.values(value).every(isString),
   object: isObject,
@@ -56,6 +53,7 @@ const types: Record<string, (value: unknown) => boolean> = {
   'list of strings': isListOf(isString),
   'list of strings, may be empty': (value) => Array.isArray(value) && value.every(isString),
   'list of objects': isListOf(isObject),
+  'list of objects, may be empty': (value) => Array.isArray(value) && value.every(isObject),
 };
 
 function checkFields(
@@ -81,7 +79,7 @@ function checkFields(
       `inro ${command}: ${path} is ${JSON.stringify(field)}, documented as ${type}`,
     );
     if (isObject(field) && type.startsWith('object')) checkFields(t, command, fields, field, `${path}.`);
-    if (type === 'list of objects') {
+    if (type.startsWith('list of objects')) {
       for (const item of field as Record<string, unknown>[])
         checkFields(t, command, fields, item, `${path}[].`);
     }
@@ -157,6 +155,14 @@ scenario('each command prints the fields of its table, with their types', async 
   for (const command of ['secret ls', 'service ls', 'node ls', 'agent status', 'agent audit', 'doctor'])
     await check(command, []);
   await attached.kill9();
+  await eventually('the manager knows who has read', async () => {
+    const secrets = await host.json<{ versions: { reads: unknown[] }[] }[]>([
+      'secret',
+      'inspect',
+      'db_password',
+    ]);
+    return secrets[0]?.versions[1]?.reads.length === 1;
+  });
   await check('secret inspect', ['db_password']);
   await check('service inspect', ['web']);
   // Nothing needs to run it for this.

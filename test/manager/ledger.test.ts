@@ -171,7 +171,7 @@ test('their number in the store is bounded, also after a restart', async (t) => 
 
 test('the runs that are remembered for a node are bounded', async (t) => {
   const l = await ledgerOn();
-  const runs = Array.from({ length: managerLimits.maxReceiptRunsPerNode + 1 }, (_, n) =>
+  const runs = Array.from({ length: managerLimits.maxRunsPerNode + 1 }, (_, n) =>
     String(n).padStart(25, 'r'),
   );
   for (const runId of runs) await l.ledger.take('n1', [receipt({ runId })], nothing);

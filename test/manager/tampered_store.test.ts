@@ -62,7 +62,7 @@ function runAgent(t: ExecutionContext, manager: RealManager, identity: FakeIdent
     lease: new Lease(systemClock, () => undefined),
     clock: systemClock,
     random: randomBytes,
-    accesses: { pending: () => [], taken: () => undefined },
+    counts: { current: () => undefined, taken: () => undefined },
     describe: async () => ({ hostname: 'host' }),
     onWelcome: () => undefined,
     onApplied: () => undefined,

@@ -13,6 +13,7 @@ import { control } from '../../src/manager/control.js';
 import { Dispatcher } from '../../src/manager/dispatcher.js';
 import { createKeyring } from '../../src/manager/keyring.js';
 import { Ledger } from '../../src/manager/ledger.js';
+import { ReadBook } from '../../src/manager/read_book.js';
 import { Scheduler } from '../../src/manager/scheduler.js';
 import { ClusterView } from '../../src/manager/view.js';
 import { newId } from '../../src/model/id.js';
@@ -63,7 +64,8 @@ export async function fakeManager({ store = fakeStore() }: { store?: Store } = {
   const sealingSignature = authority.sign(sealingKeyStatement(clusterId, keyring.sealingPublicKey));
   const shared = { clusterId, store, view, keyring, clock, random: randomBytes, log, sealingSignature };
   const ledger = await Ledger.open(shared);
-  const dispatcher = new Dispatcher({ ...shared, ledger, managerAddresses: () => ['127.0.0.1:1'] });
+  const reads = new ReadBook(shared);
+  const dispatcher = new Dispatcher({ ...shared, ledger, reads, managerAddresses: () => ['127.0.0.1:1'] });
   const scheduler = new Scheduler({ ...shared, readyNodes: () => dispatcher.readyNodes() });
   dispatcher.onNodeReady = () => scheduler.nodeReady();
   const token = makeJoinToken(authority.root.der, randomBytes);
@@ -95,6 +97,7 @@ export async function fakeManager({ store = fakeStore() }: { store?: Store } = {
   return {
     ...shared,
     ledger,
+    reads,
     cluster,
     arena,
     dispatcher,

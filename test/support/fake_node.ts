@@ -2,7 +2,7 @@
  * The agent's side of a stream, spoken by hand: every message can be what an honest agent would send, or not.
  * It speaks to whatever is at the other end, in memory or on a network.
  */
-import { create } from '@bufbuild/protobuf';
+import { create, type MessageInitShape } from '@bufbuild/protobuf';
 import { drawExchangeKey, sharedKey, type ExchangeKey } from '../../src/crypto/exchange.js';
 import { openArena, type Arena } from '../../src/crypto/arena.js';
 import { digestOf, openValue, unwrap } from '../../src/crypto/envelope.js';
@@ -12,6 +12,7 @@ import type { AgentChannel } from '../../src/agent/channel.js';
 import type { TaskState } from '../../src/model/task.js';
 import {
   ReceiptSchema,
+  type AccessBatchSchema,
   type AssignedTask,
   type Challenge,
   type DeliveredVersion,
@@ -186,14 +187,27 @@ export class FakeNode {
     await this.channel.send({ message: { case: 'applied', value } });
   }
 
+  /** A heartbeat that tells of accesses. */
+  async beat(sequence: number, accesses: MessageInitShape<typeof AccessBatchSchema>): Promise<void> {
+    await this.channel.send({ message: { case: 'heartbeat', value: { sequence, accesses } } });
+  }
+
   /** The next acknowledgement of receipts; what comes before it stays to be read. */
   async taken(): Promise<ReceiptsTaken> {
-    for (;;) {
-      const message = await this.#arrived();
-      if (message === undefined) throw new Error('the stream ended before receipts were acknowledged');
-      if (message.case === 'receiptsTaken') return message.value;
-      this.#passed.push(message);
-    }
+    return (await this.hears('receiptsTaken')).value;
+  }
+
+  /** The next message of this kind; what comes before it stays to be read. */
+  async hears<C extends ManagerMessage['message']['case']>(
+    wanted: C,
+  ): Promise<Extract<ManagerMessage['message'], { case: C }>> {
+    const is = (message: ManagerMessage['message']): message is Extract<typeof message, { case: C }> =>
+      message.case === wanted;
+    const at = this.#passed.findIndex(is);
+    let message = at < 0 ? await this.#arrived() : this.#passed.splice(at, 1)[0];
+    for (; message !== undefined && !is(message); message = await this.#arrived()) this.#passed.push(message);
+    if (message === undefined) throw new Error(`the stream ended before ${wanted} came`);
+    return message;
   }
 
   /** @returns the value in clear. @throws envelope when it is not for this session, or not what it says. */

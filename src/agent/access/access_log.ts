@@ -4,6 +4,7 @@
  */
 import type { Logger } from 'pino';
 import type { Clock } from '../../model/clock.js';
+import { agentLimits } from '../limits.js';
 import type { MountDriver } from '../mount/driver.js';
 import type { Access, AccessCount } from '../mount/accesses.js';
 import type { Attachments } from '../workloads/attachments.js';
@@ -40,7 +41,9 @@ export interface PendingCount {
   workload: string;
   opened: number;
   refused: number;
-  lastMs: number;
+  /** ms since 1970; 0: never. */
+  openedMs: number;
+  refusedMs: number;
 }
 
 export interface AccessLogParts {
@@ -112,7 +115,8 @@ export class AccessLog {
       if (now === undefined) continue;
       now.opened -= opened;
       now.refused -= refused;
-      if (now.opened <= 0 && now.refused <= 0) this.#pending.delete(key);
+      this.#pending.delete(key);
+      if (now.opened > 0 || now.refused > 0) this.#pending.set(key, now); // behind those that have waited longer
     }
   }
 
@@ -149,13 +153,14 @@ export class AccessLog {
   #add({ file, outcome, uid, cgroup, count, lastMs }: AccessCount): void {
     if (file.secretId === '') return;
     const { secretId, version, taskId } = file;
-    const workload = this.#workload(cgroup) || cgroup;
+    const workload = (this.#workload(cgroup) || cgroup).slice(0, agentLimits.maxWorkloadChars);
     const many = { secretId, version, taskId, uid: undefined, workload: '' };
     const one = { secretId, version, taskId, uid, workload };
     const of = this.#pending.size < maxPending || this.#pending.has(keyOf(one)) ? one : many;
-    const known = this.#pending.get(keyOf(of)) ?? { ...of, opened: 0, refused: 0, lastMs: 0 };
-    known[outcome === 'opened' ? 'opened' : 'refused'] += count;
-    known.lastMs = Math.max(known.lastMs, lastMs);
+    const known = this.#pending.get(keyOf(of)) ?? { ...of, opened: 0, refused: 0, openedMs: 0, refusedMs: 0 };
+    const what = outcome === 'opened' ? 'opened' : 'refused';
+    known[what] += count;
+    known[`${what}Ms`] = Math.max(known[`${what}Ms`], lastMs);
     this.#pending.set(keyOf(of), known);
   }
 }
@@ -166,7 +171,7 @@ function keyOf({
   taskId,
   uid,
   workload,
-}: Omit<PendingCount, 'opened' | 'refused' | 'lastMs'>): string {
+}: Pick<PendingCount, 'secretId' | 'version' | 'taskId' | 'uid' | 'workload'>): string {
   return JSON.stringify([secretId, version, taskId, uid ?? null, workload]);
 }
 

@@ -1,11 +1,12 @@
 /** inro secret create|update|ls|inspect|rm; `revoke` is in a file of its own. */
 import { newId } from '../../model/id.js';
 import { checkLabels, checkName, type Labels } from '../../model/name.js';
-import { Control, type Secret } from '../../proto/gen/inro/v1/control_pb.js';
+import { Control, type Secret, type SecretReads } from '../../proto/gen/inro/v1/control_pb.js';
 import { call } from '../../rpc/client.js';
 import { systemRandom } from '../../system/clock.js';
 import { removeEach, settle, withManager, type ManagerOption } from '../operator.js';
 import { ago, iso, isoOrNull, labelText, printFacts, printJson, printLine, printTable } from '../print.js';
+import { printReads, readsJson } from '../secret_reads.js';
 
 interface Common extends ManagerOption {
   json?: boolean;
@@ -78,11 +79,16 @@ export async function secretLs(options: Common & { filter: string[]; quiet?: boo
 }
 
 export async function secretInspect(names: string[], options: Common): Promise<void> {
-  const secrets = await withManager(options, (manager) =>
-    Promise.all(names.map((name) => call(manager, Control, 'getSecret', { name }))),
+  const found = await withManager(options, (manager) =>
+    Promise.all(
+      names.map(async (name) => {
+        const secret = await call(manager, Control, 'getSecret', { name });
+        return { secret, reads: await call(manager, Control, 'getSecretReads', { name: secret.id }) };
+      }),
+    ),
   );
-  if (options.json === true) return printJson(secrets.map(secretJson));
-  for (const secret of secrets) {
+  if (options.json === true) return printJson(found.map(inspectedJson));
+  for (const { secret, reads } of found) {
     printFacts([
       ['ID', secret.id],
       ['Name', secret.name],
@@ -103,6 +109,7 @@ export async function secretInspect(names: string[], options: Common): Promise<v
       v.revokedMs === 0n ? '-' : `${ago(v.revokedMs)}, by ${v.revokedBy}`,
     ]);
     printTable(['VERSION', 'BYTES', 'CREATED', 'NODES', 'REVOKED'], rows);
+    printReads(reads, secret.version);
   }
 }
 
@@ -115,6 +122,14 @@ export async function secretRm(names: string[], options: Common): Promise<void> 
 /** The current version is: there is nothing to serve until the next one. */
 function isRevoked({ version, versions }: Secret): boolean {
   return versions.some((one) => one.version === version && one.revokedMs > 0n);
+}
+
+function inspectedJson({ secret, reads }: { secret: Secret; reads: SecretReads }) {
+  const { versions, ...rest } = secretJson(secret);
+  return {
+    ...rest,
+    versions: secret.versions.map((one, n) => ({ ...versions[n], ...readsJson(reads, one) })),
+  };
 }
 
 function secretJson(secret: Secret) {
