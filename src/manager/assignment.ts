@@ -50,8 +50,8 @@ export function assignmentOf(view: ClusterView, nodeId: string): Assignment {
     });
     const { id, serviceId, slot } = task;
     const notice = revokedNotice(view, service.references);
-    const { name: serviceName, readers } = service;
-    assignment.tasks.set(id, { id, serviceId, serviceName, slot, references, notice, readers });
+    const { name: serviceName, readers, unit } = service;
+    assignment.tasks.set(id, { id, serviceId, serviceName, slot, references, notice, readers, unit });
   }
   return assignment;
 }

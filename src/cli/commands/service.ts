@@ -4,6 +4,7 @@ import { InroError } from '../../model/error.js';
 import { checkLabels, checkName, type Labels } from '../../model/name.js';
 import type { ReadersRule } from '../../model/readers.js';
 import { checkTargetsDiffer, parseReference } from '../../model/reference.js';
+import { unitName } from '../../model/unit.js';
 import { Control, type Service, type Task } from '../../proto/gen/inro/v1/control_pb.js';
 import type { Reference } from '../../proto/gen/inro/v1/common_pb.js';
 import { readersOf, wireReaders } from '../../proto/readers.js';
@@ -24,6 +25,7 @@ interface CreateOptions extends Common {
   constraint: string[];
   replicas: number;
   readers?: ReadersRule;
+  unit?: string;
 }
 
 interface UpdateOptions extends Common {
@@ -35,6 +37,8 @@ interface UpdateOptions extends Common {
   constraintRm: string[];
   replicas?: number;
   readers?: ReadersRule;
+  unit?: string;
+  unitRm?: boolean;
 }
 
 export async function serviceCreate(image: string | undefined, options: CreateOptions): Promise<void> {
@@ -52,6 +56,7 @@ export async function serviceCreate(image: string | undefined, options: CreateOp
   checkLabels(options.label);
   options.constraint.forEach(parseConstraint);
   const references = referencesOf(options.secret);
+  const unit = options.unit === undefined ? '' : unitName(options.unit);
   await withManager(options, async (manager) => {
     const { name, label: labels, replicas, constraint: constraints } = options;
     const changed = await call(manager, Control, 'createService', {
@@ -61,6 +66,7 @@ export async function serviceCreate(image: string | undefined, options: CreateOp
       replicas,
       constraints,
       readers: wireReaders(options.readers ?? 'auto'),
+      unit,
     });
     await settle(manager, changed, options);
     if (options.json === true) printJson({ id: changed.id, name });
@@ -79,6 +85,7 @@ export async function serviceUpdate(name: string, options: UpdateOptions): Promi
     constraintsRemove: options.constraintRm,
     ...(options.replicas === undefined ? {} : { replicas: options.replicas }),
     ...(options.readers === undefined ? {} : { readers: wireReaders(options.readers) }),
+    ...unitChange(options),
   };
   await withManager(options, async (manager) => {
     const changed = await call(manager, Control, 'updateService', { name, ...change });
@@ -136,6 +143,7 @@ export async function serviceInspect(names: string[], options: Common): Promise<
       ['Replicas', `${service.replicas} (${service.running} running)`],
       ['Constraints', service.constraints.join(', ') || '-'],
       ['Readers', readersOf(service.readers)],
+      ['Unit', service.unit || '-'],
       ['Created', `${iso(service.createdMs)} (${ago(service.createdMs)})`],
       ['Updated', `${iso(service.updatedMs)} (${ago(service.updatedMs)})`],
     ]);
@@ -152,6 +160,11 @@ export async function serviceRm(names: string[], options: Common): Promise<void>
       return changed.id;
     }),
   );
+}
+
+function unitChange({ unit, unitRm }: UpdateOptions): { unit?: string } {
+  if (unitRm === true) return { unit: '' };
+  return unit === undefined ? {} : { unit: unitName(unit) };
 }
 
 function referencesOf(texts: readonly string[]) {
@@ -176,6 +189,7 @@ function serviceJson(service: Service) {
     running: service.running,
     constraints: service.constraints,
     readers: readersOf(service.readers),
+    unit: service.unit,
     secrets: service.references.map(referenceJson),
     createdAt: iso(service.createdMs),
     updatedAt: iso(service.updatedMs),
