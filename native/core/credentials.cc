@@ -291,13 +291,13 @@ void CredentialServer::work() {
     int timeoutMs = -1;
     {
       const std::scoped_lock guard(lock_);
+      if (connections_.size() >= maxConnections_) cutOffSlowest();
       if (stopping_) {
         if (!stopAtMs) stopAtMs = boottimeMs() + drainMs;
         if (connections_.empty() || boottimeMs() >= *stopAtMs) return;
         timeoutMs = msUntil(*stopAtMs);
       } else if (connections_.size() >= maxConnections_) {
-        cutOffSlowest();
-        if (connections_.size() >= maxConnections_) timeoutMs = msUntil(connections_.begin()->second.sinceMs + slowMs_);
+        timeoutMs = msUntil(connections_.begin()->second.sinceMs + slowMs_);
       } else if (armed_ && boottimeMs() < pausedUntilMs_) {
         timeoutMs = msUntil(pausedUntilMs_);
       } else if (armed_) {

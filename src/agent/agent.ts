@@ -125,7 +125,9 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     credentialsPath,
     left?.credentials,
   );
-  if (isKept && credentials !== undefined)
+  const isKeptAlready =
+    used?.arena !== undefined && credentials?.listener.descriptor === left?.credentials;
+  if (isKept && credentials !== undefined && !isKeptAlready)
     keepCredentials(serviceManager, credentials.listener.descriptor, log);
   let { managers: named } = options;
   let known = identity.managers;
@@ -344,13 +346,13 @@ function openCredentials(
   path: string,
   inherited: number | undefined,
 ): { credentials: Credentials | undefined; whyNoCredentials: string } {
+  if (parts.driver.nodeOf === undefined)
+    return { credentials: undefined, whyNoCredentials: 'this mount driver cannot' };
   try {
-    if (parts.driver.nodeOf === undefined)
-      throw new InroError('not_supported', 'this mount driver cannot give credentials');
     return { credentials: new Credentials(parts, openListener(path, inherited)), whyNoCredentials: '' };
   } catch (thrown) {
     const why = (thrown as Error).message;
-    parts.log.warn({ socket: path, why }, 'units of systemd get no credentials here');
+    parts.log.error({ socket: path, why }, 'units of systemd get no credentials here');
     return { credentials: undefined, whyNoCredentials: why };
   }
 }

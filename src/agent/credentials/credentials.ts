@@ -113,8 +113,6 @@ export class Credentials {
     if (!trusted) return { outcome: 'not bound', why: `user ${uid} may not ask` };
     if (unit === '')
       return { outcome: 'not bound', why: 'this socket is for LoadCredential= of units: no unit asks here' };
-    if (driver.nodeOf === undefined)
-      return { outcome: 'not bound', why: 'this mount driver gives no credentials: use --driver kernel' };
     if (!lease.holds()) return { outcome: 'lease over', why: 'the lease is over: no manager was heard' };
     const bound = boundTo(request, tasks.list());
     if ('refusal' in bound) return { outcome: bound.refusal, why: bound.why };
@@ -123,7 +121,7 @@ export class Credentials {
     const { secretId = '', secretName = '' } = reference ?? {};
     const { id: taskId, serviceName } = assigned;
     const file = { taskId, serviceName, secretId, secretName, version, target: id };
-    const node = driver.nodeOf(taskId, id);
+    const node = driver.nodeOf?.(taskId, id);
     if (node === undefined) return { outcome: 'wiped', why: `${id} is not shown on this node`, file };
     // Before it has the value: it is never given to who is not on the list.
     this.#attach(unit, process, bound.task);
