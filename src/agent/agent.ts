@@ -125,8 +125,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     credentialsPath,
     left?.credentials,
   );
-  const isKeptAlready =
-    used?.arena !== undefined && credentials?.listener.descriptor === left?.credentials;
+  const isKeptAlready = used?.arena !== undefined && credentials?.listener.descriptor === left?.credentials;
   if (isKept && credentials !== undefined && !isKeptAlready)
     keepCredentials(serviceManager, credentials.listener.descriptor, log);
   let { managers: named } = options;
@@ -272,7 +271,14 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
       if (!ended.signal.aborted) credentials?.open();
     });
     const end = async (): Promise<void> => {
-      await Promise.all([running, watching, recording, attached, opening, server.stop(agentLimits.stopGraceMs)]);
+      await Promise.all([
+        running,
+        watching,
+        recording,
+        attached,
+        opening,
+        server.stop(agentLimits.stopGraceMs),
+      ]);
     };
     if (!arena.facts().locked) log.warn({ why: arena.facts().note }, 'values may be swapped out');
     log.info({ node: identity.nodeId, mount: mountPath, socket: socketPath }, 'agent is ready');

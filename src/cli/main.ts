@@ -210,7 +210,8 @@ operator(secret, 'rm <SECRET...>', 'remove secrets that no service uses').action
 );
 
 const service = program.command('service').description('services: who gets which secrets');
-const unitText = 'the unit of systemd that gets the secrets as credentials: nginx, app@1, app@ (every instance)';
+const unitText =
+  'the unit of systemd that gets the secrets as credentials: nginx, app@1, app@ (every instance)';
 const secretSyntax = 'NAME or source=NAME,target=FILE,uid=U,gid=G,mode=OCTAL,mmap (repeatable)';
 operator(service, 'create [IMAGE]', 'create a service; its tasks get its secrets')
   .requiredOption('--name <NAME>', 'its name')

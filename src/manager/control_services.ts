@@ -14,7 +14,13 @@ import type { Control, TaskSchema } from '../proto/gen/inro/v1/control_pb.js';
 import { ServiceRecordSchema, type ServiceRecord, type TaskRecord } from '../proto/gen/inro/v1/records_pb.js';
 import { stateOf } from '../proto/task_state.js';
 import type { Handlers } from '../rpc/server.js';
-import { secretNamePrefix, serviceNamePrefix, serviceUnitPrefix, tables, versionKey } from '../store/tables.js';
+import {
+  secretNamePrefix,
+  serviceNamePrefix,
+  serviceUnitPrefix,
+  tables,
+  versionKey,
+} from '../store/tables.js';
 import { transact, type Transaction } from '../store/transaction.js';
 import { changedLabels, type ControlParts } from './control_secrets.js';
 import { find, matcher } from './find.js';
@@ -263,7 +269,8 @@ function canonical(constraints: readonly string[]): string[] {
 
 function shownService(service: ServiceRecord, view: ClusterView) {
   const tasks = view.tasksOfService(service.id);
-  const { id, name, labels, references, replicas, constraints, readers, unit, createdMs, updatedMs } = service;
+  const { id, name, labels, references, replicas, constraints, readers, unit, createdMs, updatedMs } =
+    service;
   const running = tasks.filter(
     (task) => task.state === TaskState.RUNNING && task.desiredState === TaskState.RUNNING,
   ).length;

@@ -22,9 +22,13 @@ const maxAskedChars = 107 - 1 - 16 - '/unit/'.length - '/'.length;
 export function unitName(text: string): string {
   const other = others.find((suffix) => text.endsWith(suffix));
   if (other !== undefined)
-    throw new InroError('bad_input', `unit ${quoted(text)} runs no program: a ${other.slice(1)} gets no credentials`, {
-      remedy: `name what runs: a ${suffixes.join(', ')} unit`,
-    });
+    throw new InroError(
+      'bad_input',
+      `unit ${quoted(text)} runs no program: a ${other.slice(1)} gets no credentials`,
+      {
+        remedy: `name what runs: a ${suffixes.join(', ')} unit`,
+      },
+    );
   const name = suffixes.some((suffix) => text.endsWith(suffix)) ? text : `${text}.service`;
   const stem = name.slice(0, name.lastIndexOf('.'));
   if (!/^[A-Za-z0-9:_.\\-]+(@[A-Za-z0-9:_.\\@-]*)?$/.test(stem) || name.length > maxUnitChars)

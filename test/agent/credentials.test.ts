@@ -43,7 +43,14 @@ interface Access {
   workload: string;
 }
 
-const command = (unit: string, id: string, ...options: string[]) => ['python3', client, socket, unit, id, ...options];
+const command = (unit: string, id: string, ...options: string[]) => [
+  'python3',
+  client,
+  socket,
+  unit,
+  id,
+  ...options,
+];
 
 async function ask(host: Host, unit: string, id: string, ...options: string[]): Promise<Answer> {
   const { stdout, stderr } = await host.run(command(unit, id, ...options));
@@ -72,7 +79,16 @@ const attached = async (host: Host) =>
 scenario('a unit gets the files of the service that is bound to it, and nothing else', async (t) => {
   const host = await clusterWith(t);
   await host.ask(['secret', 'create', 'other', '-'], { stdin: 'not yours' });
-  await host.ask(['service', 'create', '--name', 'web', '--unit', 'nginx', '--secret', 'source=key,target=db']);
+  await host.ask([
+    'service',
+    'create',
+    '--name',
+    'web',
+    '--unit',
+    'nginx',
+    '--secret',
+    'source=key,target=db',
+  ]);
   await host.ask(['service', 'create', '--name', 'mail', '--unit', 'exim4.service', '--secret', 'other']);
   await host.ask(['service', 'create', '--name', 'plain', '--secret', 'other']);
   const { mode } = lstatSync(host.outside(socket));
@@ -87,12 +103,28 @@ scenario('a unit gets the files of the service that is bound to it, and nothing 
 
   t.like(await ask(host, 'nginx.service', 'db'), { bytes: 7, text: 'hunter2' });
   t.like(await ask(host, 'exim4.service', 'other'), { text: 'not yours' });
-  isRefused(t, await ask(host, 'nginx.service', 'other'), /^inro: service "web" gives unit "nginx.service" no "other"$/);
+  isRefused(
+    t,
+    await ask(host, 'nginx.service', 'other'),
+    /^inro: service "web" gives unit "nginx.service" no "other"$/,
+  );
   isRefused(t, await ask(host, 'nginx.service', 'key'), /no "key"/);
-  isRefused(t, await ask(host, 'cron.service', 'db'), /^inro: no service with unit "cron.service" has a task on this node/);
+  isRefused(
+    t,
+    await ask(host, 'cron.service', 'db'),
+    /^inro: no service with unit "cron.service" has a task on this node/,
+  );
   isRefused(t, await ask(host, 'nginx', 'db'), /no service with unit/);
   // Nobody who is not systemd, under whatever address.
-  for (const address of ['-', 'nginx.service/db', '1/unit/nginx.service', '1/unit/nginx.service/', '/unit/nginx.service/db', 'xyz/unit/nginx.service/db', '12345678901234567/unit/nginx.service/db'])
+  for (const address of [
+    '-',
+    'nginx.service/db',
+    '1/unit/nginx.service',
+    '1/unit/nginx.service/',
+    '/unit/nginx.service/db',
+    'xyz/unit/nginx.service/db',
+    '12345678901234567/unit/nginx.service/db',
+  ])
     isRefused(t, await ask(host, '', '', `address=${address}`), /no unit asks here/);
   t.like(await ask(host, 'nginx.service', 'db', 'uid=65534'), { error: 'Permission denied' });
   await host.sh(`chmod 666 ${socket} && chmod 755 /run/inro`);
@@ -100,9 +132,11 @@ scenario('a unit gets the files of the service that is bound to it, and nothing 
 
   const seen = await host.json<Access[]>(['agent', 'audit']);
   t.deepEqual(
-    seen.slice(0, 4).map(({ outcome, secret, version, service, target, uid, workload }) =>
-      [outcome, `${secret}@${version}`, service, target, uid, workload].join(' '),
-    ),
+    seen
+      .slice(0, 4)
+      .map(({ outcome, secret, version, service, target, uid, workload }) =>
+        [outcome, `${secret}@${version}`, service, target, uid, workload].join(' '),
+      ),
     [
       'opened key@1 web db 0 unit nginx.service',
       'opened other@1 mail other 0 unit exim4.service',
@@ -123,7 +157,16 @@ scenario('the service changes: another unit, a new version, a revoke, an end', a
   t.like(await ask(host, 'app@1.service', 'key'), { text: 'hunter2' });
   // Who is bound to the instance goes first.
   await host.ask(['secret', 'create', 'second', '-'], { stdin: 'for two' });
-  await host.ask(['service', 'create', '--name', 'two', '--unit', 'app@2', '--secret', 'source=second,target=key']);
+  await host.ask([
+    'service',
+    'create',
+    '--name',
+    'two',
+    '--unit',
+    'app@2',
+    '--secret',
+    'source=second,target=key',
+  ]);
   t.like(await ask(host, 'app@2.service', 'key'), { text: 'for two' });
   t.like(await ask(host, 'app@3.service', 'key'), { text: 'hunter2' });
   await host.ask(['service', 'update', '--unit-rm', 'two']);
@@ -148,13 +191,23 @@ scenario('two services cannot have one unit on one node; on two nodes they can',
   t.is((await create('c', '--constraint', 'node.id!=one', '--constraint', 'node.id!=two')).code, 0);
   refused(t, await create('d'), 1, /unit "nginx.service" gets the secrets of service "a" already/);
   refused(t, await create('d', '--constraint', 'node.id==two'), 1, /of service "b" already/);
-  refused(t, await host.inro(['service', 'update', '--constraint-rm', 'node.id==one', 'a']), 1, /of service "b" already/);
+  refused(
+    t,
+    await host.inro(['service', 'update', '--constraint-rm', 'node.id==one', 'a']),
+    1,
+    /of service "b" already/,
+  );
   await host.ask(['service', 'rm', 'a', 'c']);
   t.is((await create('d', '--constraint', 'node.id!=two')).code, 0);
   refused(t, await create('e', '--unit', 'a b'), 2, /unit name "a b" is not valid/);
   refused(t, await create('e', '--unit', 'x.timer'), 2, /runs no program/);
   const long = `${'a'.repeat(60)}.service`;
-  refused(t, await create('e', '--unit', long, '--secret', `source=key,target=${'b'.repeat(16)}`), 2, /83 bytes/);
+  refused(
+    t,
+    await create('e', '--unit', long, '--secret', `source=key,target=${'b'.repeat(16)}`),
+    2,
+    /83 bytes/,
+  );
   const both = await host.inro(['service', 'update', '--unit', 'x', '--unit-rm', 'd']);
   t.is(both.code, 2);
   t.regex(both.stderr, /cannot be used with/);
@@ -180,13 +233,27 @@ scenario('a value of 1 MiB comes whole, to many at once, beside one who does not
   await host.inro(['secret', 'revoke', 'large']);
   half.say('read');
   t.is(await half.exited, 0);
-  t.like(JSON.parse(half.stdout.split('\n')[1] ?? '') as Answer, { bytes: maxBytes + 1, error: 'larger than 1 MiB' });
+  t.like(JSON.parse(half.stdout.split('\n')[1] ?? '') as Answer, {
+    bytes: maxBytes + 1,
+    error: 'larger than 1 MiB',
+  });
 });
 
 scenario('a unit with a cgroup of its own is attached, once, until the cgroup is empty', async (t) => {
   const host = await clusterWith(t);
   await host.ask(['secret', 'create', 'second', '-'], { stdin: 'x' });
-  await host.ask(['service', 'create', '--name', 'web', '--unit', 'nginx', '--secret', 'key', '--secret', 'second']);
+  await host.ask([
+    'service',
+    'create',
+    '--name',
+    'web',
+    '--unit',
+    'nginx',
+    '--secret',
+    'key',
+    '--secret',
+    'second',
+  ]);
   t.like(await ask(host, 'nginx.service', 'key'), { text: 'hunter2' });
   t.deepEqual(await attached(host), [], 'it has no cgroup of its own');
   const cgroup = join(unified, `inro-credentials-${process.pid}`);
@@ -198,62 +265,75 @@ scenario('a unit with a cgroup of its own is attached, once, until the cgroup is
   for (const one of starting) await one.printed(/"bytes"/);
   t.deepEqual(await attached(host), ['web: unit nginx.service']);
   t.is(await host.read('/run/inro/secrets/web/key'), 'Permission denied');
-  t.regex(await host.ask(['agent', 'status']), /unit nginx\.service +web +a few seconds ago +\/inro-credentials/);
+  t.regex(
+    await host.ask(['agent', 'status']),
+    /unit nginx\.service +web +a few seconds ago +\/inro-credentials/,
+  );
   await starting[0]?.hangUp();
   await starting[1]?.hangUp();
   await eventually('it is detached', async () => (await attached(host)).length === 0);
 });
 
-scenario('who asks while no agent runs waits for the next; at a start until it is known what is to be here', async (t) => {
-  const host = await Host.of(t);
-  const manager = await host.startManager();
-  await host.join(await host.ask(['token', 'show', 'worker']), manager.address);
-  const agent = await KeptAgent.start(host);
-  await host.ask(['secret', 'create', 'key', '-'], { stdin: 'hunter2' });
-  await host.ask(['service', 'create', '--name', 'web', '--unit', 'nginx', '--secret', 'key']);
-  t.deepEqual(agent.kept, ['inro-arena', 'inro-credentials', 'inro-mount']);
-  await manager.kill9();
-  for (let round = 0; round < 3; round++) {
+scenario(
+  'who asks while no agent runs waits for the next; at a start until it is known what is to be here',
+  async (t) => {
+    const host = await Host.of(t);
+    const manager = await host.startManager();
+    await host.join(await host.ask(['token', 'show', 'worker']), manager.address);
+    const agent = await KeptAgent.start(host);
+    await host.ask(['secret', 'create', 'key', '-'], { stdin: 'hunter2' });
+    await host.ask(['service', 'create', '--name', 'web', '--unit', 'nginx', '--secret', 'key']);
+    t.deepEqual(agent.kept, ['inro-arena', 'inro-credentials', 'inro-mount']);
+    await manager.kill9();
+    for (let round = 0; round < 3; round++) {
+      await agent.order({ restarts: false });
+      await agent.kill();
+      const waiting = host.spawn(command('nginx.service', 'key', 'reads=later'), { talks: true });
+      await waiting.printed(/^connected$/m);
+      waiting.say('read');
+      await agent.order({ start: true, restarts: true });
+      t.is(await waiting.exited, 0);
+      t.like(JSON.parse(waiting.stdout.split('\n')[1] ?? '') as Answer, { text: 'hunter2' });
+      await agent.untilReady();
+    }
+    // What is stopped leaves nothing.
     await agent.order({ restarts: false });
-    await agent.kill();
-    const waiting = host.spawn(command('nginx.service', 'key', 'reads=later'), { talks: true });
-    await waiting.printed(/^connected$/m);
-    waiting.say('read');
-    await agent.order({ start: true, restarts: true });
-    t.is(await waiting.exited, 0);
-    t.like(JSON.parse(waiting.stdout.split('\n')[1] ?? '') as Answer, { text: 'hunter2' });
-    await agent.untilReady();
-  }
-  // What is stopped leaves nothing.
-  await agent.order({ restarts: false });
-  const exits = agent.exits.length;
-  await host.ask(['agent', 'stop']);
-  await eventually('it has ended', async () => agent.exits.length > exits);
-  t.false(existsSync(host.outside(socket)));
-  t.like(await ask(host, 'nginx.service', 'key'), { error: 'No such file or directory' });
+    const exits = agent.exits.length;
+    await host.ask(['agent', 'stop']);
+    await eventually('it has ended', async () => agent.exits.length > exits);
+    t.false(existsSync(host.outside(socket)));
+    t.like(await ask(host, 'nginx.service', 'key'), { error: 'No such file or directory' });
 
-  // A new one holds nothing: who asks waits until a manager has spoken.
-  const next = await host.startAgent({ connected: false });
-  const waiting = host.spawn(command('nginx.service', 'key'));
-  const again = await host.startManager({ listen: manager.address });
-  t.is(await waiting.exited, 0, waiting.stderr);
-  t.like(JSON.parse(waiting.stdout) as Answer, { text: 'hunter2' });
-  // Another program takes over by hand, with the socket.
-  const taker = host.start(['agent', 'run', '--takeover']);
-  await taker.printed(/"agent is ready"/);
-  t.is(await next.exited, 0);
-  t.like(await ask(host, 'nginx.service', 'key'), { text: 'hunter2' });
-  t.is(await taker.stop(), 0);
-  t.false(existsSync(host.outside(socket)));
-  await again.stop();
-});
+    // A new one holds nothing: who asks waits until a manager has spoken.
+    const next = await host.startAgent({ connected: false });
+    const waiting = host.spawn(command('nginx.service', 'key'));
+    const again = await host.startManager({ listen: manager.address });
+    t.is(await waiting.exited, 0, waiting.stderr);
+    t.like(JSON.parse(waiting.stdout) as Answer, { text: 'hunter2' });
+    // Another program takes over by hand, with the socket.
+    const taker = host.start(['agent', 'run', '--takeover']);
+    await taker.printed(/"agent is ready"/);
+    t.is(await next.exited, 0);
+    t.like(await ask(host, 'nginx.service', 'key'), { text: 'hunter2' });
+    t.is(await taker.stop(), 0);
+    t.false(existsSync(host.outside(socket)));
+    await again.stop();
+  },
+);
 
 scenario('another program at the socket is left alone, and said; a dead socket is replaced', async (t) => {
   const host = await Host.of(t);
   const manager = await host.startManager();
   await host.join(await host.ask(['token', 'show', 'worker']), manager.address);
   await host.sh('mkdir -p /run/inro');
-  const other = host.spawn(['python3', '-c', `import socket\ns = socket.socket(socket.AF_UNIX); s.bind('${socket}'); s.listen(9); print('listening', flush=True); input()`], { talks: true });
+  const other = host.spawn(
+    [
+      'python3',
+      '-c',
+      `import socket\ns = socket.socket(socket.AF_UNIX); s.bind('${socket}'); s.listen(9); print('listening', flush=True); input()`,
+    ],
+    { talks: true },
+  );
   await other.printed(/listening/);
   const agent = await host.startAgent();
   const { credentials } = await host.json<Status>(['agent', 'status']);
@@ -271,8 +351,13 @@ scenario('no value stays in the memory of the agent that has given it', async (t
   await host.join(await host.ask(['token', 'show', 'worker']), manager.address);
   const agent = await host.startAgent();
   const markers = new Markers();
-  const values = { small: markers.value('small', 16), medium: markers.value('medium', 3_000), large: markers.value('large', maxBytes) };
-  for (const [name, value] of Object.entries(values)) await host.ask(['secret', 'create', name, '-'], { stdin: value });
+  const values = {
+    small: markers.value('small', 16),
+    medium: markers.value('medium', 3_000),
+    large: markers.value('large', maxBytes),
+  };
+  for (const [name, value] of Object.entries(values))
+    await host.ask(['secret', 'create', name, '-'], { stdin: value });
   const secrets = Object.keys(values).flatMap((name) => ['--secret', name]);
   await host.ask(['service', 'create', '--name', 'web', '--unit', 'nginx', ...secrets]);
   const look = async (when: string) => {

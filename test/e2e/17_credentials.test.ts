@@ -28,11 +28,15 @@ async function machineWithAgent(t: ExecutionContext): Promise<Machine> {
   await machine.ask('umask 077 && inro token show worker > /etc/inro/join-token');
   await machine.ask(`printf 'managers:\\n  - 127.0.0.1:4747\\n' >> /etc/inro/agent.yaml`);
   await machine.ask('systemctl enable --now inro-agent');
-  await eventually('the agent has a session', async () => (await status(machine)).session.state === 'connected');
+  await eventually(
+    'the agent has a session',
+    async () => (await status(machine)).session.state === 'connected',
+  );
   return machine;
 }
 
-const json = async <T>(machine: Machine, args: string) => JSON.parse(await machine.ask(`inro ${args} --json`)) as T;
+const json = async <T>(machine: Machine, args: string) =>
+  JSON.parse(await machine.ask(`inro ${args} --json`)) as T;
 const status = (machine: Machine) => json<Status>(machine, 'agent status');
 
 async function attached(machine: Machine): Promise<string[]> {
@@ -41,7 +45,12 @@ async function attached(machine: Machine): Promise<string[]> {
 }
 
 /** A unit that copies what it was given to /run/got/UNIT, and runs on. */
-async function makeUnit(machine: Machine, name: string, credentials: readonly string[], more = ''): Promise<void> {
+async function makeUnit(
+  machine: Machine,
+  name: string,
+  credentials: readonly string[],
+  more = '',
+): Promise<void> {
   const load = credentials.map((id) => `LoadCredential=${id}:${socket}`).join('\n');
   const copy = 'mkdir -p /run/got/%n && cp "$CREDENTIALS_DIRECTORY"/* /run/got/%n/ && exec sleep infinity';
   const text = `[Service]\n${load}\nExecStart=/bin/sh -c '${copy}'\n${more}\n`;
@@ -49,7 +58,10 @@ async function makeUnit(machine: Machine, name: string, credentials: readonly st
 }
 
 async function got(machine: Machine, unit: string, id: string): Promise<string> {
-  await eventually(`${unit} has copied ${id}`, async () => (await machine.sh(`test -s /run/got/${unit}/${id}`)).code === 0);
+  await eventually(
+    `${unit} has copied ${id}`,
+    async () => (await machine.sh(`test -s /run/got/${unit}/${id}`)).code === 0,
+  );
   return machine.ask(`cat /run/got/${unit}/${id}`);
 }
 
@@ -58,7 +70,10 @@ async function failsToStart(t: ExecutionContext, machine: Machine, unit: string)
   await machine.ask('rm -rf /run/got');
   await machine.systemctl('reset-failed', unit);
   await machine.systemctl('start', unit);
-  await eventually(`${unit} has failed`, async () => (await machine.property(unit, 'ActiveState')) === 'failed');
+  await eventually(
+    `${unit} has failed`,
+    async () => (await machine.property(unit, 'ActiveState')) === 'failed',
+  );
   t.is(await machine.property(unit, 'ExecMainStatus'), '243', unit);
   t.regex((await machine.systemctl('status', unit)).stdout, /243\/CREDENTIALS/);
   t.is((await machine.sh('ls /run/got')).code, 2, 'its program has not run');
@@ -102,7 +117,9 @@ labScenario(
     await failsToStart(t, machine, 'big.service');
 
     const seen = await json<Access[]>(machine, 'agent audit');
-    const lines = new Set(seen.map(({ outcome, secret, version, workload }) => `${outcome} ${secret}@${version} ${workload}`));
+    const lines = new Set(
+      seen.map(({ outcome, secret, version, workload }) => `${outcome} ${secret}@${version} ${workload}`),
+    );
     for (const line of [
       'opened key@1 unit web.service',
       'not bound @0 unit other.service',
@@ -142,13 +159,19 @@ labScenario(
       `printf '[Service]\\nRestartSec=2s\\n' > /run/systemd/system/inro-agent.service.d/test.conf && systemctl daemon-reload`,
     );
     await machine.ask('systemctl kill --kill-who=main --signal=KILL inro-agent');
-    await eventually('the agent is away', async () => (await machine.property('inro-agent', 'MainPID')) === '0');
+    await eventually(
+      'the agent is away',
+      async () => (await machine.property('inro-agent', 'MainPID')) === '0',
+    );
     t.is(await restart('app@1.service'), 'hunter3', 'no agent for a while');
     await machine.ask('rm -r /run/systemd/system/inro-agent.service.d && systemctl daemon-reload');
     t.is(await machine.property('inro-agent', 'NFileDescriptorStore'), '3');
 
     await machine.ask('systemctl start inro-manager');
-    await eventually('the agent has a session', async () => (await status(machine)).session.state === 'connected');
+    await eventually(
+      'the agent has a session',
+      async () => (await status(machine)).session.state === 'connected',
+    );
     await machine.ask('inro secret revoke key');
     await machine.ask('systemctl stop app@1.service app@2.service');
     await failsToStart(t, machine, 'app@1.service');
@@ -159,7 +182,12 @@ labScenario(
     await machine.ask('systemctl stop inro-agent app@1.service');
     await failsToStart(t, machine, 'app@1.service');
     // As at a boot: both start at once, the unit after the agent; it waits for what a manager says.
-    await makeUnit(machine, 'late.service', ['key'], '[Unit]\nAfter=inro-agent.service\nWants=inro-agent.service');
+    await makeUnit(
+      machine,
+      'late.service',
+      ['key'],
+      '[Unit]\nAfter=inro-agent.service\nWants=inro-agent.service',
+    );
     await machine.ask('inro service update --unit late app --detach');
     await machine.ask('systemctl stop inro-manager; rm -rf /run/got; systemctl reset-failed');
     await machine.ask('systemctl start late.service');

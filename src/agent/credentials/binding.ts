@@ -11,8 +11,7 @@ export interface Asked {
 }
 
 export type Bound =
-  | { task: HostTask; reference: AssignedReference }
-  | { refusal: 'not bound' | 'no such target'; why: string };
+  { task: HostTask; reference: AssignedReference } | { refusal: 'not bound' | 'no such target'; why: string };
 
 /** A service that is bound to the instance goes before one that is bound to its template. */
 export function boundTo({ unit, id }: Asked, tasks: readonly HostTask[]): Bound {
@@ -27,11 +26,15 @@ export function boundTo({ unit, id }: Asked, tasks: readonly HostTask[]): Bound 
     return notBound(`no service with unit ${quoted(unit)} has a task on this node: see 'inro service ps'`);
   // The manager lets nobody bind two; tasks from before a change of their services may still be here.
   if (services.length > 1)
-    return notBound(`several services are bound to unit ${quoted(unit)} on this node: ${services.join(', ')}`);
+    return notBound(
+      `several services are bound to unit ${quoted(unit)} on this node: ${services.join(', ')}`,
+    );
   const task = bound.findLast(({ shown }) => shown !== '');
   if (task === undefined) {
     const { state = '', error = '' } = bound.at(-1) ?? {};
-    return notBound(`the task of service ${quoted(services[0] ?? '')} shows nothing here (${error || state})`);
+    return notBound(
+      `the task of service ${quoted(services[0] ?? '')} shows nothing here (${error || state})`,
+    );
   }
   const { references, serviceName, notice } = task.assigned;
   const reference = references.find((each) => each.reference?.target === id);

@@ -7,7 +7,12 @@ import type { Random } from '../../model/clock.js';
 import { asInroError } from '../../model/error.js';
 import { newId } from '../../model/id.js';
 import { printable } from '../../model/name.js';
-import { accessOutcomes, addon, type NativeCredentialRequest, type NativeCredentials } from '../../system/addon.js';
+import {
+  accessOutcomes,
+  addon,
+  type NativeCredentialRequest,
+  type NativeCredentials,
+} from '../../system/addon.js';
 import type { NativeServedArena, ProcessFacts } from '../../system/addon.js';
 import type { AccessLog, Delivery } from '../access/access_log.js';
 import type { HostTask, HostTasks } from '../host_tasks.js';

@@ -17,7 +17,12 @@ export interface GiverParts {
 }
 
 /** One at a time; until the successor commits, nothing has changed. */
-export function giver({ driver, credentials, whyNot, letGo }: GiverParts): Handlers<typeof Agent, 'local'>['handOver'] {
+export function giver({
+  driver,
+  credentials,
+  whyNot,
+  letGo,
+}: GiverParts): Handlers<typeof Agent, 'local'>['handOver'] {
   let isBusy = false;
   return async (channel) => {
     if (isBusy) throw new InroError('already_running', 'this agent is being taken over already');
