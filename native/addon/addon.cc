@@ -3,6 +3,7 @@
 
 static Napi::Object init(Napi::Env env, Napi::Object exports) {
   inro::exportArena(env, exports);
+  inro::exportCredentials(env, exports);
   inro::exportDescriptors(env, exports);
   inro::exportProcesses(env, exports);
   inro::exportSelfTest(env, exports);

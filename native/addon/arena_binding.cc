@@ -105,6 +105,7 @@ Napi::Object arenaObject(Napi::Env env, const SharedCore& arena) {
     exportNodes(env, object, arena);
     exportInheritance(env, object, arena);
     exportAccesses(env, object, arena);
+    exportCredentialServer(env, object, arena);
   }
   return object;
 }

@@ -6,6 +6,7 @@
 namespace inro {
 
 void exportArena(Napi::Env env, Napi::Object exports);
+void exportCredentials(Napi::Env env, Napi::Object exports);
 void exportDescriptors(Napi::Env env, Napi::Object exports);
 void exportProcesses(Napi::Env env, Napi::Object exports);
 void exportSelfTest(Napi::Env env, Napi::Object exports);

@@ -18,6 +18,8 @@ Napi::Value pieceBuffer(Napi::Env env, const SharedCore& core, const Arena::Piec
 void exportNodes(Napi::Env env, Napi::Object arena, const SharedCore& core);
 // And what a successor finds in it.
 void exportInheritance(Napi::Env env, Napi::Object arena, const SharedCore& core);
+// And how units of systemd are given it.
+void exportCredentialServer(Napi::Env env, Napi::Object arena, const SharedCore& core);
 // And who accessed it.
 void exportAccesses(Napi::Env env, Napi::Object arena, const SharedCore& core);
 

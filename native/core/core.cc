@@ -95,6 +95,22 @@ std::optional<Arena::Piece> Core::valueOf(std::uint64_t node) {
   return Arena::Piece{*id, arena_.bytesOf(*id).first(record->skip + record->size)};
 }
 
+bool Core::serves(const NodeRecord& node) const {
+  const ImageHeader& header = nodes_->image().header();
+  if (header.closed.load(std::memory_order_acquire) != 0) return false;
+  return (node.flags & nodeProbe) != 0 || boottimeMs() < header.serveUntilMs.load(std::memory_order_acquire);
+}
+
+Core::Readable Core::readable(std::uint64_t node) const {
+  const NodeRecord* const record = nodes_->image().find(node);
+  if (record == nullptr || static_cast<NodeKind>(record->kind) != NodeKind::file) return {AccessOutcome::wiped, {}};
+  const std::uint64_t content = record->content.load(std::memory_order_acquire);
+  const bool isOver = (record->flags & nodeSuperseded) != 0 && boottimeMs() >= record->readableUntilMs;
+  if (content == 0 || isOver) return {AccessOutcome::wiped, {}};
+  if (!serves(*record)) return {AccessOutcome::leaseOver, {}};
+  return {AccessOutcome::opened, std::span<const std::byte>(nodes_->image().bytes()).subspan(content + record->skip, record->size)};
+}
+
 Released Core::release(Arena::PieceId id) {
   Told told;
   {

@@ -11,6 +11,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string>
 
 #include "access_book.h"
@@ -97,7 +98,15 @@ class Core {
   // Tells everybody who waits in poll(2): a successor cannot know what they have heard.
   void retell();
 
-  // For the server.
+  // For servers, who hold the lock shared.
+  // By the lease, and as long as the memory is not wiped as a whole.
+  bool serves(const NodeRecord& node) const;
+  struct Readable {
+    AccessOutcome outcome;  // opened, or why there is nothing
+    std::span<const std::byte> bytes;
+  };
+  // A file's value, if it may be read now by somebody who has it open.
+  Readable readable(std::uint64_t node) const;
   ReadWriteLock& lock() { return lock_; }
   Nodes& nodes() { return *nodes_; }
   AccessBook& accessBook() { return *accessBook_; }

@@ -176,12 +176,6 @@ void Responder::init(const Request& request, Reply& reply) {
   reply.put(out);
 }
 
-bool Responder::serves(const NodeRecord& node) const {
-  const ImageHeader& header = core_.nodes().image().header();
-  if (header.closed.load(std::memory_order_acquire) != 0) return false;
-  return (node.flags & nodeProbe) != 0 || boottimeMs() < header.serveUntilMs.load(std::memory_order_acquire);
-}
-
 // Its thread waits for the answer: who it is can still be asked.
 void Responder::account(const Request& request, const NodeRecord& node, AccessOutcome outcome) {
   if ((node.flags & nodeProbe) != 0) return;
@@ -282,7 +276,7 @@ void Responder::open(const Request& request, Reply& reply) {
   if (!gate_.passes(core_.nodes(), node->gated, request.header.pid))
     return refuse(request, *node, AccessOutcome::notAttached, reply);
   if (node->content == 0) return refuse(request, *node, AccessOutcome::wiped, reply);
-  if (!serves(*node)) return refuse(request, *node, AccessOutcome::leaseOver, reply);
+  if (!core_.serves(*node)) return refuse(request, *node, AccessOutcome::leaseOver, reply);
   account(request, *node, AccessOutcome::opened);
   fuse::OpenOut out{};
   // Names this descriptor in poll(2) and RELEASE, nothing else: what is read is told by the node.
@@ -305,7 +299,7 @@ void Responder::read(const Request& request, Reply& reply) {
   if (!gate_.passes(core_.nodes(), node->gated, request.header.pid))
     return refuse(request, *node, AccessOutcome::notAttached, reply);
   if (content == 0 || isOver(*node)) return refuse(request, *node, AccessOutcome::wiped, reply);
-  if (!serves(*node)) return refuse(request, *node, AccessOutcome::leaseOver, reply);
+  if (!core_.serves(*node)) return refuse(request, *node, AccessOutcome::leaseOver, reply);
   // What would fill the page cache (mmap, splice, sendfile, readahead) has no lock owner.
   if ((flags & nodeMappable) == 0 && (in->readFlags & fuse::readLockOwner) == 0)
     return refuse(request, *node, AccessOutcome::wouldBeCached, reply);

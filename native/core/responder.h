@@ -56,7 +56,6 @@ class Responder {
   void statfs(Reply& reply);
 
   fuse::Attr attributes(const NodeRecord& node) const;
-  bool serves(const NodeRecord& node) const;
   void account(const Request& request, const NodeRecord& node, AccessOutcome outcome);
   void refuse(const Request& request, const NodeRecord& node, AccessOutcome outcome, Reply& reply);
   std::uint64_t validSeconds() const;

@@ -1,5 +1,5 @@
 /** The agent: takes its identity, mounts, serves its status, and keeps a session with a manager. */
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import type { Logger } from 'pino';
 import type { Clock, Random } from '../model/clock.js';
@@ -29,9 +29,11 @@ import { Engine } from './docker/engine.js';
 import { ContainerRunner } from './docker/runner.js';
 import { servePlugin } from './docker/plugin_server.js';
 import { DockerVolumes, type DockerVolumesParts } from './docker/volumes.js';
+import { Credentials, type CredentialsParts } from './credentials/credentials.js';
+import { openListener } from './credentials/listener.js';
 import { describeHost } from './describe.js';
 import { giver } from './handover/giver.js';
-import { forget, keep, keeperName, takeLeft } from './handover/store.js';
+import { forget, keep, keepCredentials, keeperName, takeLeft } from './handover/store.js';
 import { takeFrom } from './handover/taker.js';
 import { HostTasks } from './host_tasks.js';
 import { loadIdentity, saveManagers, type Identity } from './identity.js';
@@ -53,6 +55,8 @@ export interface AgentOptions {
   stateFolder: string;
   mountPath: string;
   socketPath: string;
+  /** Where units of systemd ask for credentials; beside `socketPath` if not given. */
+  credentialsPath?: string;
   /** Instead of the managers that the identity knows. */
   managers?: readonly string[];
   driver: DriverName;
@@ -141,6 +145,15 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     runner?.reconcile();
   }
   let isKept = keep(serviceManager, driver, used, log);
+  const { credentialsPath = join(dirname(socketPath), 'credentials.sock') } = options;
+  const { credentials, whyNoCredentials } = openCredentials(
+    { served: arena.served, driver, tasks, lease, accesses, random, log },
+    credentialsPath,
+    left?.credentials,
+  );
+  const isKeptAlready = used?.arena !== undefined && credentials?.listener.descriptor === left?.credentials;
+  if (isKept && credentials !== undefined && !isKeptAlready)
+    keepCredentials(serviceManager, credentials.listener.descriptor, log);
   let { managers: named } = options;
   let known = identity.managers;
   let swapBytes = 0;
@@ -174,7 +187,10 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
           onWelcome();
           welcomed();
         },
-        onApplied: (revision) => session.applied(revision),
+        onApplied: (revision) => {
+          session.applied(revision);
+          credentials?.open();
+        },
       }),
     onExpelled: () => {
       lease.end();
@@ -193,6 +209,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
       isKept = false;
       detachEnded(attachments, tasks);
       tasks.wipeAll('stopped');
+      credentials?.end();
       // A manager that does not answer keeps nobody waiting for long.
       const hears = session.status.state === 'connected';
       try {
@@ -214,6 +231,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     runner?.leave();
     accesses.collect();
     file.close();
+    credentials?.letGo();
     tasks.letGo();
     ended.abort();
     driver.handover?.letGo();
@@ -238,6 +256,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
       dumpsForbidden,
       swapBytes: () => swapBytes,
       keptBy: () => (isKept ? keeperName : ''),
+      credentials: { path: credentialsPath, notServed: () => whyNoCredentials },
     };
     let ask = (_wish: 'stop' | 'taken over'): void => undefined;
     const asked = new Promise<'stop' | 'taken over'>((resolve) => (ask = resolve));
@@ -261,6 +280,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
         listAccesses(accesses, channel),
       handOver: giver({
         driver,
+        credentials: () => credentials?.listener.descriptor,
         whyNot,
         letGo: () => {
           letGo();
@@ -275,6 +295,10 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     const watching = watchLease({ lease, held, tasks, session, clock, log }, ended.signal);
     const recording = accesses.run(ended.signal);
     const attached = watchWorkloads({ attachments, tasks, clock }, ended.signal);
+    if (held) credentials?.open();
+    const opening = clock.sleep(agentLimits.firstAssignmentMs, ended.signal).then(() => {
+      if (!ended.signal.aborted) credentials?.open();
+    });
     const end = async (): Promise<void> => {
       await Promise.all([
         running,
@@ -282,6 +306,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
         recording,
         attached,
         volumes.ended,
+        opening,
         server.stop(agentLimits.stopGraceMs),
       ]);
     };
@@ -369,6 +394,23 @@ async function claim(options: AgentOptions): Promise<{
     });
   }
   return { identity, left: takeLeft(options.serviceManager?.stored ?? []), releaseState };
+}
+
+/** Without its socket an agent serves its mount all the same. @param inherited a predecessor's, which is taken. */
+function openCredentials(
+  parts: CredentialsParts,
+  path: string,
+  inherited: number | undefined,
+): { credentials: Credentials | undefined; whyNoCredentials: string } {
+  if (parts.driver.nodeOf === undefined)
+    return { credentials: undefined, whyNoCredentials: 'this mount driver cannot' };
+  try {
+    return { credentials: new Credentials(parts, openListener(path, inherited)), whyNoCredentials: '' };
+  } catch (thrown) {
+    const why = (thrown as Error).message;
+    parts.log.error({ socket: path, why }, 'units of systemd get no credentials here');
+    return { credentials: undefined, whyNoCredentials: why };
+  }
 }
 
 function summary(

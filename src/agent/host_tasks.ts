@@ -172,6 +172,11 @@ export class HostTasks {
     return task;
   }
 
+  /** The same for a workload that may be attached already. @throws as attach(). */
+  attachOnce(service: string, workload: Workload, id: string): void {
+    if (this.#parts.attachments.find(service, workload) === undefined) this.attach(service, workload, { id });
+  }
+
   /** It became known where the processes of a workload are. @throws arena_full; then it is as it was. */
   locate(attachmentId: string, cgroup: Attachment['cgroup']): void {
     const known = this.#parts.attachments.get(attachmentId);
@@ -399,8 +404,8 @@ export class HostTasks {
     };
   }
 
-  #shownBy({ serviceName, references }: AssignedTask): string {
-    return JSON.stringify([serviceName, references.map((reference) => this.#fingerprint(reference))]);
+  #shownBy({ serviceName, unit, references }: AssignedTask): string {
+    return JSON.stringify([serviceName, unit, references.map((reference) => this.#fingerprint(reference))]);
   }
 
   #fingerprint(assigned: AssignedReference): unknown[] {

@@ -45,6 +45,8 @@ export const agentLimits = {
   leaseCheckMs: 1_000,
   /** How often it is looked whether workloads that are attached are still there. */
   workloadCheckMs: 1_000,
+  /** How long units that start wait for the first assignment after the agent's start: less than systemd waits for them. */
+  firstAssignmentMs: 60_000,
   /** Records of accesses on disk: so many files of so many bytes. */
   auditBytes: 8 * 1024 * 1024,
   auditFiles: 4,

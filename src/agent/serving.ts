@@ -17,6 +17,8 @@ import type { Owner } from './mount/notes.js';
 export interface Left {
   device: number;
   arena?: number;
+  /** The socket on which units ask for credentials. */
+  credentials?: number;
 }
 
 export interface ServingOptions {

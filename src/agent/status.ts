@@ -38,6 +38,7 @@ export interface StatusParts {
   swapBytes: () => number;
   /** Who keeps what a successor needs, should this process be killed; '' for nobody. */
   keptBy: () => string;
+  credentials: { path: string; notServed: () => string };
 }
 
 export async function agentStatus(parts: StatusParts): Promise<MessageInitShape<typeof AgentStatusSchema>> {
@@ -89,6 +90,7 @@ export async function agentStatus(parts: StatusParts): Promise<MessageInitShape<
     startedMs: BigInt(startedMs),
     pid: process.pid,
     receipts: { pending: receipts.pending, dropped: BigInt(receipts.dropped) },
+    credentials: { path: parts.credentials.path, notServed: parts.credentials.notServed() },
   };
 }
 
@@ -113,6 +115,7 @@ function shownTask(
       sizeBytes: vault.get(heldKey(reference?.secretId ?? '', number))?.value.size ?? 0,
     })),
     readers: readersOf(assigned.readers),
+    unit: assigned.unit,
     restricted: attachments.isRestricted(assigned, readersRule(assigned)),
     attached: attachments.ofTask(assigned).map((each) => ({
       id: each.id,

@@ -114,6 +114,7 @@ agent
     '--docker <SOCKET>',
     "a container engine's socket, whose containers can have services as volumes; or off",
   )
+  .option('--credentials <PATH>', 'where units of systemd ask for credentials')
   .option('--takeover', 'go on where the agent that runs is, without its readers noticing')
   .addOption(driver())
   .action(async (options) => (await import('./commands/agent_run.js')).agentRun(options));
@@ -218,6 +219,8 @@ operator(secret, 'rm <SECRET...>', 'remove secrets that no service uses').action
 );
 
 const service = program.command('service').description('services: who gets which secrets');
+const unitText =
+  'the unit of systemd that gets the secrets as credentials: nginx, app@1, app@ (every instance)';
 const secretSyntax = 'NAME or source=NAME,target=FILE,uid=U,gid=G,mode=OCTAL,mmap (repeatable)';
 operator(
   service,
@@ -229,6 +232,7 @@ operator(
   .option('--secret <SECRET>', `a secret: ${secretSyntax}`, collect, [])
   .option('--replicas <N>', 'how many tasks (1 if not given)', wholeNumber, 1)
   .option('--constraint <EXPR>', 'where tasks may run: node.id==ID, node.id!=ID (repeatable)', collect, [])
+  .option('--unit <NAME>', unitText)
   .addOption(readers())
   .option('-l, --label <KEY=VALUE>', 'a label (repeatable)', collectLabel, {})
   .option('-e, --env <KEY=VALUE>', "the container's environment, never a secret (repeatable)", collect, [])
@@ -266,6 +270,8 @@ operator(service, 'update <SERVICE>', 'change a service; nothing is restarted')
   .option('--replicas <N>', 'how many tasks', wholeNumber)
   .option('--constraint-add <EXPR>', 'for tasks that are placed from now on (repeatable)', collect, [])
   .option('--constraint-rm <EXPR>', 'take a constraint away (repeatable)', collect, [])
+  .addOption(new Option('--unit <NAME>', unitText).conflicts('unitRm'))
+  .option('--unit-rm', 'give them to no unit any more')
   .addOption(readers())
   .option('--label-add <KEY=VALUE>', 'add or change a label (repeatable)', collectLabel, {})
   .option('--label-rm <KEY>', 'remove a label (repeatable)', collect, [])

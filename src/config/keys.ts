@@ -20,6 +20,7 @@ export const agentKeys = z.strictObject({
   state: path.optional(),
   mount: path.optional(),
   socket: path.optional(),
+  credentials: path.optional(),
   driver: z.enum(driverNames, driverNames.join(' or ')).optional(),
   docker: textThat(
     (text) => text === 'off' || (isAbsolute(text) && !hasControl(text)),

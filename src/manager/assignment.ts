@@ -50,8 +50,8 @@ export function assignmentOf(view: ClusterView, nodeId: string): Assignment {
     });
     const { id, serviceId, slot } = task;
     const notice = revokedNotice(view, service.references);
-    const { name: serviceName, readers, container } = service;
-    const runs = container === undefined ? {} : { container };
+    const { name: serviceName, readers, unit, container } = service;
+    const runs = { unit, ...(container === undefined ? {} : { container }) };
     assignment.tasks.set(id, { id, serviceId, serviceName, slot, references, notice, readers, ...runs });
   }
   return assignment;

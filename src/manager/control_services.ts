@@ -2,19 +2,26 @@
 import { create, type MessageInitShape } from '@bufbuild/protobuf';
 import type { Random } from '../model/clock.js';
 import { checkContainer } from '../model/container.js';
-import { constraintText, parseConstraint } from '../model/constraint.js';
+import { canShareNode, constraintText, parseConstraint } from '../model/constraint.js';
 import { InroError } from '../model/error.js';
 import { newId } from '../model/id.js';
 import { limits } from '../model/limits.js';
 import { checkLabels, checkName, quoted } from '../model/name.js';
 import { checkReference, checkTargetsDiffer } from '../model/reference.js';
 import { hasEnded } from '../model/task.js';
+import { checkAskable, unitName } from '../model/unit.js';
 import { TaskState, type Reference } from '../proto/gen/inro/v1/common_pb.js';
 import type { Control, TaskSchema } from '../proto/gen/inro/v1/control_pb.js';
 import { ServiceRecordSchema, type ServiceRecord, type TaskRecord } from '../proto/gen/inro/v1/records_pb.js';
 import { stateOf } from '../proto/task_state.js';
 import type { Handlers } from '../rpc/server.js';
-import { secretNamePrefix, serviceNamePrefix, tables, versionKey } from '../store/tables.js';
+import {
+  secretNamePrefix,
+  serviceNamePrefix,
+  serviceUnitPrefix,
+  tables,
+  versionKey,
+} from '../store/tables.js';
 import { transact, type Transaction } from '../store/transaction.js';
 import { changedLabels, type ControlParts } from './control_secrets.js';
 import { find, matcher } from './find.js';
@@ -37,7 +44,8 @@ export function serviceHandlers(
       const { name, labels, references, replicas, constraints, readers, container, restart } = request;
       checkName('service', name);
       checkLabels(labels);
-      checkShape({ references, replicas, constraints });
+      const unit = request.unit === '' ? '' : unitName(request.unit);
+      checkShape({ references, replicas, constraints, unit });
       if (container !== undefined) checkContainer(container);
       const id = newId(random);
       const { revision } = await transact(store, async (tx) => {
@@ -55,11 +63,13 @@ export function serviceHandlers(
           readers,
           ...(container === undefined ? {} : { container }),
           restart,
+          unit,
           constraints: canonical(constraints),
           createdMs: now,
           updatedMs: now,
         });
         service.references = await resolve(tx, id, references);
+        await bind(tx, service);
         tx.put(tables.services, id, service);
         tx.putBytes(serviceNamePrefix + name, Buffer.from(id));
       });
@@ -79,7 +89,12 @@ export function serviceHandlers(
         if (request.replicas !== undefined) service.replicas = request.replicas;
         if (request.readers !== undefined) service.readers = request.readers;
         service.constraints = changedConstraints(service, request.constraintsAdd, request.constraintsRemove);
+        if (request.unit !== undefined) {
+          await unbind(tx, service);
+          service.unit = request.unit === '' ? '' : unitName(request.unit);
+        }
         checkShape(service);
+        await bind(tx, service);
         service.updatedMs = BigInt(clock.now());
         tx.put(tables.services, id, service);
         return service;
@@ -96,6 +111,7 @@ export function serviceHandlers(
         if (service === undefined) throw new InroError('not_found', `no service ${quoted(name)}`);
         for (const secretName of new Set(service.references.map((r) => r.secretName)))
           await release(tx, service, secretName);
+        await unbind(tx, service);
         for (const task of view.tasksOfService(id)) tx.delete(tables.tasks, task.id);
         tx.delete(tables.services, id);
         tx.deleteBytes(serviceNamePrefix + service.name);
@@ -128,7 +144,8 @@ function checkShape({
   references,
   replicas,
   constraints,
-}: Pick<ServiceRecord, 'references' | 'replicas' | 'constraints'>): void {
+  unit,
+}: Pick<ServiceRecord, 'references' | 'replicas' | 'constraints' | 'unit'>): void {
   if (references.length > limits.maxReferencesPerService) {
     throw new InroError(
       'bad_input',
@@ -147,6 +164,43 @@ function checkShape({
   for (const constraint of constraints) parseConstraint(constraint);
   for (const reference of references) checkReference(reference);
   checkTargetsDiffer(references.map(({ target, secretName }) => ({ target, source: secretName })));
+  checkAskable(
+    unit,
+    references.map(({ target }) => target),
+  );
+}
+
+/** Notes the service beside its unit. @throws already_exists when another one could have a task on the same node for that unit. */
+async function bind(tx: Transaction, service: ServiceRecord): Promise<void> {
+  const { id, unit } = service;
+  if (unit === '') return;
+  const others = (await boundTo(tx, unit)).filter((other) => other !== id);
+  const own = service.constraints.map(parseConstraint);
+  for (const otherId of others) {
+    const other = await tx.get(tables.services, otherId);
+    if (other === undefined || !canShareNode(own, other.constraints.map(parseConstraint))) continue;
+    throw new InroError(
+      'already_exists',
+      `unit ${quoted(unit)} gets the secrets of service ${quoted(other.name)} already, and both may run on one node`,
+      {
+        remedy: `take it from there with 'inro service update --unit-rm ${other.name}', or keep them apart: --constraint node.id==ID`,
+      },
+    );
+  }
+  tx.putBytes(serviceUnitPrefix + unit, Buffer.from([...others, id].join('\n')));
+}
+
+async function unbind(tx: Transaction, { id, unit }: ServiceRecord): Promise<void> {
+  if (unit === '') return;
+  const others = (await boundTo(tx, unit)).filter((other) => other !== id);
+  if (others.length === 0) tx.deleteBytes(serviceUnitPrefix + unit);
+  else tx.putBytes(serviceUnitPrefix + unit, Buffer.from(others.join('\n')));
+}
+
+/** Ids of services. */
+async function boundTo(tx: Transaction, unit: string): Promise<string[]> {
+  const bytes = await tx.getBytes(serviceUnitPrefix + unit);
+  return bytes === undefined ? [] : Buffer.from(bytes).toString().split('\n');
 }
 
 /** Names become ids, and each secret learns who uses it: so it cannot be removed in between. */
@@ -221,7 +275,7 @@ function canonical(constraints: readonly string[]): string[] {
 function shownService(service: ServiceRecord, view: ClusterView) {
   const tasks = view.tasksOfService(service.id);
   const { id, name, labels, references, replicas, constraints, readers, createdMs, updatedMs } = service;
-  const { container, restart } = service;
+  const { unit, container, restart } = service;
   const running = tasks.filter(
     (task) => task.state === TaskState.RUNNING && task.desiredState === TaskState.RUNNING,
   ).length;
@@ -234,6 +288,7 @@ function shownService(service: ServiceRecord, view: ClusterView) {
     replicas,
     constraints,
     readers,
+    unit,
     createdMs,
     updatedMs,
     running,

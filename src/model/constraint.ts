@@ -27,3 +27,11 @@ export function constraintText({ key, operator, value }: Constraint): string {
 export function satisfies(node: { id: string }, constraints: readonly Constraint[]): boolean {
   return constraints.every(({ operator, value }) => (node.id === value) === (operator === '=='));
 }
+
+/** Whether a node may be there that satisfies all of these and all of those. */
+export function canShareNode(these: readonly Constraint[], those: readonly Constraint[]): boolean {
+  const all = [...these, ...those];
+  const wanted = all.filter(({ operator }) => operator === '==').map(({ value }) => value);
+  const [first] = wanted;
+  return first === undefined || satisfies({ id: first }, all);
+}

@@ -38,6 +38,8 @@ export const ciphertextPrefix = 'ciphertext/';
 /** Unique names: the value is the id of who has it. */
 export const secretNamePrefix = 'secret-name/';
 export const serviceNamePrefix = 'service-name/';
+/** Below it, by a unit's name: ids of the services that are bound to it, a line each. */
+export const serviceUnitPrefix = 'service-unit/';
 
 /** The key of one version of a secret, below `versions` and `ciphertext/`; sorts by number. */
 export function versionKey(secretId: string, version: number): string {

@@ -66,8 +66,40 @@ export interface NativeServedArena extends NativeArena {
   servedUntil(): number;
   /** Who accessed what since the last call, also what a predecessor has not told; null when nobody did. */
   collectAccesses(): NativeAccesses | null;
+  /**
+   * Gives values to units of systemd that connect to this listening socket, which is taken. `onWaiting` is called when somebody
+   * waits, and again only once accept() gave nothing; it must not throw. @throws when no thread can be started.
+   */
+  serveCredentials(descriptor: number, onWaiting: () => void): NativeCredentials;
   /** From here on the memory is somebody else's: nothing is changed, given out or zeroed any more, also at the end. */
   letGo(): void;
+}
+
+/** Values for units of systemd (native/core/credentials.h). */
+export interface NativeCredentials {
+  /** Who waits first, or null. Each is to be answered in the same turn: by give() or refuse(). */
+  accept(): NativeCredentialRequest | null;
+  /** Sends a file's value, beside the event loop if it takes longer. One of accessOutcomes; but for `opened` nothing was sent yet. */
+  give(connection: number, node: number): number;
+  /** Sends more than systemd takes, so that the unit does not start: these words again and again. */
+  refuse(connection: number, words: string): void;
+  /** `cutOff`: those who did not read and had to make room for others. */
+  facts(): { connections: number; cutOff: number };
+  /** Those that read get the rest first, for a second at most; blocks meanwhile. Closes the socket. */
+  stop(): void;
+}
+
+export interface NativeCredentialRequest {
+  connection: number;
+  uid: number;
+  gid: number;
+  /** 0: of another pid namespace. */
+  pid: number;
+  /** Root, or the user who runs this. */
+  trusted: boolean;
+  /** As systemd says it by its address; both '' for who is not systemd. */
+  unit: string;
+  id: string;
 }
 
 interface InheritedFacts {
@@ -295,6 +327,10 @@ export interface Addon {
    * root. The socket goes then.
    */
   receiveDescriptors(path: string, ms: number): Promise<number[]>;
+  /** A listening socket at the path, 0600, in the place of one that nobody listens on any more. Throws words. */
+  listenForCredentials(path: string): number;
+  /** Whether a descriptor is what listenForCredentials gave another process for this path, which is still there. */
+  listensForCredentials(descriptor: number, path: string): boolean;
   /** fcntl(fd, F_SETFD, FD_CLOEXEC): children do not inherit it. Returns 0 or an errno. */
   closeOnExec(fd: number): number;
   /**

@@ -72,7 +72,7 @@ labScenario(
   async (t) => {
     const machine = await serving(t);
     const main = () => machine.property(unit, 'MainPID');
-    t.is(await machine.property(unit, 'NFileDescriptorStore'), '2');
+    t.is(await machine.property(unit, 'NFileDescriptorStore'), '3');
     const status = await machine.ask(`cat /proc/${await main()}/status`);
     t.regex(status, /^Cap(Eff|Bnd):\s0+$/m);
     t.regex(status, /^NoNewPrivs:\s1$/m);

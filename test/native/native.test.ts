@@ -10,7 +10,7 @@ import { promisify } from 'node:util';
 import test, { type ExecutionContext } from 'ava';
 import { NativeBuild } from '../support/native_build.js';
 
-const programs = ['nodes_test', 'image_test', 'server_test', 'handover_test', 'access_test'];
+const programs = ['nodes_test', 'image_test', 'server_test', 'handover_test', 'access_test', 'credentials_test'];
 const fuzzers = ['fuzz_request', 'fuzz_image'];
 const fuzzSeconds = 15;
 const loadSeconds = 8;
@@ -51,7 +51,7 @@ test.serial('crash_test: a process that is killed while it publishes and wipes',
   await runs(t, await plain.program('crash_test'), String(lab ? kills.lab : kills.plain));
 });
 
-for (const name of ['server_test', 'load']) {
+for (const name of ['server_test', 'credentials_test', 'load']) {
   inLab(`${name}, thread sanitizer`, async (t) => {
     t.timeout(400_000);
     await runs(t, await threads.program(name), ...(name === 'load' ? [String(loadSeconds)] : []));

@@ -6,7 +6,7 @@ import type { Logger } from 'pino';
 import type { Clock } from '../../model/clock.js';
 import { agentLimits } from '../limits.js';
 import type { MountDriver } from '../mount/driver.js';
-import type { Access, AccessCount } from '../mount/accesses.js';
+import type { Access, AccessCount, AccessedFile, AccessOutcome } from '../mount/accesses.js';
 import type { Attachments } from '../workloads/attachments.js';
 import type { AuditFile } from './audit_file.js';
 import { workloadName } from './workload_name.js';
@@ -14,7 +14,7 @@ import { workloadName } from './workload_name.js';
 /** A line of the file. Its names are for ever (docs/json.md, `inro agent audit`). */
 export interface AuditEntry {
   time: string;
-  /** One of AccessOutcome, or `dropped`: `count` accesses of which nothing else is known than the counts by reader. */
+  /** One of AccessOutcome or Delivery's, or `dropped`: `count` accesses of which nothing else is known than the counts by reader. */
   outcome: string;
   count: number;
   secret: string;
@@ -30,6 +30,22 @@ export interface AuditEntry {
   processStartedAt: string | null;
   processName: string;
   cgroup: string;
+  workload: string;
+}
+
+/** A secret that was asked for by another way than the mount. */
+export interface Delivery {
+  file: AccessedFile;
+  /** `not bound`: no service gives this unit anything here. `no such target`: its service gives it no file of this name. */
+  outcome: AccessOutcome | 'not bound' | 'no such target';
+  uid: number;
+  gid: number;
+  /** 0: unknown. */
+  process: number;
+  startTicks: number;
+  name: string;
+  cgroup: string;
+  /** `unit nginx.service`, as the one who asked said it. */
   workload: string;
 }
 
@@ -87,6 +103,18 @@ export class AccessLog {
     file.append(entries.map((entry) => JSON.stringify(entry)));
     for (const entry of entries) for (const listener of this.#listeners) listener(entry);
     for (const count of found.counts) this.#add(count);
+  }
+
+  /** A secret was asked for by another way than the mount, and given or not: on disk when it returns. */
+  add({ file, outcome, uid, gid, process, startTicks, name, cgroup, workload }: Delivery): void {
+    const { clock, file: audit } = this.#parts;
+    this.collect(); // what came before stands before it
+    const atMs = clock.now();
+    const access = { file, atMs, uid, gid, thread: process, process, startTicks, name, cgroup };
+    const entry = { ...this.#entryOf({ ...access, outcome: 'opened' }), outcome, workload };
+    audit.append([JSON.stringify(entry)]);
+    for (const listener of this.#listeners) listener(entry);
+    this.#count({ file, outcome, uid, count: 1, lastMs: atMs }, workload);
   }
 
   /** What has been recorded. */
@@ -150,12 +178,18 @@ export class AccessLog {
     return attached === undefined ? workloadName(cgroup) : `${attached.kind} ${attached.name}`;
   }
 
-  #add({ file, outcome, uid, cgroup, count, lastMs }: AccessCount): void {
+  #add(counted: AccessCount): void {
+    this.#count(counted, this.#workload(counted.cgroup) || counted.cgroup);
+  }
+
+  #count(
+    { file, outcome, uid, count, lastMs }: Omit<AccessCount, 'outcome' | 'cgroup'> & { outcome: string },
+    workload: string,
+  ): void {
     if (file.secretId === '') return;
     const { secretId, version, taskId } = file;
-    const workload = (this.#workload(cgroup) || cgroup).slice(0, agentLimits.maxWorkloadChars);
     const many = { secretId, version, taskId, uid: undefined, workload: '' };
-    const one = { secretId, version, taskId, uid, workload };
+    const one = { secretId, version, taskId, uid, workload: workload.slice(0, agentLimits.maxWorkloadChars) };
     const of = this.#pending.size < maxPending || this.#pending.has(keyOf(one)) ? one : many;
     const known = this.#pending.get(keyOf(of)) ?? { ...of, opened: 0, refused: 0, openedMs: 0, refusedMs: 0 };
     const what = outcome === 'opened' ? 'opened' : 'refused';

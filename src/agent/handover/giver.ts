@@ -8,6 +8,8 @@ import type { MountDriver } from '../mount/driver.js';
 
 export interface GiverParts {
   driver: MountDriver;
+  /** The socket on which units ask for credentials, if there is one. */
+  credentials: () => number | undefined;
   /** Why this agent is not handed over by hand; '' when it is. */
   whyNot: () => string;
   /** Ends whatever changes the mount, then its answers. Not undone. */
@@ -15,7 +17,12 @@ export interface GiverParts {
 }
 
 /** One at a time; until the successor commits, nothing has changed. */
-export function giver({ driver, whyNot, letGo }: GiverParts): Handlers<typeof Agent, 'local'>['handOver'] {
+export function giver({
+  driver,
+  credentials,
+  whyNot,
+  letGo,
+}: GiverParts): Handlers<typeof Agent, 'local'>['handOver'] {
   let isBusy = false;
   return async (channel) => {
     if (isBusy) throw new InroError('already_running', 'this agent is being taken over already');
@@ -31,7 +38,7 @@ export function giver({ driver, whyNot, letGo }: GiverParts): Handlers<typeof Ag
           const { arena, device } = driver.handover?.descriptors() ?? { arena: -1, device: -1 };
           const failure = await addon().passDescriptors(
             step.value.socketPath,
-            [arena, device],
+            [arena, device, credentials() ?? []].flat(),
             agentLimits.handOverMs,
           );
           if (failure !== '')

@@ -1,6 +1,6 @@
 /**
- * Mount and arena in the service manager's descriptor store, so that they outlive this process however it ends. The arena
- * is stored before the mount: a mount that is found alone was never served.
+ * Mount, arena and the socket for credentials in the service manager's descriptor store, so that they outlive this process however
+ * it ends. The arena is stored before the mount: a mount that is found alone was never served.
  */
 import { closeSync } from 'node:fs';
 import type { Logger } from 'pino';
@@ -9,6 +9,7 @@ import type { MountDriver } from '../mount/driver.js';
 import type { Left } from '../serving.js';
 
 const arenaName = 'inro-arena';
+const credentialsName = 'inro-credentials';
 /** The helper that mounts for the agent stores it under this name (src/cli/commands/agent_mount.ts). */
 export const deviceName = 'inro-mount';
 export const keeperName = "systemd's descriptor store";
@@ -18,9 +19,15 @@ export function takeLeft(stored: readonly StoredDescriptor[]): Left | undefined 
   const last = (name: string) => stored.findLast((one) => one.name === name)?.fd;
   const arena = last(arenaName);
   const device = last(deviceName);
-  for (const { fd } of stored) if (fd !== device && (fd !== arena || device === undefined)) closeSync(fd);
+  const credentials = last(credentialsName);
+  const used = device === undefined ? [] : [device, arena, credentials];
+  for (const { fd } of stored) if (!used.includes(fd)) closeSync(fd);
   if (device === undefined) return undefined;
-  return arena === undefined ? { device } : { device, arena };
+  return {
+    device,
+    ...(arena === undefined ? {} : { arena }),
+    ...(credentials === undefined ? {} : { credentials }),
+  };
 }
 
 /**
@@ -49,7 +56,15 @@ export function keep(
   return false;
 }
 
+/** The socket of those who ask for credentials: who asks while no agent runs waits for the next one. Only beside a mount that is kept. */
+export function keepCredentials(manager: ServiceManager | undefined, descriptor: number, log: Logger): void {
+  manager?.remove(credentialsName);
+  const failure = manager?.store(credentialsName, descriptor) ?? '';
+  if (failure !== '') log.error({ why: failure }, 'the credentials socket is not kept for a successor');
+}
+
 export function forget(manager: ServiceManager | undefined): void {
   manager?.remove(arenaName);
   manager?.remove(deviceName);
+  manager?.remove(credentialsName);
 }

@@ -11,19 +11,19 @@ import { agentLimits } from '../limits.js';
 import type { Left } from '../serving.js';
 
 /**
- * Both descriptors, from the agent behind this socket; it answers nothing any more when this resolves. What it has is
+ * Its descriptors, from the agent behind this socket; it answers nothing any more when this resolves. What it has is
  * looked at before it lets go.
  * @param name of the socket for the descriptors, in the same folder; drawn anew for each try.
  * @throws unreachable when no agent runs there; not_supported when it cannot hand over, or its memory is not understood here:
  * then it goes on as before.
  */
-export async function takeFrom(socketPath: string, name: string): Promise<Required<Left>> {
+export async function takeFrom(socketPath: string, name: string): Promise<Left> {
   makeFolder(dirname(socketPath), 0o755);
   const path = join(dirname(socketPath), `handover-${name}.sock`);
   return withAgent(socketPath, (agent) => take(agent, path));
 }
 
-async function take(agent: Connection, path: string): Promise<Required<Left>> {
+async function take(agent: Connection, path: string): Promise<Left> {
   const channel = openStream(agent, Agent, 'handOver');
   const answers = channel.messages[Symbol.asyncIterator]();
   try {
@@ -31,7 +31,7 @@ async function take(agent: Connection, path: string): Promise<Required<Left>> {
     receiving.catch(() => undefined); // what the agent says goes before it
     await channel.send({ step: { case: 'prepare', value: { socketPath: path } } });
     await expect(answers, 'passed');
-    const [arena, device, ...others] = await receiving;
+    const [arena, device, credentials, ...others] = await receiving;
     for (const fd of others) closeSync(fd);
     if (arena === undefined || device === undefined)
       throw new InroError('protocol', 'the agent passed too few descriptors on');
@@ -44,10 +44,11 @@ async function take(agent: Connection, path: string): Promise<Required<Left>> {
         });
       await channel.send({ step: { case: 'commit', value: {} } });
       await expect(answers, 'letGo');
-      return { arena, device };
+      return { arena, device, ...(credentials === undefined ? {} : { credentials }) };
     } catch (error) {
       closeSync(arena);
       closeSync(device);
+      if (credentials !== undefined) closeSync(credentials);
       throw error;
     }
   } finally {

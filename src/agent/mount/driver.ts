@@ -122,6 +122,8 @@ export interface MountDriver {
    * @throws arena_full; then the gate is as it was.
    */
   admit?(taskId: string, gate: Gate): void;
+  /** The node that shows a task's file now, for who is given it by another way than the mount. Undefined where there are none. */
+  nodeOf?(taskId: string, target: string): number | undefined;
   /** Who accessed what since the last call; undefined when nobody did. */
   collectAccesses?(): Accesses | undefined;
   /** Unmounts; open descriptors fail from then on. */

@@ -73,6 +73,7 @@ export function createKernelDriver(options: KernelDriverOptions): MountDriver {
     openService: (serviceId, serviceName) => tree.openService(serviceId, serviceName),
     withdraw: (taskId) => tree.withdraw(taskId),
     admit: (taskId, gate) => tree.admit(taskId, gate),
+    nodeOf: (taskId, target) => tree.nodeOf(taskId, target),
     collectAccesses: () => accessed.resolve(native.collectAccesses()),
 
     publish(generation) {

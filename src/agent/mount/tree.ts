@@ -100,6 +100,11 @@ export class Tree {
     return node;
   }
 
+  /** The inode that shows a task's file now. */
+  nodeOf(taskId: string, target: string): number | undefined {
+    return this.#tasks.get(taskId)?.files.get(target)?.ino;
+  }
+
   openService(serviceId: string, serviceName: string): void {
     if (this.#services.has(serviceId)) return;
     const step = this.#step();

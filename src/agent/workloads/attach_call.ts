@@ -4,7 +4,7 @@ import type { Random } from '../../model/clock.js';
 import { InroError } from '../../model/error.js';
 import { newId } from '../../model/id.js';
 import type { AttachRequest } from '../../proto/gen/inro/v1/agent_pb.js';
-import { addon } from '../../system/addon.js';
+import { addon, type Cgroup, type ProcessFacts } from '../../system/addon.js';
 import type { HostTasks } from '../host_tasks.js';
 import type { WorkloadKind } from './attachments.js';
 
@@ -19,19 +19,23 @@ export function attachCall(
     throw new InroError('bad_input', `a workload is ${kinds.join(', ')}, not ${kind}`);
   const process = addon().processOf(pid);
   if (process === null) throw new InroError('not_found', `there is no process ${pid}`);
-  const own = addon().processOf(globalThis.process.pid);
-  // Everybody would be let in.
-  if (process.cgroup === 0 || process.cgroupPath === '/' || process.cgroup === own?.cgroup)
+  const cgroup = cgroupOfItsOwn(process);
+  if (cgroup === undefined)
     throw new InroError(
       'not_supported',
       `process ${pid} has no cgroup of its own (${process.cgroupPath || 'none can be told'}), so others cannot be kept out`,
       { remedy: "start it with 'inro exec SERVICE -- COMMAND', which gives it one" },
     );
   const id = newId(random);
-  const cgroup = { cgroup: process.cgroup, path: process.cgroupPath };
   const { assigned } = tasks.attach(service, { kind: kind as WorkloadKind, name, cgroup }, { id });
   const targets = Object.fromEntries(
     assigned.references.map(({ reference }) => [reference?.secretName ?? '', reference?.target ?? '']),
   );
   return { attachmentId: id, taskId: assigned.id, path: join(mountPath, assigned.serviceName), targets };
+}
+
+/** Undefined where none can be told, or others are in it too: with it everybody would be let in. */
+export function cgroupOfItsOwn({ cgroup, cgroupPath: path }: ProcessFacts): Cgroup | undefined {
+  if (cgroup === 0 || path === '/') return undefined;
+  return cgroup === addon().processOf(process.pid)?.cgroup ? undefined : { cgroup, path };
 }

@@ -48,6 +48,17 @@ export class Attachments {
     return this.#all.get(id);
   }
 
+  /** The attachment that this workload has to the service already. */
+  find(serviceId: string, { kind, name, cgroup }: Workload): Attachment | undefined {
+    return this.list().find(
+      (each) =>
+        each.serviceId === serviceId &&
+        each.kind === kind &&
+        each.name === name &&
+        each.cgroup?.cgroup === cgroup?.cgroup,
+    );
+  }
+
   remove(id: string): void {
     const known = this.#all.get(id);
     if (known === undefined) return;

@@ -23,6 +23,7 @@ export async function agentStatus({ socket, json }: { socket?: string; json?: bo
       'Arena',
       `${arena?.kind ?? '-'}, values: ${arena?.values ?? 0}, ${arena?.usedBytes ?? 0n} of ${arena?.sizeBytes ?? 0n} bytes used`,
     ],
+    ['Credentials', credentialsText(status)],
     ['Receipts', receiptsText(status)],
     ['Agent', `inro ${status.version}, process ${status.pid}, started ${ago(status.startedMs)}`],
   ]);
@@ -40,6 +41,19 @@ export async function agentStatus({ socket, json }: { socket?: string; json?: bo
         .join(', ') || '-',
     ]),
   );
+  const attached = status.tasks.flatMap((task) => task.attached.map((each) => ({ task, each })));
+  if (attached.length > 0) {
+    printLine('\nAttached');
+    printTable(
+      ['WORKLOAD', 'SERVICE', 'SINCE', 'CGROUP'],
+      attached.map(({ task, each: { kind, name, sinceMs, cgroup } }) => [
+        `${kind} ${name}`,
+        task.serviceName,
+        ago(sinceMs),
+        cgroup || '-',
+      ]),
+    );
+  }
   printLine('\nProtections');
   printTable(
     ['IN FORCE', 'WHAT', 'HOW, OR WHY NOT'],
@@ -51,6 +65,11 @@ export async function agentStatus({ socket, json }: { socket?: string; json?: bo
 /** @throws unreachable when no agent answers. */
 export async function fetchStatus(socket: string): Promise<AgentStatus> {
   return withAgent(socket, (agent) => call(agent, Agent, 'getStatus', {}));
+}
+
+function credentialsText({ credentials }: AgentStatus): string {
+  const why = credentials?.notServed ?? '';
+  return why === '' ? (credentials?.path ?? '-') : `not given to units: ${why}`;
 }
 
 function receiptsText({ receipts }: AgentStatus): string {
@@ -91,6 +110,10 @@ function statusJson(status: AgentStatus) {
       largestBytes: Number(arena?.largestBytes ?? 0n),
       values: arena?.values ?? 0,
     },
+    credentials: {
+      path: status.credentials?.path ?? '',
+      notServed: status.credentials?.notServed ?? '',
+    },
     receipts: {
       pending: status.receipts?.pending ?? 0,
       dropped: Number(status.receipts?.dropped ?? 0n),
@@ -102,6 +125,7 @@ function statusJson(status: AgentStatus) {
       state: stateOf(task.state),
       error: task.error,
       generation: Number(task.generation),
+      unit: task.unit,
       readers: task.readers,
       restricted: task.restricted,
       attached: task.attached.map(({ kind, name, cgroup, sinceMs }) => ({

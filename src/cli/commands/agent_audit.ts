@@ -39,8 +39,9 @@ function rowOf(entry: AccessEntry): string[] {
   return [
     iso(entry.atMs),
     entry.outcome,
-    `${entry.secretName}@${entry.version}`,
-    entry.serviceName,
+    // Of what was asked for and is not there, only its name is known.
+    entry.secretName === '' ? `(${entry.target || '-'})` : `${entry.secretName}@${entry.version}`,
+    entry.serviceName || '-',
     String(entry.uid),
     processId === 0 ? '-' : `${processName}[${processId}]`,
     entry.workload || entry.cgroup || '-',

@@ -23,6 +23,7 @@ export interface AgentRunOptions {
   state?: string;
   mount?: string;
   socket?: string;
+  credentials?: string;
   driver?: DriverName;
   docker?: string;
   takeover?: boolean;
@@ -31,15 +32,8 @@ export interface AgentRunOptions {
 export async function agentRun({ config, takeover = false, ...flags }: AgentRunOptions): Promise<void> {
   const file = settingsFile(config, paths.agentConfig, readAgentConfig);
   const started = file.read();
-  const {
-    state,
-    mount,
-    socket,
-    driver = driverHere(),
-    docker,
-    managers,
-    logLevel,
-  } = { ...started, ...flags };
+  const settings = { ...started, ...flags };
+  const { state, mount, socket, credentials, driver = driverHere(), docker, managers, logLevel } = settings;
   const manager = serviceManager();
   // What is mounted already, nobody has to mount.
   if (!takeover && (manager?.stored.length ?? 0) === 0) checkMayMount(driver);
@@ -54,6 +48,7 @@ export async function agentRun({ config, takeover = false, ...flags }: AgentRunO
     stateFolder,
     mountPath: resolve(mount ?? paths.mount),
     socketPath: socket ?? paths.agentSocket,
+    ...(credentials === undefined ? {} : { credentialsPath: resolve(credentials) }),
     ...(managers === undefined ? {} : { managers }),
     driver,
     docker: dockerOptions(docker, driver),
@@ -63,14 +58,14 @@ export async function agentRun({ config, takeover = false, ...flags }: AgentRunO
     random: systemRandom,
     log,
   });
-  const settings = new Reload<AgentConfig>({
+  const reload = new Reload<AgentConfig>({
     read: file.read,
     started,
     apply: changes(agent, log),
     decided: given({ ...flags, logLevel: levelInEnvironment() }),
     log,
   });
-  hangup.answerWith(() => settings.again());
+  hangup.answerWith(() => reload.again());
   const over = new AbortController();
   const telling = tellServiceManager(manager, () => agent.summary(), over.signal);
   const why = await Promise.race([stopped, agent.asked]);

@@ -10,6 +10,7 @@ import { InroError } from '../../model/error.js';
 import { checkLabels, checkName, type Labels } from '../../model/name.js';
 import type { ReadersRule } from '../../model/readers.js';
 import { checkTargetsDiffer, parseReference } from '../../model/reference.js';
+import { unitName } from '../../model/unit.js';
 import { Control, type Service, type Task } from '../../proto/gen/inro/v1/control_pb.js';
 import type { ContainerSpec as WireContainer, Reference } from '../../proto/gen/inro/v1/common_pb.js';
 import { readersOf, wireReaders } from '../../proto/readers.js';
@@ -41,6 +42,7 @@ interface CreateOptions extends Common {
   stopSignal?: string;
   stopGracePeriod?: number;
   restartCondition?: RestartCondition;
+  unit?: string;
 }
 
 interface UpdateOptions extends Common {
@@ -52,6 +54,8 @@ interface UpdateOptions extends Common {
   constraintRm: string[];
   replicas?: number;
   readers?: ReadersRule;
+  unit?: string;
+  unitRm?: boolean;
 }
 
 export async function serviceCreate(
@@ -64,6 +68,7 @@ export async function serviceCreate(
   checkLabels(options.label);
   options.constraint.forEach(parseConstraint);
   const references = referencesOf(options.secret);
+  const unit = options.unit === undefined ? '' : unitName(options.unit);
   await withManager(options, async (manager) => {
     const { name, label: labels, replicas, constraint: constraints } = options;
     const changed = await call(manager, Control, 'createService', {
@@ -75,6 +80,7 @@ export async function serviceCreate(
       readers: wireReaders(options.readers ?? 'auto'),
       ...(container === undefined ? {} : { container }),
       restart: wireRestart(options.restartCondition ?? 'any'),
+      unit,
     });
     await settle(manager, changed, options);
     if (options.json === true) printJson({ id: changed.id, name });
@@ -126,6 +132,7 @@ export async function serviceUpdate(name: string, options: UpdateOptions): Promi
     constraintsRemove: options.constraintRm,
     ...(options.replicas === undefined ? {} : { replicas: options.replicas }),
     ...(options.readers === undefined ? {} : { readers: wireReaders(options.readers) }),
+    ...unitChange(options),
   };
   await withManager(options, async (manager) => {
     const changed = await call(manager, Control, 'updateService', { name, ...change });
@@ -189,6 +196,7 @@ export async function serviceInspect(names: string[], options: Common): Promise<
             ['Image', [service.container.image, ...service.container.args].join(' ')],
             ['Restart', restartOf(service.restart)],
           ] as const)),
+      ['Unit', service.unit || '-'],
       ['Created', `${iso(service.createdMs)} (${ago(service.createdMs)})`],
       ['Updated', `${iso(service.updatedMs)} (${ago(service.updatedMs)})`],
     ]);
@@ -205,6 +213,11 @@ export async function serviceRm(names: string[], options: Common): Promise<void>
       return changed.id;
     }),
   );
+}
+
+function unitChange({ unit, unitRm }: UpdateOptions): { unit?: string } {
+  if (unitRm === true) return { unit: '' };
+  return unit === undefined ? {} : { unit: unitName(unit) };
 }
 
 function referencesOf(texts: readonly string[]) {
@@ -231,6 +244,7 @@ function serviceJson(service: Service) {
     readers: readersOf(service.readers),
     container: service.container === undefined ? null : containerJson(service.container),
     restartCondition: restartOf(service.restart),
+    unit: service.unit,
     secrets: service.references.map(referenceJson),
     createdAt: iso(service.createdMs),
     updatedAt: iso(service.updatedMs),
