@@ -5,18 +5,28 @@ import { createFuseNativeDriver } from '../../src/agent/mount/fuse_native.js';
 import { createKernelDriver } from '../../src/agent/mount/kernel.js';
 import { openServedArena } from '../../src/crypto/arena.js';
 import type { Plaintext } from '../../src/crypto/plaintext.js';
+import { addon } from '../../src/system/addon.js';
 import { systemClock } from '../../src/system/clock.js';
 import type { Order, Reply } from './served.js';
 
 const [name, path, workers] = process.argv.slice(2) as [DriverName, string, string?];
 const spinMs = 9;
 const restMs = 1;
+const collectEveryMs = 250;
 
 const arena = openServedArena(agentLimits.arenaBytes, agentLimits.maxNodes);
 const driver =
   name === 'kernel'
     ? createKernelDriver({ arena, clock: systemClock, ...(workers && { workers: Number(workers) }) })
     : createFuseNativeDriver({ clock: systemClock, onError: (error) => console.error(error) });
+/** Readers run in the same cgroup as this process, as if they were attached. */
+const own = addon().processOf(process.pid);
+const gate =
+  name === 'kernel' && own !== null && own.cgroup !== 0
+    ? { gate: { readers: [{ cgroup: own.cgroup, path: own.cgroupPath }], note: new Uint8Array() } }
+    : {};
+// As the agent's record of accesses does (src/agent/access/access_log.ts).
+setInterval(() => driver.collectAccesses?.(), collectEveryMs);
 const values = new Map<string, Plaintext>();
 let generations = 0;
 let isBusy = false;
@@ -54,6 +64,7 @@ function publish({ service, bytes, mmap }: Extract<Order, { what: 'publish' }>):
     serviceName: service,
     number: ++generations,
     graceMs: 0,
+    ...gate,
     files: [{ target: 'key', source: service, ...owner, mmap, value }],
   });
   return null;

@@ -335,7 +335,9 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
       summary: () => summary(session, vault, tasks, driver),
     };
   } catch (error) {
-    await stopServing();
+    // What a predecessor's readers wait for is not this start's to end: the next one may succeed, and if none does there is an end.
+    if (isKept && used?.arena !== undefined) letGo();
+    else await stopServing();
     throw asInroError(error);
   }
 }

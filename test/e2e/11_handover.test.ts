@@ -353,3 +353,23 @@ scenario('12: a mount whose memory is lost ends, whoever served it, and a new on
   t.deepEqual(agent.exits, [-9, 1]);
   t.deepEqual(agent.kept, ['inro-arena', 'inro-mount']);
 });
+
+scenario('13: a start that fails leaves what it took over to the next one', async (t) => {
+  const { host, manager, agent } = await keptHost(t);
+  await give(host, 'web', 'key', 'hunter2');
+  await manager.kill9();
+  await agent.order({ restarts: false });
+  await agent.kill();
+  await host.sh('rm /run/inro/agent.sock && echo mine > /run/inro/agent.sock');
+  const { kept } = agent;
+  const before = agent.exits.length;
+  await agent.order({ start: true });
+  await eventually('it has failed', async () => agent.exits.length > before);
+  t.is(agent.exits.at(-1), 1);
+  t.regex(agent.log, /something else is there, and stays/);
+  t.deepEqual(agent.kept, kept, 'it is still kept');
+  await host.sh('rm /run/inro/agent.sock');
+  await agent.order({ start: true });
+  await agent.untilReady();
+  t.is(await host.read(file), 'hunter2', 'without a manager');
+});
