@@ -153,7 +153,7 @@ labScenario(
 );
 
 labScenario(
-  '4: a restart of the container, the manager away, a killed agent, a restart of the engine: it reads on, and others do not',
+  '4: a restart of the container, the manager away, a killed agent, a killed engine: it reads on, and others do not',
   async (t) => {
     const { host, docker, manager, agent } = await engineHost(t);
     await docker.ask('run', '-d', '--name', 'one', ...Docker.volume('web'), image, 'sleep', '1000');
@@ -172,9 +172,9 @@ labScenario(
       'hunter2',
     );
 
-    await docker.stop();
+    await docker.kill9();
     await docker.start();
-    await docker.ask('start', 'one');
+    await docker.ask('restart', '-t', '0', 'one');
     t.is(await read(), 'hunter2');
     await eventually('it alone is attached', async () => (await attached(host)).join() === 'one');
     await docker.ask('rm', '-f', 'one');

@@ -69,9 +69,11 @@ export class Docker {
       throw new Error(`no engine:\n${this.#daemon?.stderr.slice(-2_000)}`);
   }
 
-  /** SIGTERM; containers end with it. */
-  async stop(): Promise<void> {
-    await this.#daemon?.stop();
+  /** SIGKILL, as when it crashes; what runs its containers ends with it, and they live on until it is started again. */
+  async kill9(): Promise<void> {
+    await this.#daemon?.kill9();
+    // An engine takes a pid that nobody has reaped yet for a running program, and waits for it.
+    await this.#host.sh('rm -f /run/docker-exec/containerd/containerd.pid /run/docker.pid');
   }
 
   /** `docker ARGS` to its end. */
