@@ -54,7 +54,7 @@ scenario(
     const { host, manager, agent, status } = await keptHost(t);
     await give(host, 'web', 'key', 'hunter2');
     await give(host, 'db', 'other', 'of another service');
-    t.deepEqual(agent.kept, ['inro-arena', 'inro-mount']);
+    t.deepEqual(agent.kept, ['inro-arena', 'inro-credentials', 'inro-mount']);
     const before = await status();
     t.like(
       before.protections.find(({ name }) => name === 'mount survives the agent'),
@@ -191,7 +191,7 @@ scenario(
       }),
       'hunter2',
     );
-    t.deepEqual(agent.kept, ['inro-arena', 'inro-mount']);
+    t.deepEqual(agent.kept, ['inro-arena', 'inro-credentials', 'inro-mount']);
     await agent.killAndWait();
     t.is(await host.read(file), 'hunter2');
   },
@@ -271,7 +271,7 @@ scenario('9: --takeover: a new program goes on where the old one is, under reade
   }
   allRead(t, await readers(), '5 takeovers');
   t.is((await host.run([...container, 'cat', '/run/bound/key'])).stdout, 'hunter2');
-  t.is((await host.sh('ls /run/inro')).stdout, 'agent.sock\nmanager.sock\nsecrets\n');
+  t.is((await host.sh('ls /run/inro')).stdout, 'agent.sock\ncredentials.sock\nmanager.sock\nsecrets\n');
   await host.startManager({ listen: manager.address });
   await last.printed(/"session with the manager"/);
   await host.ask(['secret', 'update', 'key', '-'], { stdin: 'hunter3' });
@@ -351,7 +351,7 @@ scenario('12: a mount whose memory is lost ends, whoever served it, and a new on
   });
   t.is(await reader.exited, 1, 'nobody waits for ever');
   t.deepEqual(agent.exits, [-9, 1]);
-  t.deepEqual(agent.kept, ['inro-arena', 'inro-mount']);
+  t.deepEqual(agent.kept, ['inro-arena', 'inro-credentials', 'inro-mount']);
 });
 
 scenario('13: a start that fails leaves what it took over to the next one', async (t) => {
