@@ -256,10 +256,10 @@ bool Image::checkGate(const NodeRecord& directory, std::string& error) const {
     return false;
   };
   const std::uint64_t offset = directory.gate;
+  if (offset == gateOpen || offset == gateShut) return true;
+  if (!inHeap(offset, sizeof(GateBlock))) return wrong("is outside of the heap");
   const GateBlock* const block = gate(directory);
-  if (block == nullptr) return true;
-  if (!inHeap(offset, sizeof(GateBlock)) || block->bytes < sizeof(GateBlock) || !inHeap(offset, block->bytes))
-    return wrong("is outside of the heap");
+  if (block->bytes < sizeof(GateBlock) || !inHeap(offset, block->bytes)) return wrong("leaves the heap");
   std::uint64_t left = block->bytes - sizeof(GateBlock);
   const GateEntry* entry = firstEntry(block);
   for (std::uint32_t i = 0; i < block->count; i++, entry = nextEntry(entry)) {

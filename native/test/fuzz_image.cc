@@ -100,7 +100,8 @@ void useAll(Core& core) {
     core.release(piece);
     Kernel kernel(core);
     kernel.init();
-    if (kernel.read(id).error != ESTALE) std::abort();
+    const int error = kernel.read(id).error;
+    if (error != ESTALE && error != EACCES) std::abort();  // EACCES: a gate lets nobody pass
     fillFree(core, std::byte{0x41});
   }
   for (const std::uint64_t id : idsOf(image)) build.step.gone.push_back(id);

@@ -15,7 +15,7 @@ constexpr std::size_t heapBytes = 64 * 1024;
 
 // Made once: new locked memory for each input would take most of the time.
 std::span<std::byte> memoryAllZero() {
-  alignas(4096) static std::array<std::byte, 512 * 1024> memory;
+  alignas(4096) static std::array<std::byte, 1024 * 1024> memory;
   const std::span<std::byte> used = std::span(memory).first(layoutOf(nodes).heapOffset + heapBytes);
   std::ranges::fill(used, std::byte{0});
   return used;

@@ -177,20 +177,6 @@ export class HostTasks {
     if (this.#parts.attachments.find(service, workload) === undefined) this.attach(service, workload, { id });
   }
 
-  /** It became known where the processes of a workload are. @throws arena_full; then it is as it was. */
-  locate(attachmentId: string, cgroup: Attachment['cgroup']): void {
-    const known = this.#parts.attachments.get(attachmentId);
-    if (known === undefined) return;
-    const before = known.cgroup;
-    known.cgroup = cgroup;
-    try {
-      this.#regate(known.serviceId);
-    } catch (error) {
-      known.cgroup = before;
-      throw error;
-    }
-  }
-
   /** The workload uses it no more: its processes cannot read from here on, by no descriptor. Never fails. */
   detach(attachmentId: string): void {
     const { attachments, driver, log } = this.#parts;

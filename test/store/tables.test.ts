@@ -15,6 +15,8 @@ test('where records lie is for ever', (t) => {
   t.deepEqual(prefixes, {
     cluster: 'cluster/',
     nodes: 'node/',
+    readMarks: 'read-marks/',
+    reads: 'read/',
     secrets: 'secret/',
     versions: 'version/',
     services: 'service/',

@@ -18,6 +18,14 @@ export interface EngineEvent {
   /** start, die, destroy, ... */
   action: string;
   containerId: string;
+  /** ms since 1970. */
+  atMs: number;
+}
+
+interface WireEvent {
+  Action?: string;
+  Actor?: { ID?: string };
+  timeNano?: number;
 }
 
 export interface ContainerState {
@@ -70,14 +78,6 @@ export class Engine {
         ),
       }))
       .filter(({ volumes }) => volumes.length > 0);
-  }
-
-  /** Of its first process; 0 while there is none. @throws not_found, unreachable, protocol. */
-  async pidOf(containerId: string): Promise<number> {
-    const { State } = (await this.#ask('GET', `/containers/${containerId}/json`)) as {
-      State?: { Pid?: number };
-    };
-    return State?.Pid ?? 0;
   }
 
   /** Whether it runs, and how it ended. @throws not_found, unreachable, protocol. */
@@ -169,12 +169,8 @@ export class Engine {
         const line = text.slice(0, end);
         text = text.slice(end + 1);
         if (line.trim() === '') continue;
-        const { Action, Actor, id } = this.#parse(line) as {
-          Action?: string;
-          Actor?: { ID?: string };
-          id?: string;
-        };
-        yield { action: Action ?? '', containerId: Actor?.ID ?? id ?? '' };
+        const { Action = '', Actor, timeNano = 0 } = this.#parse(line) as WireEvent;
+        yield { action: Action, containerId: Actor?.ID ?? '', atMs: timeNano / 1e6 };
       }
     }
   }

@@ -8,7 +8,6 @@ import { secretsFolder } from '../../model/container.js';
 import type { Clock } from '../../model/clock.js';
 import { asInroError } from '../../model/error.js';
 import type { AssignedTask } from '../../proto/gen/inro/v1/dispatcher_pb.js';
-import { addon } from '../../system/addon.js';
 import type { HostTask, HostTasks } from '../host_tasks.js';
 import type { Engine } from './engine.js';
 
@@ -75,7 +74,6 @@ export class ContainerRunner {
       this.#attach(assigned, containerId);
       if (signal.aborted) return;
       await engine.start(containerId);
-      await this.#locate(taskId, containerId);
       if (signal.aborted) return;
       tasks.report(taskId, 'RUNNING', '');
       log.info({ ...about, container: containerId.slice(0, 12) }, 'container runs');
@@ -140,14 +138,6 @@ export class ContainerRunner {
     const workload = { kind: 'container', name: `${serviceName}.${slot}`, cgroup } as const;
     if (!tasks.isAttached(attachmentOf(taskId)))
       tasks.attach(serviceId, workload, { id: attachmentOf(taskId), taskId });
-  }
-
-  async #locate(taskId: string, containerId: string): Promise<void> {
-    const pid = await this.#parts.engine.pidOf(containerId);
-    const process = pid === 0 ? null : addon().processOf(pid);
-    if (process === null || process.cgroup === 0 || !process.cgroupPath.includes(containerId)) return;
-    const cgroup = { cgroup: process.cgroup, path: process.cgroupPath };
-    this.#parts.tasks.locate(attachmentOf(taskId), cgroup);
   }
 
   /** How it ended: '' if well; undefined when that is not to be waited for any more. Survives a restart of the engine. */

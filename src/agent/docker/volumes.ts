@@ -10,7 +10,6 @@ import { z } from 'zod';
 import type { Clock } from '../../model/clock.js';
 import { asInroError, InroError } from '../../model/error.js';
 import { checkName, quoted } from '../../model/name.js';
-import { addon } from '../../system/addon.js';
 import { parseFile, readFileIfThere, replaceFile } from '../../system/files.js';
 import type { HostTasks } from '../host_tasks.js';
 import type { Attachments } from '../workloads/attachments.js';
@@ -37,17 +36,20 @@ const kept = z.strictObject({
 
 /** How long a container may take from its volume's mount to its first process; an engine gives up after two minutes. */
 const startMs = 120_000;
+const restartMs = 2_000;
 const lookEveryMs = 5_000;
 const retryMs = 1_000;
+/** After the first volume was made. */
+const firstLookMs = 250;
 const isAlive = ({ state }: ListedContainer): boolean => ['running', 'paused', 'restarting'].includes(state);
-const mayBegin = ({ state }: ListedContainer): boolean => ['created', 'exited'].includes(state);
 
 export class DockerVolumes {
   readonly #parts: DockerVolumesParts;
   readonly #volumes: Map<string, { service: string; createdAt: string }>;
-  /** By volume: until when containers that name it may begin. */
-  readonly #startingUntilMs = new Map<string, number>();
-  readonly #locating = new Set<string>();
+  /** By volume: when it was mounted last, ms since 1970. The container that it was mounted for may not have begun yet. */
+  readonly #mountedMs = new Map<string, number>();
+  /** By container, until it is removed: when it ended last, ms since 1970, by the same host's clock. */
+  readonly #endedMs = new Map<string, number>();
   #looking: Promise<void> = Promise.resolve();
 
   /** @throws state_unusable */
@@ -93,7 +95,7 @@ export class DockerVolumes {
       try {
         // Nobody is asked before anything can come of it: most hosts have no engine.
         if (this.#volumes.size === 0) {
-          await clock.sleep(lookEveryMs, signal);
+          await clock.sleep(firstLookMs, signal);
           continue;
         }
         await this.#look();
@@ -126,8 +128,11 @@ export class DockerVolumes {
     })();
     try {
       const following = (async () => {
-        for await (const { action } of engine.events(over.signal))
+        for await (const { action, containerId, atMs } of engine.events(over.signal)) {
+          if (action === 'die') this.#endedMs.set(containerId, atMs);
+          if (action === 'destroy') this.#endedMs.delete(containerId);
           if (/^(start|die|destroy|unpause|rename)$/.test(action)) await this.#look();
+        }
       })();
       await Promise.race([following, looking]);
     } finally {
@@ -160,7 +165,7 @@ export class DockerVolumes {
     const { tasks, clock } = this.#parts;
     const { service } = this.#known(Name);
     tasks.ofService(service); // throws where there is none
-    this.#startingUntilMs.set(Name, clock.now() + startMs);
+    this.#mountedMs.set(Name, clock.now());
     await this.#look();
     return { Mountpoint: this.#path(service) };
   }
@@ -173,14 +178,13 @@ export class DockerVolumes {
   }
 
   async #compare(): Promise<void> {
-    const { engine, tasks, attachments, clock, log } = this.#parts;
+    const { engine, tasks, attachments, log } = this.#parts;
     const listed = await engine.containersWithVolumes(pluginName);
     const wanted = new Map<string, { service: string; container: ListedContainer }>();
     for (const container of listed) {
       for (const volume of container.volumes) {
         const service = this.#volumes.get(volume)?.service;
-        const isStarting = clock.now() < (this.#startingUntilMs.get(volume) ?? 0);
-        if (service !== undefined && (isAlive(container) || (isStarting && mayBegin(container))))
+        if (service !== undefined && (isAlive(container) || this.#mayBegin(container, volume)))
           wanted.set(`${pluginName}/${volume}/${container.id}`, { service, container });
       }
     }
@@ -190,8 +194,6 @@ export class DockerVolumes {
       try {
         if (attachments.get(id) === undefined)
           tasks.attach(service, { kind: 'container', name: container.name, cgroup: byId(container) }, { id });
-        if (container.state === 'running' && attachments.get(id)?.cgroup?.cgroup === 0)
-          void this.#locate(id, container);
       } catch (error) {
         if (asInroError(error).code !== 'not_found')
           log.error({ err: error, container: container.name, service }, 'a container was not attached');
@@ -199,25 +201,14 @@ export class DockerVolumes {
     }
   }
 
-  /**
-   * Once it runs its cgroup is known, and when that is empty it has ended, whoever ended it. Nothing waits for this: the engine
-   * tells no process of a container that it is ending, for which it may be waiting for us.
-   */
-  async #locate(attachmentId: string, { id, name }: ListedContainer): Promise<void> {
-    const { engine, tasks, log } = this.#parts;
-    if (this.#locating.has(id)) return;
-    this.#locating.add(id);
-    try {
-      const pid = await engine.pidOf(id);
-      const process = pid === 0 ? null : addon().processOf(pid);
-      // Somebody else may have its number by now: the path says whose it is.
-      if (process === null || process.cgroup === 0 || !process.cgroupPath.includes(id)) return;
-      tasks.locate(attachmentId, { cgroup: process.cgroup, path: process.cgroupPath });
-    } catch (error) {
-      log.debug({ err: error, container: name }, 'the cgroup of a container is not known yet');
-    } finally {
-      this.#locating.delete(id);
-    }
+  /** It does not run, and the volume was mounted lately, after its end: that may have been for it. */
+  #mayBegin({ id, state }: ListedContainer, volume: string): boolean {
+    const mountedMs = this.#mountedMs.get(volume) ?? -Infinity;
+    const endedMs = this.#endedMs.get(id) ?? -Infinity;
+    const agoMs = this.#parts.clock.now() - mountedMs;
+    // In a restart the engine may tell the end a moment after it has asked for the mount.
+    const isAfter = mountedMs >= endedMs || (endedMs - mountedMs < restartMs && agoMs < 5 * restartMs);
+    return /^(created|exited)$/.test(state) && isAfter && agoMs < startMs;
   }
 
   #known(name: string): { service: string; createdAt: string } {
@@ -244,7 +235,7 @@ export class DockerVolumes {
   }
 }
 
-/** By its id alone: it may have no cgroup yet. */
+/** By its id: that is its own for all its life, and before it has a process. */
 function byId({ id }: ListedContainer): { cgroup: number; path: string } {
   return { cgroup: 0, path: id };
 }

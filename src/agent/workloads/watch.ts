@@ -17,7 +17,7 @@ export async function watchWorkloads(
 
 export function detachEnded(attachments: Attachments, tasks: HostTasks): void {
   for (const { id, kind, cgroup } of attachments.list()) {
-    // 0: a container that has not begun; its engine says when it will not any more.
+    // 0: a container; its engine says when it has ended.
     if (cgroup === undefined || cgroup.cgroup === 0 || isPopulated(cgroup.path, cgroup.cgroup)) continue;
     tasks.detach(id);
     // Made for this one workload (cli/commands/exec.ts).
