@@ -22,7 +22,7 @@ import type { MountDriver, PublishedFile } from './mount/driver.js';
 import type { Inheritance } from './mount/inheritance.js';
 import { ownerIds } from './owner.js';
 import { heldKey, type HeldVersion, type Vault } from './vault.js';
-import type { Attachment, Attachments, Workload } from './workloads/attachments.js';
+import type { Attachments, Workload } from './workloads/attachments.js';
 
 export interface HostTask {
   assigned: AssignedTask;

@@ -65,7 +65,7 @@ test('the table has every command, and each example uses options that there are'
   await look([]);
   t.deepEqual([...named.keys()].sort(), found.sort());
 
-  const shown = blocks('sh').flatMap((text) => text.match(/inro [^<>|\n]+/g) ?? []);
+  const shown = blocks('sh').flatMap((text) => text.match(/(?<!=)\binro [^<>|\n]+/gm) ?? []);
   for (const example of [...named.values(), ...shown]) {
     const command =
       found.find((name) => example === `inro ${name}` || example.startsWith(`inro ${name} `)) ?? '';

@@ -26,7 +26,14 @@ async function engineHost(t: ExecutionContext): Promise<{ host: Host; docker: Do
 }
 
 const create = (name: string, ...more: string[]) => [
-  ...['service', 'create', '--name', name, '--secret', 'key', '--network', 'none'],
+  'service',
+  'create',
+  '--name',
+  name,
+  '--secret',
+  'key',
+  '--network',
+  'none',
   ...more,
 ];
 const tasks = (host: Host, service: string) => host.json<TaskLine[]>(['service', 'ps', service]);
