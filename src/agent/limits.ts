@@ -56,6 +56,12 @@ export const agentLimits = {
   maxCountsPerBatch: 1_000,
   /** Of what a reader is called. */
   maxWorkloadChars: 255,
+  /** Between two times that the workloads of a task are told of changes. */
+  changeGapMs: 5_000,
+  /** How long a hook may take. */
+  hookMs: 60_000,
+  /** And a unit of systemd to restart: more than it may take to stop, and to start. */
+  unitRestartMs: 200_000,
   describeMs: 5_000,
   stopGraceMs: 1_000,
 } as const;

@@ -221,7 +221,12 @@ operator(secret, 'rm <SECRET...>', 'remove secrets that no service uses').action
 const service = program.command('service').description('services: who gets which secrets');
 const unitText =
   'the unit of systemd that gets the secrets as credentials: nginx, app@1, app@ (every instance)';
-const secretSyntax = 'NAME or source=NAME,target=FILE,uid=U,gid=G,mode=OCTAL,mmap (repeatable)';
+const secretSyntax =
+  'NAME or source=NAME,target=FILE,uid=U,gid=G,mode=OCTAL,mmap,on-change=ACTION (repeatable)';
+const onChange = [
+  '--on-change <ACTION>',
+  'when a file is new or has a new value: none, signal=HUP, restart, hook=NAME (of agent.yaml)',
+] as const;
 operator(
   service,
   'create [IMAGE] [ARG...]',
@@ -234,6 +239,18 @@ operator(
   .option('--constraint <EXPR>', 'where tasks may run: node.id==ID, node.id!=ID (repeatable)', collect, [])
   .option('--unit <NAME>', unitText)
   .addOption(readers())
+  .option(...onChange)
+  .addOption(
+    new Option('--until <WHEN>', 'when its tasks end (removed if not given)').choices([
+      'removed',
+      'detached',
+    ]),
+  )
+  .option(
+    '--detach-grace <SECONDS>',
+    'with --until detached: so long after the last workload (10 if not given)',
+    wholeNumber,
+  )
   .option('-l, --label <KEY=VALUE>', 'a label (repeatable)', collectLabel, {})
   .option('-e, --env <KEY=VALUE>', "the container's environment, never a secret (repeatable)", collect, [])
   .option(
@@ -273,6 +290,7 @@ operator(service, 'update <SERVICE>', 'change a service; nothing is restarted')
   .addOption(new Option('--unit <NAME>', unitText).conflicts('unitRm'))
   .option('--unit-rm', 'give them to no unit any more')
   .addOption(readers())
+  .option(...onChange)
   .option('--label-add <KEY=VALUE>', 'add or change a label (repeatable)', collectLabel, {})
   .option('--label-rm <KEY>', 'remove a label (repeatable)', collect, [])
   .option(...detach)

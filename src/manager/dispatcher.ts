@@ -16,7 +16,7 @@ import type { TaskRecord } from '../proto/gen/inro/v1/records_pb.js';
 import { stateOf } from '../proto/task_state.js';
 import { serve, type Registration } from '../rpc/server.js';
 import { tables } from '../store/tables.js';
-import { transact } from '../store/transaction.js';
+import { transact, type Transaction } from '../store/transaction.js';
 import { managerLimits } from './limits.js';
 import { keptDescription } from './node_record.js';
 import { NodeSession, type NodeSessionParts } from './node_session.js';
@@ -206,6 +206,7 @@ export class Dispatcher {
         }
         if (isNews(task, status))
           change(task, status.state, printable(status.error, managerLimits.maxErrorChars));
+        takeOutcome(tx, task, status);
       }
       // A node that was away, or started anew, never says that a task it should not have has ended.
       for (const { id } of gone) {
@@ -218,6 +219,15 @@ export class Dispatcher {
 
 function isToEnd(task: TaskRecord): boolean {
   return task.desiredState === TaskState.SHUTDOWN && !hasEnded(stateOf(task.state));
+}
+
+/** What is older than what is known was told by a stream before. */
+function takeOutcome(tx: Transaction, task: TaskRecord, { change }: TaskStatus): void {
+  if (change === undefined || change.atMs <= (task.change?.atMs ?? 0n)) return;
+  const { atMs } = change;
+  const action = printable(change.action, managerLimits.maxErrorChars);
+  const error = printable(change.error, managerLimits.maxErrorChars);
+  tx.put(tables.tasks, task.id, Object.assign(task, { change: { ...change, action, error, atMs } }));
 }
 
 function isNews(task: { state: TaskState }, status: TaskStatus): boolean {

@@ -200,9 +200,10 @@ function endedItself({ state }: TaskRecord): boolean {
 }
 
 /** By how the last task of the slot ended; what was shut down, was so for another to come. */
-function isToBeReplaced({ restart }: ServiceRecord, inSlot: readonly TaskRecord[]): boolean {
+function isToBeReplaced({ restart, untilDetached }: ServiceRecord, inSlot: readonly TaskRecord[]): boolean {
   const last = [...inSlot].sort((a, b) => Number(b.updatedMs - a.updatedMs))[0];
   if (last === undefined || !endedItself(last)) return true;
   if (restart === RestartCondition.NONE) return false;
-  return restart !== RestartCondition.ON_FAILURE || last.state !== TaskState.COMPLETE;
+  const onFailureAlone = restart === RestartCondition.ON_FAILURE || untilDetached !== undefined;
+  return !onFailureAlone || last.state !== TaskState.COMPLETE;
 }

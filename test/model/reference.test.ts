@@ -21,6 +21,7 @@ test('the long form, in any order, with Docker’s short keys', (t) => {
     gid: 'postgres',
     mode: 0o440,
     mmap: false,
+    onChange: '',
   });
   t.deepEqual(parseReference('mode=400,dst=x,src=db'), { ...plain, target: 'x', mode: 0o400 });
 });
