@@ -1,6 +1,5 @@
 /** Removing nodes: what they held is wiped, their certificates are refused on every call, their tasks go elsewhere. */
 import { readFile } from 'node:fs/promises';
-import { randomBytes } from 'node:crypto';
 import { Dispatcher } from '../../src/proto/gen/inro/v1/dispatcher_pb.js';
 import { Enrollment } from '../../src/proto/gen/inro/v1/enrollment_pb.js';
 import { call, connectTls, openStream } from '../../src/rpc/client.js';
@@ -33,7 +32,9 @@ async function withService(host: Host): Promise<void> {
 
 async function identityOf(host: Host) {
   const [rootPem, certificatePem, keyPem] = (await Promise.all(
-    ['ca.crt', 'node.crt', 'node.key'].map((file) => readFile(host.outside(`${agentFolder}/${file}`), 'utf8')),
+    ['ca.crt', 'node.crt', 'node.key'].map((file) =>
+      readFile(host.outside(`${agentFolder}/${file}`), 'utf8'),
+    ),
   )) as [string, string, string];
   return { rootPem, certificatePem, keyPem };
 }
@@ -81,5 +82,108 @@ scenario(
     t.is((agent.stderr.match(/this node is not one of the cluster any more/g) ?? []).length, 1);
     t.deepEqual(await host.json(['node', 'ls']), []);
     t.like((await host.json(['service', 'ps', 'web']))[0], { state: 'NEW', error: 'no node is ready' });
+  },
+);
+
+scenario(
+  'a connection that is open, and every new one, is refused at its next call: by node id, serial and key',
+  async (t) => {
+    const host = await Host.of(t);
+    const { manager, agent, nodeId } = await host.startCluster();
+    const identity = await identityOf(host);
+    await agent.stop();
+    const open = connectTls(manager.address, nodeCredentials(identity));
+    t.teardown(() => open.close());
+    const attach = async (connection: typeof open): Promise<void> => {
+      for await (const _ of openStream(connection, Dispatcher, 'attach').messages) break;
+    };
+    await attach(open);
+    await call(open, Enrollment, 'getRoot', {});
+
+    t.regex(await host.ask(['node', 'rm', nodeId]), /is removed: it held nothing$/);
+    const words = new RegExp(`node ${nodeId} was removed from the cluster`);
+    await refusesAsync(t, call(open, Enrollment, 'getRoot', {}), 'not_permitted', words);
+    await refusesAsync(t, attach(open), 'not_permitted', words);
+    const again = connectTls(manager.address, nodeCredentials(identity));
+    t.teardown(() => again.close());
+    await refusesAsync(t, attach(again), 'not_permitted', words);
+
+    // A manager that is killed and started again knows it still.
+    await manager.kill9();
+    const next = await host.startManager({ listen: manager.address });
+    const later = connectTls(next.address, nodeCredentials(identity));
+    t.teardown(() => later.close());
+    await refusesAsync(t, call(later, Enrollment, 'getRoot', {}), 'not_permitted', words);
+
+    // Its agent says so, and the host may become a node again: another one.
+    const restarted = await host.startAgent({ connected: false });
+    await restarted.printed(/this node is not one of the cluster any more/);
+    await restarted.stop();
+    const token = await host.ask(['token', 'show', 'worker']);
+    const { code, stdout, stderr } = await host.inro(
+      ['agent', 'join', '--json', '--again', '--token', '-', '--manager', next.address],
+      { stdin: token },
+    );
+    t.is(code, 0, stderr);
+    t.regex(stderr, /this host has a new node id: node [0-9a-z]{25} was removed/);
+    t.not((JSON.parse(stdout) as { nodeId: string }).nodeId, nodeId);
+    await host.startAgent();
+  },
+);
+
+scenario(
+  'a node that is not reached: the command says until when it may serve, and its tasks are elsewhere',
+  async (t) => {
+    const a = await Host.of(t);
+    const b = await Host.of(t, { hostname: 'host-b' });
+    const { manager, agent, nodeId } = await a.startCluster();
+    await withService(a);
+    await b.join(await a.ask(['token', 'show', 'worker']), manager.address);
+    await b.startAgent();
+    process.kill(agent.pid, 'SIGSTOP');
+    t.teardown(() => process.kill(agent.pid, 'SIGCONT'));
+    const { code, stdout, stderr } = await a.inro(['node', 'rm', nodeId]);
+    t.is(code, 1);
+    t.regex(stdout, /^node [0-9a-z]{25} \(host-a\) is removed: its certificate is refused from now on\n$/);
+    t.regex(
+      stderr,
+      /^inro: the node is removed, but did not say that it has wiped 1 of 1 values: it may serve them until [-0-9TZ:.]+ at the latest, when its lease ends\n/,
+    );
+    await eventually('its task is elsewhere', async () => (await b.read(`${web}/key`)) === 'first');
+    t.deepEqual(
+      (await a.json<{ hostname: string }[]>(['node', 'ls'])).map(({ hostname }) => hostname),
+      ['host-b'],
+    );
+    // What it reads in its own time ends when it is heard again.
+    process.kill(agent.pid, 'SIGCONT');
+    await eventually(
+      'it knows',
+      async () => (await a.json<Status>(['agent', 'status'])).session.state === 'removed',
+    );
+    t.regex(await a.read(`${web}/key`), /No such file|Stale/);
+  },
+);
+
+scenario(
+  'a manager that is killed while it waits for the node finishes the removal when it is started',
+  async (t) => {
+    const host = await Host.of(t, { ownNetwork: true });
+    const { manager, agent, nodeId } = await host.startCluster({ listen });
+    await withService(host);
+    process.kill(agent.pid, 'SIGSTOP');
+    t.teardown(() => process.kill(agent.pid, 'SIGCONT'));
+    const removing = host.inro(['node', 'rm', nodeId]);
+    await manager.daemon.printed(/"node is being removed"/);
+    t.like(await host.json(['node', 'ls']), [{ status: 'removing' }]);
+    await manager.kill9();
+    t.is((await removing).code, 1);
+    await host.startManager({ listen });
+    t.deepEqual(await host.json(['node', 'ls']), []);
+    process.kill(agent.pid, 'SIGCONT');
+    await eventually(
+      'it knows',
+      async () => (await host.json<Status>(['agent', 'status'])).session.state === 'removed',
+    );
+    t.regex(await host.read(`${web}/key`), /No such file|Stale/);
   },
 );
