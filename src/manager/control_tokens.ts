@@ -1,5 +1,5 @@
 /** Join tokens, as operators see them: the standing one of a role, and those that are made to measure. */
-import { create } from '@bufbuild/protobuf';
+import { create, type MessageInitShape } from '@bufbuild/protobuf';
 import type { Logger } from 'pino';
 import type { Clock, Random } from '../model/clock.js';
 import { InroError } from '../model/error.js';
@@ -7,7 +7,7 @@ import { newId } from '../model/id.js';
 import { checkLabels, quoted } from '../model/name.js';
 import type { Certificate } from '../pki/certificate.js';
 import { makeJoinToken, type JoinToken } from '../pki/join_token.js';
-import type { Control } from '../proto/gen/inro/v1/control_pb.js';
+import type { Control, JoinTokenInfoSchema } from '../proto/gen/inro/v1/control_pb.js';
 import { JoinTokenRecordSchema, type JoinTokenRecord } from '../proto/gen/inro/v1/records_pb.js';
 import type { Handlers } from '../rpc/server.js';
 import type { Store } from '../store/store.js';
@@ -83,7 +83,7 @@ export function tokenHandlers(parts: TokenHandlersParts): Pick<Handlers<typeof C
       return {
         tokens: [...view.joinTokens.values()]
           .sort((a, b) => Number(a.createdMs - b.createdMs))
-          .map(({ secretHash: _, $typeName: __, $unknown: ___, ...shown }) => shown),
+          .map(shownToken),
         refused: BigInt(count),
         refusedMs: BigInt(lastMs),
         refusedAddress: address,
@@ -103,6 +103,12 @@ export function tokenHandlers(parts: TokenHandlersParts): Pick<Handlers<typeof C
       return { id, revision: BigInt(revision) };
     },
   };
+}
+
+/** Everything but the hash. */
+function shownToken(record: JoinTokenRecord): MessageInitShape<typeof JoinTokenInfoSchema> {
+  const { id, role, uses, usesLeft, createdMs, expiresMs, lastUsedMs, nodeLabels, requireApproval } = record;
+  return { id, role, uses, usesLeft, createdMs, expiresMs, lastUsedMs, nodeLabels, requireApproval };
 }
 
 /** Whether it lets nobody in any more, and since when (ms since 1970). */

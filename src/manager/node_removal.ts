@@ -67,8 +67,8 @@ export class NodeRemoval {
 
   /** What an earlier manager has begun. */
   async finishAll(): Promise<void> {
-    for (const { id, removingMs } of [...this.#parts.view.nodes.values()])
-      if (removingMs > 0n) await this.#finish(id);
+    const begun = [...this.#parts.view.nodes.values()].filter(({ removingMs }) => removingMs > 0n);
+    for (const { id } of begun) await this.#finish(id);
   }
 
   /** Its tasks are to end, and others take their slots elsewhere. */

@@ -50,7 +50,7 @@ scenario(
           code === 0 ? first[n] : join(host, manager, `/var/lib/r${round}-${n}`, token),
         ),
       );
-      t.is(again.filter((result) => result?.code === 0).length, 1, JSON.stringify([first, again]));
+      t.is(again.filter((result) => result.code === 0).length, 1, JSON.stringify([first, again]));
       t.is((await host.json(['node', 'ls'])).length, before + 1);
     }
   },
