@@ -36,6 +36,8 @@ const create = (name: string, ...more: string[]) => [
   'none',
   ...more,
 ];
+const revision = async (host: Host): Promise<number> =>
+  (await host.json<{ session: { revision: number } }>(['agent', 'status'])).session.revision;
 const tasks = (host: Host, service: string) => host.json<TaskLine[]>(['service', 'ps', service]);
 
 labScenario(
@@ -113,6 +115,8 @@ labScenario(
     const read = () => docker.ask('exec', container, 'cat', '/run/secrets/key');
     for (let n = 0; n < 3; n++) {
       await agent.killAndWait();
+      t.is(await read(), secret);
+      await eventually('the successor has its assignment', async () => (await revision(host)) > 0);
       t.is(await read(), secret);
       t.is(await host.read('/run/inro/secrets/web/key'), 'Permission denied');
     }

@@ -108,7 +108,8 @@ export class Attachments {
     if (isRestricted) this.#used.add(task.id);
     for (const one of readNote(note)) {
       const { id, taskId, name, cgroupPath, sinceMs } = one;
-      const cgroup = one.cgroup === 0n ? undefined : { cgroup: Number(one.cgroup), path: cgroupPath };
+      // A container's is 0, and its path the container's id.
+      const cgroup = cgroupPath === '' ? undefined : { cgroup: Number(one.cgroup), path: cgroupPath };
       const kind = one.kind as WorkloadKind;
       this.add({ id, kind, name, cgroup, taskId, serviceId: task.serviceId, sinceMs: Number(sinceMs) });
     }
