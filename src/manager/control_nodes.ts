@@ -47,7 +47,7 @@ export function nodeHandlers(parts: NodeHandlersParts): Pick<Handlers<typeof Con
   });
 
   const decide = async (typed: string, change: (tx: Transaction, node: NodeRecord) => void) => {
-    const { id } = find('node', view.nodes, typed, hostnameOf);
+    const { id } = findWaiting(view, typed);
     const { result } = await transact(store, async (tx) => {
       const node = await tx.get(tables.nodes, id);
       if (node === undefined || node.pendingUntilMs <= BigInt(clock.now())) throw notWaiting(typed);
@@ -107,6 +107,18 @@ export function nodeHandlers(parts: NodeHandlersParts): Pick<Handlers<typeof Con
 
 function hostnameOf(node: NodeRecord): string {
   return node.description?.hostname ?? '';
+}
+
+/** By its name only among those that wait: what a host calls itself must not hide another. */
+function findWaiting({ nodes }: ClusterView, typed: string): NodeRecord {
+  const waiting = new Map([...nodes].filter(([, { pendingUntilMs }]) => pendingUntilMs > 0n));
+  try {
+    return find('node', waiting, typed, hostnameOf);
+  } catch (error) {
+    if (!(error instanceof InroError) || error.code !== 'not_found') throw error;
+    find('node', nodes, typed, hostnameOf);
+    throw notWaiting(typed);
+  }
 }
 
 function notWaiting(typed: string): InroError {

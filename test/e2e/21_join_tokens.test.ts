@@ -46,8 +46,8 @@ scenario(
       manager = await host.startManager({ listen });
       // Both try again. Who had it, has it; who had not, gets it only where nobody has.
       const again = await Promise.all(
-        first.map(({ code }, n) =>
-          code === 0 ? first[n] : join(host, manager, `/var/lib/r${round}-${n}`, token),
+        first.map(async (result, n) =>
+          result.code === 0 ? result : join(host, manager, `/var/lib/r${round}-${n}`, token),
         ),
       );
       t.is(again.filter((result) => result.code === 0).length, 1, JSON.stringify([first, again]));
