@@ -39,6 +39,7 @@ import { forget, keep, keepCredentials, keeperName, takeLeft } from './handover/
 import { takeFrom } from './handover/taker.js';
 import { HostTasks } from './host_tasks.js';
 import { loadIdentity, saveManagers, type Identity } from './identity.js';
+import { finishJoining } from './joining.js';
 import { Lease } from './lease.js';
 import { agentLimits } from './limits.js';
 import type { MountDriver } from './mount/driver.js';
@@ -411,6 +412,7 @@ async function claim(options: AgentOptions): Promise<{
     }
   }
   const releaseState = claimStateFolder(stateFolder, 'agent');
+  finishJoining(stateFolder);
   const identity = loadIdentity(stateFolder, clock.now());
   // Before the mount: what looks like a dead mount may be the live one of the agent behind this socket.
   if (await answers(socketPath)) {

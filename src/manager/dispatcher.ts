@@ -20,8 +20,9 @@ import { transact, type Transaction } from '../store/transaction.js';
 import { managerLimits } from './limits.js';
 import { keptDescription } from './node_record.js';
 import { NodeSession, type NodeSessionParts } from './node_session.js';
+import { checkNotRefused, refusedError } from './refuse.js';
 
-export type NodeStatus = 'ready' | 'down' | 'unknown';
+export type NodeStatus = 'ready' | 'down' | 'unknown' | 'pending' | 'removing';
 
 export interface DispatcherParts extends Omit<NodeSessionParts, 'onHello' | 'onApplied' | 'onBack'> {
   log: Logger;
@@ -40,7 +41,8 @@ export class Dispatcher {
   constructor(parts: DispatcherParts) {
     this.#parts = parts;
     this.#startedAtMs = parts.clock.boottimeMs();
-    parts.view.onChange(({ nodeIds, isOwnNote }) => {
+    parts.view.onChange(({ nodeIds, isOwnNote, hasRefusals }) => {
+      if (hasRefusals) this.#endRefused();
       // Each session follows the revision, so that a wait for it ends; most have nothing to send.
       for (const [id, session] of this.#sessions)
         if (nodeIds.has(id) || (this.#progress.size > 0 && !isOwnNote)) session.nudge();
@@ -58,9 +60,10 @@ export class Dispatcher {
             `this certificate is of cluster ${peer.clusterId}, and this is cluster ${clusterId}`,
           );
         }
+        checkNotRefused(view.refusals, peer);
         if (!view.nodes.has(peer.nodeId)) {
           throw new InroError('not_permitted', `node ${peer.nodeId} is not one of this cluster any more`, {
-            remedy: 'join it again with a fresh token: inro agent join --token T --manager HOST:PORT',
+            remedy: 'join it again with a fresh token: inro agent join --again --token - --manager HOST:PORT',
           });
         }
         const session = new NodeSession(
@@ -83,7 +86,7 @@ export class Dispatcher {
     });
   }
 
-  /** Nodes with a live stream that is not silent. */
+  /** Nodes with a live stream that is not silent, and that stay. */
   readyNodes(): string[] {
     return [...this.#sessions.keys()].filter((id) => this.statusOf(id) === 'ready');
   }
@@ -93,6 +96,13 @@ export class Dispatcher {
   }
 
   statusOf(nodeId: string): NodeStatus {
+    const node = this.#parts.view.nodes.get(nodeId);
+    if ((node?.pendingUntilMs ?? 0n) > 0n) return 'pending';
+    return (node?.removingMs ?? 0n) > 0n ? 'removing' : this.contactWith(nodeId);
+  }
+
+  /** How it stands with what it says, whatever operators have decided on it. */
+  contactWith(nodeId: string): 'ready' | 'down' | 'unknown' {
     const now = this.#parts.clock.boottimeMs();
     const period = managerLimits.heartbeatPeriodMs;
     const heardAtMs = this.#sessions.get(nodeId)?.heardAtMs ?? this.#heardAtMs.get(nodeId);
@@ -131,6 +141,14 @@ export class Dispatcher {
     for (const session of this.#sessions.values()) session.close();
   }
 
+  /** A certificate that is refused from now on is refused to streams that it has opened, too. */
+  #endRefused(): void {
+    for (const session of this.#sessions.values()) {
+      const record = this.#parts.view.refusals.of(session.certificate);
+      if (record !== undefined) session.close(refusedError(record));
+    }
+  }
+
   #report(): void {
     for (const report of this.#progress) report();
   }
@@ -140,6 +158,7 @@ export class Dispatcher {
     await transact(store, async (tx) => {
       const node = await tx.get(tables.nodes, session.nodeId);
       if (node === undefined) throw new InroError('not_permitted', `node ${session.nodeId} was removed`);
+      node.uncollected = false;
       if (hello.description !== undefined)
         node.description = create(NodeDescriptionSchema, keptDescription(hello.description));
       node.lastSeenMs = BigInt(clock.now());
@@ -176,7 +195,8 @@ export class Dispatcher {
   }
 
   #gone(session: NodeSession): void {
-    this.#heardAtMs.set(session.nodeId, session.heardAtMs);
+    if (this.#parts.view.nodes.has(session.nodeId)) this.#heardAtMs.set(session.nodeId, session.heardAtMs);
+    else this.#heardAtMs.delete(session.nodeId);
     if (this.#sessions.get(session.nodeId) !== session) return;
     this.#sessions.delete(session.nodeId);
     this.#parts.log.info({ node: session.nodeId }, 'the stream of this node is over');

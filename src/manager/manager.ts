@@ -9,15 +9,20 @@ import { listenTls, listenUnix } from '../rpc/server.js';
 import { tables } from '../store/tables.js';
 import { transact } from '../store/transaction.js';
 import { addon } from '../system/addon.js';
+import { Admission } from './admission.js';
 import { arenaSize } from './arena_size.js';
 import { control } from './control.js';
 import { Dispatcher } from './dispatcher.js';
 import { enrollment } from './enrollment.js';
+import { JoinGuard } from './join_guard.js';
 import { Ledger } from './ledger.js';
 import { managerLimits } from './limits.js';
+import { NodeRemoval } from './node_removal.js';
 import { ReadBook } from './read_book.js';
+import { checkNotRefused } from './refuse.js';
 import { Scheduler } from './scheduler.js';
 import { openManagerState } from './state_folder.js';
+import { Sweeper } from './sweeper.js';
 import { ClusterView } from './view.js';
 
 export interface ManagerOptions {
@@ -90,20 +95,31 @@ export async function startManager({
     });
     undo.push(() => scheduler.stop());
     dispatcher.onNodeReady = () => scheduler.nodeReady();
+    const guard = new JoinGuard(clock);
+    const admission = new Admission({ ...shared, authority, guard });
+    undo.push(() => admission.stop());
+    const removal = new NodeRemoval({ ...shared, ledger, dispatcher });
+    await removal.finishAll();
+    const sweeper = new Sweeper(shared);
+    undo.push(() => sweeper.stop());
     const operators = await listenUnix(socketPath, [
       control({
         ...shared,
         dispatcher,
+        guard,
+        removal,
         root: authority.root,
         createdMs: Number(cluster.createdMs),
         workerToken,
       }),
     ]);
     undo.push(() => operators.stop(managerLimits.stopGraceMs));
-    const nodes = await listenTls(listen, { rootPem: authority.root.pem, certificatePem, keyPem }, [
-      enrollment({ authority, store, clock, random, log, workerToken }),
-      dispatcher.registration(),
-    ]);
+    const nodes = await listenTls(
+      listen,
+      { rootPem: authority.root.pem, certificatePem, keyPem },
+      [enrollment({ authority, admission }), dispatcher.registration()],
+      (peer) => checkNotRefused(view.refusals, peer),
+    );
     undo.push(async () => {
       dispatcher.stop();
       await nodes.stop(managerLimits.stopGraceMs);

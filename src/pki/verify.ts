@@ -120,7 +120,7 @@ function hasNotExpired(certificate: Certificate, _: Certificate, { now }: Expect
   if (now <= certificate.notAfterMs) return;
   throw refused(`${certificate.label} expired at ${iso(certificate.notAfterMs)}; it is now ${iso(now)}`, {
     remedy:
-      'check the clock of this host; if it is right, join the node again: an expired certificate cannot be renewed',
+      "check the clock of this host; if it is right, join again with a fresh token, the node keeps its id: stop the agent, then 'inro agent join --token - --manager HOST:PORT'",
   });
 }
 

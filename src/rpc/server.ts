@@ -77,13 +77,17 @@ export interface RunningServer {
   stop(graceMs: number): Promise<void>;
 }
 
-/** @throws port_taken, bad_input for an address that cannot be bound. */
+/**
+ * @param admit throws for a caller that is not to be served, whatever it calls; asked on every call.
+ * @throws port_taken, bad_input for an address that cannot be bound.
+ */
 export async function listenTls(
   address: string,
   identity: ServerIdentity,
   registrations: readonly Registration[],
+  admit: (peer: Peer) => void = () => undefined,
 ): Promise<RunningServer> {
-  const server = build(registrations, false);
+  const server = build(registrations, false, admit);
   try {
     const port = await bind(server, address, serverCredentials(identity));
     return { port, stop: (graceMs) => stop(server, graceMs) };
@@ -164,7 +168,15 @@ export function answers(path: string): Promise<boolean> {
   });
 }
 
-function build(registrations: readonly Registration[], local: boolean): Server {
+function build(
+  registrations: readonly Registration[],
+  local: boolean,
+  admit: (peer: Peer) => void = () => undefined,
+): Server {
+  const check = (access: Access, peer: Peer): void => {
+    admit(peer);
+    checkAccess(access, peer);
+  };
   const server = new Server({
     'grpc.max_receive_message_length': rpcLimits.maxMessageBytes,
     'grpc.max_send_message_length': -1,
@@ -178,7 +190,9 @@ function build(registrations: readonly Registration[], local: boolean): Server {
         const handler = handlers[name] as (input: unknown, context: CallContext) => Promise<unknown>;
         return [
           name,
-          method.methodKind === 'unary' ? unary(handler, access, local) : stream(handler, access, local),
+          method.methodKind === 'unary'
+            ? unary(handler, (peer) => check(access, peer), local)
+            : stream(handler, (peer) => check(access, peer), local),
         ];
       }),
     );
@@ -189,13 +203,13 @@ function build(registrations: readonly Registration[], local: boolean): Server {
 
 type AnyHandler = (input: unknown, context: CallContext) => Promise<unknown>;
 
-function unary(handler: AnyHandler, access: Access, local: boolean) {
+function unary(handler: AnyHandler, check: (peer: Peer) => void, local: boolean) {
   return (call: ServerUnaryCall<unknown, unknown>, callback: sendUnaryData<unknown>): void => {
     const gone = new AbortController();
     call.on('cancelled', () => gone.abort());
     const answer = async (): Promise<unknown> => {
       const peer = peerOf(call, local);
-      checkAccess(access, peer);
+      check(peer);
       return handler(call.request, { peer, signal: gone.signal });
     };
     answer().then(
@@ -205,7 +219,7 @@ function unary(handler: AnyHandler, access: Access, local: boolean) {
   };
 }
 
-function stream(handler: AnyHandler, access: Access, local: boolean) {
+function stream(handler: AnyHandler, check: (peer: Peer) => void, local: boolean) {
   return (call: ServerDuplexStream<unknown, unknown>): void => {
     const channel = channelOf<unknown, unknown>(
       call as unknown as Duplex,
@@ -214,7 +228,7 @@ function stream(handler: AnyHandler, access: Access, local: boolean) {
     );
     const run = async (): Promise<void> => {
       const peer = peerOf(call, local);
-      checkAccess(access, peer);
+      check(peer);
       await handler(channel, { peer, signal: channel.closed });
     };
     run().then(

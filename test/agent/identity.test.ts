@@ -83,7 +83,10 @@ test('an expired certificate says since when, and what to do', (t) => {
     'bad_certificate',
     /expired at \d{4}-\d\d-\d\dT.*; it is now /,
   );
-  t.regex(error.remedy ?? '', /check the clock of this host; if it is right, join the node again/);
+  t.regex(
+    error.remedy ?? '',
+    /check the clock of this host; if it is right, join again with a fresh token, the node keeps its id/,
+  );
 });
 
 test('a certificate that is not valid yet points at the clock', (t) => {
