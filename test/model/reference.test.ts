@@ -6,7 +6,7 @@ import { checkReference, checkTargetsDiffer, parseMode, parseReference } from '.
 import { anyText } from '../support/any_text.js';
 import { refuses } from '../support/refuses.js';
 
-const plain = { source: 'db', target: 'db', uid: '0', gid: '0', mode: 0o444, mmap: false };
+const plain = { source: 'db', target: 'db', uid: '0', gid: '0', mode: 0o444, mmap: false, onChange: '' };
 
 test('the short form: a name, and Docker’s defaults', (t) => {
   t.deepEqual(parseReference('db'), plain);
