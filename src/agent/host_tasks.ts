@@ -271,7 +271,10 @@ export class HostTasks {
     this.#parts.vault.wipe(heldKey(secretId, version), 'revoked');
   }
 
-  /** Withdraws and wipes everything; tasks that have not ended come back with the next complete assignment, unless stopped. */
+  /**
+   * Withdraws and wipes everything. Tasks that have not ended come back with the next complete assignment, unless stopped; those of a
+   * node that was removed are over.
+   */
   wipeAll(reason: 'lease' | 'stopped' | 'removed'): void {
     this.#stopped ||= reason === 'stopped';
     for (const task of this.#tasks.values()) {
@@ -279,6 +282,10 @@ export class HostTasks {
       task.shown = '';
     }
     this.#parts.vault.wipeAll(reason);
+    if (reason !== 'removed') return;
+    for (const id of this.#tasks.keys()) this.#parts.attachments.forgetTask(id);
+    this.#tasks.clear();
+    this.onChange?.();
   }
 
   #removeGone(wanted: ReadonlyMap<string, AssignedTask>): TaskReport[] {
