@@ -1,7 +1,8 @@
 /** Containers that somebody else starts: services as volumes of Docker, and as bind mounts. */
 import type { ExecutionContext } from 'ava';
-import { Docker, engineSocket, image } from '../support/docker.js';
+import { Docker, engineSocket } from '../support/docker.js';
 import { Host, type Manager } from '../support/host.js';
+import { image } from '../support/image.js';
 import { eventually } from '../support/inro.js';
 import { KeptAgent } from '../support/kept_agent.js';
 import { labScenario } from '../support/lab.js';
@@ -116,6 +117,31 @@ labScenario(
     await start('one');
     const pid = await docker.ask('inspect', '-f', '{{.State.Pid}}', 'one');
     await host.run(['kill', '-KILL', pid]);
+    await gone();
+    await docker.ask('rm', 'one');
+
+    const line =
+      'cat /run/secrets/key > /tmp/seen; until [ -e /tmp/go ]; do sleep 1; done; exec tail /dev/zero';
+    const memory = ['--memory', '16m', '--memory-swap', '16m'];
+    await docker.ask(
+      'run',
+      '-d',
+      '--name',
+      'one',
+      ...memory,
+      ...Docker.volume('web'),
+      image,
+      'sh',
+      '-c',
+      line,
+    );
+    await eventually(
+      'it has read',
+      async () => (await docker.run('exec', 'one', 'cat', '/tmp/seen')).stdout === 'hunter2',
+    );
+    await docker.ask('exec', 'one', 'sh', '-c', '> /tmp/go');
+    t.is(await docker.ask('wait', 'one'), '137');
+    t.is(await docker.ask('inspect', '-f', '{{.State.OOMKilled}}', 'one'), 'true');
     await gone();
     await docker.ask('rm', 'one');
     t.is((await host.run(['cat', '/run/inro/secrets/web/key'])).code, 1, 'nobody reads what was attached to');

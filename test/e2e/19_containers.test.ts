@@ -1,7 +1,8 @@
 /** Containers that inro starts: a task is one container, and its end is the task's. */
 import type { ExecutionContext } from 'ava';
-import { Docker, engineSocket, image } from '../support/docker.js';
+import { Docker, engineSocket } from '../support/docker.js';
 import { Host } from '../support/host.js';
+import { image } from '../support/image.js';
 import { eventually, refused } from '../support/inro.js';
 import { KeptAgent } from '../support/kept_agent.js';
 import { labScenario } from '../support/lab.js';
@@ -94,6 +95,14 @@ labScenario(
       2,
       /network "host" is not the service's own/,
     );
+
+    const line = 'until [ -e /tmp/go ]; do sleep 1; done; exec tail /dev/zero';
+    await host.ask(create('greedy', ...once, image, 'sh', '-c', line));
+    const greedy = await docker.ask('ps', '-q');
+    await docker.ask('update', '--memory', '16m', '--memory-swap', '16m', greedy);
+    await docker.ask('exec', greedy, 'sh', '-c', '> /tmp/go');
+    await eventually('it has failed', async () => (await tasks(host, 'greedy'))[0]?.state === 'FAILED');
+    t.is((await tasks(host, 'greedy'))[0]?.error, 'the container was killed: out of memory');
 
     await host.ask(create('web', image, 'sleep', '1000'));
     await docker.ask('kill', await docker.ask('ps', '-q'));

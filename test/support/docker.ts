@@ -2,26 +2,10 @@
 import { readdirSync, readFileSync, rmdirSync } from 'node:fs';
 import type { ExecutionContext } from 'ava';
 import type { Host } from './host.js';
+import { image, imageTar } from './image.js';
 import { eventually, type Daemon, type Result } from './inro.js';
 
 export const engineSocket = '/run/docker.sock';
-export const image = 'bb';
-
-const applets = [
-  'sh',
-  'cat',
-  'sleep',
-  'ls',
-  'true',
-  'false',
-  'head',
-  'wc',
-  'grep',
-  'id',
-  'env',
-  'dd',
-  'tail',
-];
 
 export class Docker {
   readonly #host: Host;
@@ -44,10 +28,9 @@ export class Docker {
 
   /** An image with busybox alone. */
   async importAs(name: string, command: readonly string[] = []): Promise<void> {
-    const links = applets.map((each) => `ln -sf busybox /run/image/bin/${each}`).join(' && ');
     const change = command.length === 0 ? '' : `-c 'CMD ${JSON.stringify(command)}'`;
     const made = await this.#host.sh(
-      `mkdir -p /run/image/bin /run/image/tmp && cp /bin/busybox /run/image/bin/ && ${links} && tar -C /run/image -c . | docker -H unix://${engineSocket} import ${change} - ${name}`,
+      `(${imageTar}) | docker -H unix://${engineSocket} import ${change} - ${name}`,
     );
     if (made.code !== 0) throw new Error(`no image: ${made.stderr}`);
   }
