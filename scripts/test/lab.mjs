@@ -14,6 +14,7 @@ const packages = [
   'nginx',
   'openssh-client',
   'openssl',
+  'podman',
   'postgresql',
   'rsync',
   'runc',
