@@ -7,18 +7,22 @@
 namespace inro {
 namespace {
 
-// Where in a cgroup's path a container engine has put the container: behind `/ID` or `/docker-ID.scope`, as runc, crun and systemd
-// name it. 0: nowhere.
-std::size_t endOfContainer(std::string_view path, std::string_view id) {
+// Whether one part of a cgroup's path is a container's: `ID`, `docker-ID.scope`, `libpod-ID` or `libpod-ID.scope`, as Docker and
+// Podman name it with and without systemd. Not `libpod-conmon-ID.scope`, where what watches the container is.
+bool isOfContainer(std::string_view name, std::string_view id) {
   constexpr std::string_view scope = ".scope";
+  if (!name.ends_with(id) && name.ends_with(scope)) name.remove_suffix(scope.size());
+  if (!name.ends_with(id)) return false;
+  name.remove_suffix(id.size());
+  return name.empty() || name == "docker-" || name == "libpod-";
+}
+
+// Where in a cgroup's path the container's own ends. 0: nowhere.
+std::size_t endOfContainer(std::string_view path, std::string_view id) {
+  if (id.empty()) return 0;
   for (std::size_t from = 0; from < path.size();) {
     const std::size_t end = std::min(path.find('/', from), path.size());
-    std::string_view name = path.substr(from, end - from);
-    if (name == id) return end;
-    if (name.ends_with(scope)) {
-      name.remove_suffix(scope.size());
-      if (name.size() > id.size() && name.ends_with(id) && name[name.size() - id.size() - 1] == '-') return end;
-    }
+    if (isOfContainer(path.substr(from, end - from), id)) return end;
     from = end + 1;
   }
   return 0;

@@ -99,12 +99,30 @@ int main() {
     const std::string id(64, 'a');
     Gated world;
     auto& callers = world.kernel.callers;
-    const std::vector<std::string> paths = {"/docker/" + id,        "/system.slice/docker-" + id + ".scope", "/docker/" + id + "/inner",
-                                            "/docker/" + id + "b",  "/system.slice/" + id + ".service",      "/system.slice/x" + id + ".scope",
-                                            "/user/docker/" + id};
+    const std::vector<std::string> own = {
+        "/docker/" + id,
+        "/docker/" + id + "/inner",
+        "/system.slice/docker-" + id + ".scope",
+        "/libpod_parent/libpod-" + id,
+        "/machine.slice/libpod-" + id + ".scope/container",
+    };
+    const std::vector<std::string> others = {
+        "/docker/" + id + "b",
+        "/docker/b" + id,
+        "/system.slice/" + id + ".service",
+        "/system.slice/x" + id + ".scope",
+        "/user/docker/" + id,
+        "/libpod_parent/libpod-b" + id,
+        "/libpod_parent/conmon",
+        "/machine.slice/libpod-conmon-" + id + ".scope",
+        "/machine.slice/mylibpod-" + id + ".scope",
+        "/machine.slice/libpod-" + id + ".scope.scope",
+    };
+    std::vector<std::string> paths = own;
+    paths.insert(paths.end(), others.begin(), others.end());
     for (std::uint32_t i = 0; i < paths.size(); i++) callers.paths[100 + i] = paths[i], callers.cgroups[paths[i]] = 100 + i;
     world.gate({{0, id}});
-    for (std::uint32_t i = 0; i < paths.size(); i++) CHECK_IS(world.opened(100 + i), i < 3 ? 0 : EACCES);
+    for (std::uint32_t i = 0; i < paths.size(); i++) CHECK_IS(world.opened(100 + i), i < own.size() ? 0 : EACCES);
     CHECK_IS(world.opened(1), EACCES);
   });
 

@@ -21,6 +21,27 @@ async function podmanHost(t: ExecutionContext): Promise<{ host: Host; podman: Po
   return { host, podman, agent };
 }
 
+interface TaskLine {
+  id: string;
+  state: string;
+  error: string;
+}
+
+const create = (name: string, ...more: string[]) => [
+  'service',
+  'create',
+  '--name',
+  name,
+  '--secret',
+  'key',
+  '--network',
+  'none',
+  ...more,
+];
+const revision = async (host: Host): Promise<number> =>
+  (await host.json<{ session: { revision: number } }>(['agent', 'status'])).session.revision;
+const tasks = (host: Host, service: string) => host.json<TaskLine[]>(['service', 'ps', service]);
+
 labScenario(
   '1: a bind mount by hand, for a service that lets anybody read: as root, as a user, read-only, with mapped users',
   async (t) => {
@@ -62,6 +83,116 @@ labScenario(
       '-r-------- 65534 65534',
       '-r-------- 1000 1000',
     ]);
+  },
+  { timeoutMs },
+);
+
+labScenario(
+  '2: a container that inro starts reads its secrets, nobody else does, and it ends with its service',
+  async (t) => {
+    const { host, podman, agent } = await podmanHost(t);
+    const line = 'cat /run/secrets/key > /tmp/seen; exec sleep 1000';
+    await host.ask(create('web', '--stop-grace-period', '1', image, 'sh', '-c', line));
+    const [task] = await tasks(host, 'web');
+    t.like(task, { state: 'RUNNING', error: '' });
+    const container = `web.1.${task?.id ?? ''}`;
+    await eventually(
+      'its first process has read',
+      async () => (await podman.run('exec', container, 'cat', '/tmp/seen')).stdout === secret,
+    );
+    const read = () => podman.ask('exec', container, 'cat', '/run/secrets/key');
+    t.is(await read(), secret);
+    t.is(await host.read('/run/inro/secrets/web/key'), 'Permission denied');
+    const folder = ['--network', 'none', '-v', '/run/inro/secrets/web:/run/secrets:ro'];
+    const other = ['run', '--rm', ...folder, image, 'cat', '/run/secrets/key'];
+    t.regex((await podman.run(...other)).stderr, /Permission denied/);
+    const joined = ['run', '--rm', '--network', 'none', '--pid', `container:${container}`, image];
+    t.regex((await podman.run(...joined, 'cat', '/proc/1/root/run/secrets/key')).stderr, /Permission denied/);
+    const pid = await podman.ask('inspect', '-f', '{{.State.Pid}}', container);
+    const byRoot = await host.run(['nsenter', '-t', pid, '-m', 'cat', '/run/secrets/key']);
+    t.regex(byRoot.stderr, /Permission denied/);
+    for (const kept of [
+      ['inspect', container],
+      ['image', 'inspect', image],
+      ['logs', container],
+    ])
+      t.false((await podman.ask(...kept)).includes(secret), kept.join(' '));
+
+    await agent.killAndWait();
+    t.is(await read(), secret);
+    await podman.kill9();
+    await podman.serve();
+    await host.ask(['secret', 'update', 'key', '-'], { stdin: 'another' });
+    t.is(await read(), 'another');
+    await eventually('the successor has its assignment', async () => (await revision(host)) > 0);
+    t.is((await tasks(host, 'web'))[0]?.id, task?.id);
+    await host.ask(['service', 'rm', 'web']);
+    await eventually('the container is gone', async () => (await podman.ask('ps', '-aq')) === '');
+  },
+  { timeoutMs },
+);
+
+labScenario(
+  '3: how a container ends is how its task does, and what cannot be run says why',
+  async (t) => {
+    const { host, podman } = await podmanHost(t);
+    const once = ['--restart-condition', 'none'];
+    const ended = async (service: string, state: string) => {
+      await eventually(
+        `${service} is ${state}`,
+        async () => (await tasks(host, service))[0]?.state === state,
+      );
+      return (await tasks(host, service)).map(({ error }) => error);
+    };
+    await host.inro(create('fails', ...once, image, 'sh', '-c', 'exit 3'));
+    t.deepEqual(await ended('fails', 'FAILED'), ['exit code 3']);
+    await host.ask(create('job', '--restart-condition', 'on-failure', image, 'true'));
+    t.deepEqual(await ended('job', 'COMPLETE'), ['']);
+    const missing = await host.inro(create('bad', ...once, 'localhost/no-such-image:1'));
+    t.regex(missing.stderr, /REJECTED: image localhost\/no-such-image:1 cannot be pulled: /);
+    const broken = await host.inro(create('worse', ...once, image, '/no/such/program'));
+    t.regex(broken.stderr, /REJECTED: the container engine says: .*no such file/);
+    await eventually('none is left', async () => (await podman.ask('ps', '-aq')) === '');
+
+    await host.ask(create('web', image, 'sleep', '1000'));
+    await podman.ask('kill', await podman.ask('ps', '-q'));
+    await eventually('another takes its place', async () => {
+      const [newest, before] = await tasks(host, 'web');
+      return newest?.state === 'RUNNING' && before?.error === 'exit code 137';
+    });
+  },
+  { timeoutMs },
+);
+
+labScenario(
+  '4: a changed secret signals a container, or restarts it in its place: the task goes on',
+  async (t) => {
+    const { host, podman } = await podmanHost(t);
+    const told = "trap 'cat /run/secrets/key > /tmp/seen' HUP; while :; do sleep 1; done";
+    await host.ask(create('told', '--on-change', 'signal=HUP', image, 'sh', '-c', told));
+    const anew = 'cat /run/secrets/key; echo; exec sleep 1000';
+    const restarts = ['--on-change', 'restart', '--stop-grace-period', '1'];
+    await host.ask(create('anew', ...restarts, image, 'sh', '-c', anew));
+    const containerOf = (name: string) => podman.ask('ps', '-q', '--filter', `label=inro.service=${name}`);
+    const [first, second] = [await containerOf('told'), await containerOf('anew')];
+    const [task] = await tasks(host, 'anew');
+    await host.ask(['secret', 'update', 'key', '-'], { stdin: 'the next one' });
+    await eventually(
+      'one has been told',
+      async () => (await podman.run('exec', first, 'cat', '/tmp/seen')).stdout === 'the next one',
+    );
+    await eventually(
+      'the other one has begun anew',
+      async () => (await podman.ask('logs', second)) === `${secret}\nthe next one`,
+    );
+    t.is(await containerOf('anew'), second);
+    await eventually('it is said', async () =>
+      (await host.ask(['service', 'ps', 'anew'])).includes(' restart '),
+    );
+    t.deepEqual(
+      (await tasks(host, 'anew')).map(({ id, state }) => [id, state]),
+      [[task?.id, 'RUNNING']],
+    );
   },
   { timeoutMs },
 );

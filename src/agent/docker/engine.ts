@@ -8,7 +8,7 @@ import { InroError } from '../../model/error.js';
 export interface ListedContainer {
   id: string;
   name: string;
-  /** created, running, paused, restarting, removing, exited, dead. */
+  /** created, running, paused, restarting, removing, exited, dead; of Podman also stopped. */
   state: string;
   /** Names of the volumes it has of one driver. */
   volumes: readonly string[];

@@ -170,7 +170,7 @@ export class ContainerRunner {
         await this.#restarting.get(containerId);
         const { state, ...end } = await engine.inspect(containerId);
         if (this.#restarting.has(containerId)) continue; // begun meanwhile
-        if (state === 'exited' || state === 'dead') return wordsOf(end);
+        if (/^(exited|stopped|dead)$/.test(state)) return wordsOf(end); // stopped: Podman has not cleaned up yet
         await engine.wait(containerId, signal);
       } catch (error) {
         if (asInroError(error).code === 'not_found') return 'the container was removed';
