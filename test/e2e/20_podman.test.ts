@@ -152,6 +152,16 @@ labScenario(
     t.regex(missing.stderr, /REJECTED: image localhost\/no-such-image:1 cannot be pulled: /);
     const broken = await host.inro(create('worse', ...once, image, '/no/such/program'));
     t.regex(broken.stderr, /REJECTED: the container engine says: .*no such file/);
+    const line = 'until [ -e /tmp/go ]; do sleep 1; done; exec tail /dev/zero';
+    await host.ask(create('greedy', ...once, image, 'sh', '-c', line));
+    const greedy = await podman.ask('ps', '-q');
+    await podman.ask('update', '--memory', '16m', '--memory-swap', '16m', greedy);
+    await podman.ask('exec', greedy, 'sh', '-c', '> /tmp/go');
+    // Podman does not know everywhere that it was the memory.
+    t.regex(
+      (await ended('greedy', 'FAILED')).join(),
+      /^(exit code 137|the container was killed: out of memory)$/,
+    );
     await eventually('none is left', async () => (await podman.ask('ps', '-aq')) === '');
 
     await host.ask(create('web', image, 'sleep', '1000'));
@@ -193,6 +203,28 @@ labScenario(
       (await tasks(host, 'anew')).map(({ id, state }) => [id, state]),
       [[task?.id, 'RUNNING']],
     );
+  },
+  { timeoutMs },
+);
+
+labScenario(
+  '5: a service is no volume of Podman: its container does not begin, in words, and reads nothing',
+  async (t) => {
+    const { host, podman } = await podmanHost(t);
+    await host.ask(['service', 'create', '--name', 'web', '--secret', 'key', '--readers', 'attached']);
+    await podman.ask('volume', 'create', '--driver', 'inro', 'web');
+    const run = ['run', '--network', 'none', '-v', 'web:/run/secrets', image, 'cat', '/run/secrets/key'];
+    for (let n = 0; n < 2; n++) {
+      const result = await podman.run(...run);
+      t.regex(
+        result.stderr,
+        /inro: Podman does not say which container a volume is for \(let inro start it: /,
+      );
+      t.is(result.stdout, '');
+    }
+    await host.ask(create('own', image, 'sleep', '1000'));
+    t.is(await podman.ask('exec', await podman.ask('ps', '-q'), 'cat', '/run/secrets/key'), secret);
+    t.is(await host.read('/run/inro/secrets/web/key'), 'Permission denied');
   },
   { timeoutMs },
 );

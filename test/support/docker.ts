@@ -109,7 +109,8 @@ function processesIn(folder: string, host: Host): number[] {
     });
 }
 
-function removeCgroups(parent: string): void {
+/** Where they are empty. */
+export function removeCgroups(parent: string): void {
   for (const hierarchy of readdirSync('/sys/fs/cgroup')) {
     try {
       rmdirSync(`/sys/fs/cgroup/${hierarchy}${parent}`);

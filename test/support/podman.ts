@@ -1,6 +1,6 @@
 /** A real Podman on a test's host, in the host's own folders, with one image: busybox alone. */
-import { rmdirSync } from 'node:fs';
 import type { ExecutionContext } from 'ava';
+import { removeCgroups } from './docker.js';
 import type { Host } from './host.js';
 import { image, imageTar } from './image.js';
 import { eventually, type Daemon, type Result } from './inro.js';
@@ -76,10 +76,7 @@ export class Podman {
   async #end(): Promise<void> {
     await this.#service?.stop().catch(() => undefined);
     await this.run('rm', '-f', '-a', '-t', '0');
-    try {
-      rmdirSync('/sys/fs/cgroup/unified/libpod_parent');
-    } catch {
-      // Not there, or another one's too.
-    }
+    removeCgroups('/libpod_parent/conmon');
+    removeCgroups('/libpod_parent');
   }
 }

@@ -65,6 +65,13 @@ export class Engine {
     return `unix:${this.#socketPath}`;
   }
 
+  /** Not Docker itself. */
+  async isPodman(): Promise<boolean> {
+    const response = await this.#open('GET', '/_ping', AbortSignal.timeout(answerMs));
+    await this.#read(response);
+    return response.headers['libpod-api-version'] !== undefined;
+  }
+
   /** All containers that name a volume of this driver, whether they run or not. @throws unreachable, protocol. */
   async containersWithVolumes(driver: string): Promise<ListedContainer[]> {
     const found = (await this.#ask('GET', '/containers/json?all=true')) as WireContainer[];

@@ -84,7 +84,8 @@ async function answer(
     const error = asInroError(thrown);
     if (error.code !== 'not_found')
       log.error({ err: error, call: request.url }, 'a container engine was refused');
-    send(200, { Err: `inro: ${error.message}${error.remedy === undefined ? '' : ` (${error.remedy})`}` });
+    // Podman looks at the status alone, Docker at the words.
+    send(500, { Err: `inro: ${error.message}${error.remedy === undefined ? '' : ` (${error.remedy})`}` });
   }
 }
 

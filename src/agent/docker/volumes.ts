@@ -162,9 +162,14 @@ export class DockerVolumes {
   }
 
   async #mount({ Name }: PluginRequest): Promise<object> {
-    const { tasks, clock } = this.#parts;
+    const { engine, tasks, clock } = this.#parts;
     const { service } = this.#known(Name);
     tasks.ofService(service); // throws where there is none
+    // It names no container either, and answers no question about any before this one runs (seen with 4.3).
+    if (await engine.isPodman())
+      throw new InroError('not_supported', 'Podman does not say which container a volume is for', {
+        remedy: `let inro start it: inro service create --name ${service} --secret NAME IMAGE; or bind-mount the folder of a service with --readers any`,
+      });
     this.#mountedMs.set(Name, clock.now());
     await this.#look();
     return { Mountpoint: this.#path(service) };
