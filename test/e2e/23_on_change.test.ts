@@ -1,5 +1,6 @@
 /** What is done for workloads when their secrets change, and tasks that end when nobody uses them any more. */
 import type { ExecutionContext } from 'ava';
+import { clearExecGroups } from '../support/exec_groups.js';
 import { Host, scenario } from '../support/host.js';
 import { eventually, program, type Daemon } from '../support/inro.js';
 import { KeptAgent } from '../support/kept_agent.js';
@@ -18,6 +19,7 @@ async function hostWith(
   t: ExecutionContext,
   hooks: string[] = [],
 ): Promise<{ host: Host; agent: KeptAgent }> {
+  for (const service of ['told', 'process', 'job']) clearExecGroups(t, service);
   const host = await Host.of(t);
   const manager = await host.startManager();
   await host.join(await host.ask(['token', 'show', 'worker']), manager.address);
@@ -58,19 +60,19 @@ async function reloader(host: Host, service: string): Promise<Daemon> {
 
 scenario('1: a signal reaches the main process of a workload, which then reads the new value', async (t) => {
   const { host } = await hostWith(t);
-  await create(host, 'web', '--on-change', 'signal=SIGHUP');
-  await reloader(host, 'web');
-  t.is((await tasks(host, 'web'))[0]?.change, null);
+  await create(host, 'told', '--on-change', 'signal=SIGHUP');
+  await reloader(host, 'told');
+  t.is((await tasks(host, 'told'))[0]?.change, null);
   await rotate(host, 'two');
   await eventually('it has read it', async () => (await written(host, '/run/seen')) === 'two\n');
-  const change = await changeOf(host, 'web');
+  const change = await changeOf(host, 'told');
   t.like(change, { action: 'signal=HUP', error: '' });
-  t.regex(await host.ask(['service', 'ps', 'web']), /LAST CHANGE\n.* signal=HUP .* ago$/m);
-  t.regex(await host.ask(['service', 'inspect', 'web']), /On change: +signal=HUP/);
+  t.regex(await host.ask(['service', 'ps', 'told']), /LAST CHANGE\n.* signal=HUP .* ago$/m);
+  t.regex(await host.ask(['service', 'inspect', 'told']), /On change: +signal=HUP/);
 
-  await host.ask(['service', 'update', '--on-change', 'none', 'web']);
+  await host.ask(['service', 'update', '--on-change', 'none', 'told']);
   await rotate(host, 'three');
-  t.deepEqual((await tasks(host, 'web'))[0]?.change, change, 'nothing is done any more');
+  t.deepEqual((await tasks(host, 'told'))[0]?.change, change, 'nothing is done any more');
 });
 
 scenario(

@@ -105,11 +105,7 @@ export class Daemon {
       if (hasEnded) await this.exited; // with all that it printed
       const found = pattern.exec(this.stdout) ?? pattern.exec(this.stderr);
       if (found !== null) return found;
-      const why = hasEnded
-        ? 'has ended'
-        : Date.now() > deadline
-          ? `takes longer than ${daemonMs} ms`
-          : '';
+      const why = hasEnded ? 'has ended' : Date.now() > deadline ? `takes longer than ${daemonMs} ms` : '';
       if (why !== '') throw new Error(`${this.#name} ${why} before it printed ${pattern}:\n${this.#end}`);
       await pause(10);
     }
