@@ -12,6 +12,8 @@ import type { Certificate } from '../pki/certificate.js';
 import { serve, type Registration } from '../rpc/server.js';
 import { tables } from '../store/tables.js';
 import { transact } from '../store/transaction.js';
+import { clusterIn } from './cluster_record.js';
+import { caHandlers } from './control_ca.js';
 import { revokeHandlers } from './control_revoke.js';
 import { secretHandlers, type ControlParts } from './control_secrets.js';
 import { serviceHandlers } from './control_services.js';
@@ -56,6 +58,7 @@ export function control(parts: AllControlParts): Registration {
   const hostnameOf = (node: NodeRecord): string => node.description?.hostname ?? '';
 
   return serve(Control, 'local', {
+    ...caHandlers(parts),
     ...secretHandlers(parts),
     ...revokeHandlers(parts),
     ...serviceHandlers(parts),
@@ -76,8 +79,7 @@ export function control(parts: AllControlParts): Registration {
       checkRole(role);
       const token = makeJoinToken(root.der, random);
       await transact(store, async (tx) => {
-        const cluster = await tx.get(tables.cluster, 'self');
-        if (cluster === undefined) throw new InroError('store_corrupt', 'the cluster record is missing');
+        const cluster = await clusterIn(tx);
         cluster.sealedWorkerToken = keyring.keepText(token.reveal());
         tx.put(tables.cluster, 'self', cluster);
       });

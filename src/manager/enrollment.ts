@@ -12,7 +12,7 @@ import { serve, type Registration } from '../rpc/server.js';
 import type { Store } from '../store/store.js';
 import { tables } from '../store/tables.js';
 import { transact } from '../store/transaction.js';
-import { managerLimits } from './limits.js';
+import { certificateLifetimeMs, readCluster } from './cluster_record.js';
 import { keptDescription } from './node_record.js';
 
 export interface EnrollmentParts {
@@ -43,7 +43,7 @@ export function enrollment({
         });
       }
       const nodeId = newId(random);
-      const lifetimeMs = managerLimits.certificateLifetimeMs;
+      const lifetimeMs = certificateLifetimeMs(await readCluster(store));
       const certificate = authority.issueNode({ csr: csrPem, nodeId, role: 'worker', lifetimeMs });
       const node = create(NodeRecordSchema, {
         id: nodeId,

@@ -25,6 +25,7 @@ export const errorCodes = {
   pending: 'temporary',
   port_taken: 'fatal',
   protocol: 'temporary',
+  rate_limited: 'temporary',
   revoked: 'fatal',
   socket_taken: 'fatal',
   state_unusable: 'fatal',

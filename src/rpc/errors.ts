@@ -16,6 +16,7 @@ const statusOf: Partial<Record<ErrorCode, status>> = {
   not_supported: status.UNIMPLEMENTED,
   pending: status.UNAVAILABLE,
   protocol: status.INVALID_ARGUMENT,
+  rate_limited: status.RESOURCE_EXHAUSTED,
   store_full: status.RESOURCE_EXHAUSTED,
   too_large: status.RESOURCE_EXHAUSTED,
   unauthenticated: status.UNAUTHENTICATED,

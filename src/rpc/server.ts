@@ -77,16 +77,22 @@ export interface RunningServer {
   stop(graceMs: number): Promise<void>;
 }
 
+export interface RunningTlsServer extends RunningServer {
+  /** Another certificate and key for connections that begin from now on; running calls do not notice. */
+  showAs(own: Pick<ServerIdentity, 'certificatePem' | 'keyPem'>): void;
+}
+
 /** @throws port_taken, bad_input for an address that cannot be bound. */
 export async function listenTls(
   address: string,
   identity: ServerIdentity,
   registrations: readonly Registration[],
-): Promise<RunningServer> {
+): Promise<RunningTlsServer> {
   const server = build(registrations, false);
   try {
-    const port = await bind(server, address, serverCredentials(identity));
-    return { port, stop: (graceMs) => stop(server, graceMs) };
+    const { credentials, replace } = serverCredentials(identity);
+    const port = await bind(server, address, credentials);
+    return { port, showAs: replace, stop: (graceMs) => stop(server, graceMs) };
   } catch (error) {
     server.forceShutdown();
     const text = (error as Error).message;
