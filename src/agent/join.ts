@@ -7,7 +7,7 @@ import { createCsr } from '../pki/csr.js';
 import { readRoot } from '../pki/root.js';
 import { verifyNodeCertificate } from '../pki/verify.js';
 import { Enrollment } from '../proto/gen/inro/v1/enrollment_pb.js';
-import { call, connectTls, type Connection } from '../rpc/client.js';
+import { call, connectTls, withConnection } from '../rpc/client.js';
 import { rootCredentials, unverifiedCredentials } from '../rpc/tls.js';
 import { describeHost } from './describe.js';
 import { hasIdentity, saveIdentity, saveKey } from './identity.js';
@@ -75,15 +75,4 @@ async function fetchRoot(manager: string, token: JoinToken) {
     );
   }
   return root;
-}
-
-async function withConnection<T>(
-  connection: Connection,
-  use: (connection: Connection) => Promise<T>,
-): Promise<T> {
-  try {
-    return await use(connection);
-  } finally {
-    connection.close();
-  }
 }

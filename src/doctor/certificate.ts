@@ -16,7 +16,7 @@ export function certificate({ nodeId, clusterId, certificate: held }: Identity, 
   return warn(
     'certificate',
     detail,
-    'before it ends, stop the agent, remove the state folder, and join this host anew: an expired one cannot be renewed',
+    "the agent renews it by itself and has not yet: see that it runs and reaches a manager ('inro agent status'); once it has expired, enrol this host again with a fresh token: inro agent join --token - --manager HOST:PORT",
   );
 }
 

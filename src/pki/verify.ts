@@ -117,10 +117,16 @@ function hasBegun(certificate: Certificate, _: Certificate, { now }: Expected): 
 }
 
 function hasNotExpired(certificate: Certificate, _: Certificate, { now }: Expected): void {
-  if (now <= certificate.notAfterMs) return;
-  throw refused(`${certificate.label} expired at ${iso(certificate.notAfterMs)}; it is now ${iso(now)}`, {
+  const error = expired(certificate, now);
+  if (error !== undefined) throw error;
+}
+
+/** What to say and do about a certificate whose time is over; undefined while it is not. */
+export function expired(certificate: Certificate, now: number): InroError | undefined {
+  if (now <= certificate.notAfterMs) return undefined;
+  return refused(`${certificate.label} expired at ${iso(certificate.notAfterMs)}; it is now ${iso(now)}`, {
     remedy:
-      'check the clock of this host; if it is right, join the node again: an expired certificate cannot be renewed',
+      "check the clock of this host; if it is right, enrol it again with a fresh token: on a manager type 'inro token show worker', then here, with the agent stopped: inro agent join --token - --manager HOST:PORT",
   });
 }
 

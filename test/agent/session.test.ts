@@ -27,6 +27,8 @@ function sessionOf(t: ExecutionContext, { managers = ['m1:1'], drawn = 1 } = {})
   );
   const known = [...managers];
   let expelled = 0;
+  const obstacle: { why: InroError | undefined } = { why: undefined };
+  const other = { is: false };
   const opened: string[] = [];
   const session = new Session({
     managers: () => known,
@@ -52,6 +54,8 @@ function sessionOf(t: ExecutionContext, { managers = ['m1:1'], drawn = 1 } = {})
           },
         });
       }),
+    obstacle: () => obstacle.why,
+    onFailed: () => other.is,
     onExpelled: () => (expelled += 1),
     clock,
     random: () => Buffer.alloc(4, Math.round(drawn * 255)),
@@ -70,6 +74,8 @@ function sessionOf(t: ExecutionContext, { managers = ['m1:1'], drawn = 1 } = {})
     running,
     last: () => attempts.at(-1) as Attempt,
     expelled: () => expelled,
+    obstacle,
+    other,
   };
 }
 
