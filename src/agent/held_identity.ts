@@ -30,6 +30,8 @@ export class HeldIdentity {
   #isUnsettled: boolean;
   /** The folder is another process's. */
   #hasLetGo = false;
+  /** Called when a renewed one has worked. */
+  onWorked: (() => void) | undefined;
   /** Called with why, when the agent went back to the one before. */
   onBack: ((why: InroError) => void) | undefined;
 
@@ -75,8 +77,9 @@ export class HeldIdentity {
     if (this.#former !== undefined) {
       const { serial } = identity.certificate;
       this.#log.info({ serial }, 'the renewed certificate works; the one before is given up');
+      this.#former = undefined;
+      this.onWorked?.();
     }
-    this.#former = undefined;
     this.settle();
   }
 

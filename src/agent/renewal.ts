@@ -27,9 +27,10 @@ export interface RenewalParts {
 
 export class Renewal {
   readonly #parts: RenewalParts;
+  /** Of the present certificate. */
   #point: RenewalPoint;
-  /** The certificate that the point is of. */
-  #of: Identity;
+  /** Of the one before, while the present one is tried. */
+  #formerPoint: RenewalPoint | undefined;
   #attempt = 0;
   #backoffMs = 0;
   /** Boot-time ms before which nothing is tried again. */
@@ -40,9 +41,18 @@ export class Renewal {
 
   constructor(parts: RenewalParts) {
     this.#parts = parts;
-    this.#of = parts.held.current;
-    this.#point = new RenewalPoint(this.#of.certificate, false, parts);
-    parts.held.onBack = (why) => this.#failed(why);
+    this.#point = this.#drawn(false);
+    // Not when it is given: it may be refused, and the next one too.
+    parts.held.onWorked = () => {
+      this.#backoffMs = 0;
+      this.#formerPoint = undefined;
+    };
+    parts.held.onBack = (why) => {
+      // It was over, or else nothing would have been renewed.
+      this.#point = this.#formerPoint ?? this.#drawn(false);
+      this.#formerPoint = undefined;
+      this.#failed(why);
+    };
   }
 
   get status(): MessageInitShape<typeof RenewalStatusSchema> {
@@ -66,16 +76,15 @@ export class Renewal {
     const { clock } = this.#parts;
     while (!signal.aborted) {
       await this.#look(signal);
-      const untilTryMs = Math.max(this.#nextTryMs - clock.boottimeMs(), 0);
-      const pauseMs = this.#backoffMs === 0 ? Infinity : untilTryMs;
-      await clock.sleep(Math.min(pauseMs, agentLimits.renewalCheckMs), signal);
+      const untilTryMs = this.#nextTryMs - clock.boottimeMs();
+      const checkMs = agentLimits.renewalCheckMs;
+      await clock.sleep(untilTryMs > 0 ? Math.min(untilTryMs, checkMs) : checkMs, signal);
     }
   }
 
   async #look(signal: AbortSignal): Promise<void> {
     const { held, clock, log } = this.#parts;
     held.settle();
-    if (held.current !== this.#of) this.#draw(false); // went back to the one before
     const end = this.expired();
     if (end !== undefined) {
       if (!this.#hasToldEnd) log.error({ err: end, remedy: end.remedy }, 'the certificate has expired');
@@ -100,10 +109,11 @@ export class Renewal {
     const pair = await unlessAborted(ask(before, manager), signal);
     // Stopped, the state folder may be another process's; and one that was refused meanwhile is not to come back.
     if (pair === undefined || signal.aborted || held.current !== before) return;
+    const isAnotherTrial = held.isOnTrial;
     held.take(pair, clock.now());
-    this.#draw(true);
+    if (!isAnotherTrial) this.#formerPoint = this.#point;
+    this.#point = this.#drawn(true);
     this.#attempt = 0;
-    this.#backoffMs = 0;
     this.#lastFailure = undefined;
     this.#failedMs = 0;
     const { serial, notAfterMs } = held.current.certificate;
@@ -120,9 +130,8 @@ export class Renewal {
     reconnect();
   }
 
-  #draw(isFresh: boolean): void {
-    this.#of = this.#parts.held.current;
-    this.#point = new RenewalPoint(this.#of.certificate, isFresh, this.#parts);
+  #drawn(isFresh: boolean): RenewalPoint {
+    return new RenewalPoint(this.#parts.held.current.certificate, isFresh, this.#parts);
   }
 
   #failed(error: InroError): void {
@@ -135,7 +144,7 @@ export class Renewal {
     );
     this.#backoffMs = Math.min(agentLimits.renewalBackoffBaseMs + 2 * this.#backoffMs, maxMs);
     const drawn = Buffer.from(random(4)).readUInt32BE() / 2 ** 32;
-    const delayMs = this.#backoffMs * (0.5 + drawn / 2);
+    const delayMs = Math.round(this.#backoffMs * (0.5 + drawn / 2));
     this.#nextTryMs = clock.boottimeMs() + delayMs;
     this.#lastFailure = error;
     this.#failedMs = clock.now();

@@ -83,7 +83,10 @@ test('an expired certificate says since when, and what to do', (t) => {
     'bad_certificate',
     /expired at \d{4}-\d\d-\d\dT.*; it is now /,
   );
-  t.regex(error.remedy ?? '', /check the clock of this host; if it is right, enrol it again.*inro token show worker.*inro agent join --token -/);
+  t.regex(
+    error.remedy ?? '',
+    /check the clock of this host; if it is right, enrol it again.*inro token show worker.*inro agent join --token -/,
+  );
 });
 
 test('a certificate that is not valid yet points at the clock', (t) => {

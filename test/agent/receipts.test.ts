@@ -67,7 +67,11 @@ test('they go out in order, as many as asked for, and stay until they are acknow
   t.true(receipts.hasAfter(4));
   t.false(receipts.hasAfter(5));
   t.is(receipts.pending, 5);
-  t.deepEqual(numbers(receipts.after(0, 100, key.privateKey)), [1, 2, 3, 4, 5], 'another stream gets them all again');
+  t.deepEqual(
+    numbers(receipts.after(0, 100, key.privateKey)),
+    [1, 2, 3, 4, 5],
+    'another stream gets them all again',
+  );
   t.is(receipts.after(0, 1, key.privateKey)[0], receipts.after(0, 1, key.privateKey)[0], 'signed once');
 });
 
