@@ -76,9 +76,9 @@ export class Renewal {
     const { clock } = this.#parts;
     while (!signal.aborted) {
       await this.#look(signal);
-      const untilTryMs = this.#nextTryMs - clock.boottimeMs();
+      const untilMs = Math.max(this.#nextTryMs - clock.boottimeMs(), this.#point.leftMs());
       const checkMs = agentLimits.renewalCheckMs;
-      await clock.sleep(untilTryMs > 0 ? Math.min(untilTryMs, checkMs) : checkMs, signal);
+      await clock.sleep(untilMs > 0 ? Math.min(untilMs, checkMs) : checkMs, signal);
     }
   }
 

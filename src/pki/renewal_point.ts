@@ -41,10 +41,14 @@ export class RenewalPoint {
     this.#notBeforeBootMs = isFresh ? clock.boottimeMs() + limits.renewalGapMs : -Infinity;
   }
 
-  /** True once either clock has come so far: a wall clock that is set back does not make it late. */
-  isOver(): boolean {
+  /** ms until it is renewed, at the earliest by either clock: one that is set back does not make it late. */
+  leftMs(): number {
     const boottimeMs = this.#clock.boottimeMs();
-    if (boottimeMs < this.#notBeforeBootMs) return false;
-    return this.#clock.now() >= this.dueMs || boottimeMs >= this.#dueBootMs;
+    const leftMs = Math.min(this.dueMs - this.#clock.now(), this.#dueBootMs - boottimeMs);
+    return Math.max(leftMs, this.#notBeforeBootMs - boottimeMs, 0);
+  }
+
+  isOver(): boolean {
+    return this.leftMs() === 0;
   }
 }

@@ -75,6 +75,16 @@ test('they go out in order, as many as asked for, and stay until they are acknow
   t.is(receipts.after(0, 1, key.privateKey)[0], receipts.after(0, 1, key.privateKey)[0], 'signed once');
 });
 
+test('what waited while the certificate was renewed is signed by the new key, in a stream under that', (t) => {
+  const receipts = queue(1);
+  const next = generateNodeKey();
+  const says = { ...own, runId: 'r1', number: 1, ...wiped(1) };
+  for (const { privateKey, publicKey } of [key, next, key]) {
+    const [receipt] = receipts.after(0, 1, privateKey);
+    t.true(verifyBytes(publicKey, receiptStatement(says), receipt?.signature ?? new Uint8Array()));
+  }
+});
+
 test('what is acknowledged is forgotten, up to its number; once more changes nothing', (t) => {
   const receipts = queue(5);
   receipts.taken({ runId: 'r1', number: 3n });
