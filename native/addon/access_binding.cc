@@ -78,6 +78,15 @@ Napi::Value processOf(const Napi::CallbackInfo& info) {
   return object;
 }
 
+Napi::Value signalTo(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const auto pid = sizeArgument(info, {"signalProcess", "pid", 0});
+  const auto startTicks = sizeArgument(info, {"signalProcess", "startTicks", 1});
+  const auto signal = sizeArgument(info, {"signalProcess", "signal", 2});
+  if (!pid || !startTicks || !signal) return env.Undefined();
+  return numberOf(env, static_cast<std::uint64_t>(signalProcess(static_cast<std::uint32_t>(*pid), *startTicks, static_cast<int>(*signal))));
+}
+
 }  // namespace
 
 void exportAccesses(Napi::Env env, Napi::Object arena, const SharedCore& core) {
@@ -86,6 +95,7 @@ void exportAccesses(Napi::Env env, Napi::Object arena, const SharedCore& core) {
 
 void exportProcesses(Napi::Env env, Napi::Object exports) {
   exports.Set("processOf", Napi::Function::New<processOf>(env, "processOf"));
+  exports.Set("signalProcess", Napi::Function::New<signalTo>(env, "signalProcess"));
 }
 
 }  // namespace inro

@@ -234,4 +234,19 @@ bool KernelCallers::isProtected(const std::string& path) {
   return (parent.st_uid == 0 || parent.st_uid == geteuid()) && (parent.st_mode & (S_IWGRP | S_IWOTH)) == 0;
 }
 
+int signalProcess(std::uint32_t process, std::uint64_t startTicks, int signal) {
+  const int pidfd = static_cast<int>(syscall(SYS_pidfd_open, process, 0));
+  if (pidfd < 0) return errno;
+  // From here on the id is this process's, or it has ended.
+  char text[maxStatBytes];
+  const int stat = open(("/proc/" + std::to_string(process) + "/stat").c_str(), O_RDONLY | O_CLOEXEC);
+  const ssize_t got = stat < 0 ? -1 : ::read(stat, text, sizeof text);
+  if (stat >= 0) close(stat);
+  const bool isIt = got > 0 && startIn({text, static_cast<std::size_t>(got)}) == startTicks;
+  int error = isIt ? 0 : ESRCH;
+  if (isIt && syscall(SYS_pidfd_send_signal, pidfd, signal, nullptr, 0) != 0) error = errno;
+  close(pidfd);
+  return error;
+}
+
 }  // namespace inro

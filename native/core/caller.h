@@ -77,4 +77,8 @@ class KernelCallers final : public CallerSource {
   std::string unified_;  // where the unified hierarchy is mounted; empty: nowhere
 };
 
+// Sends a signal to the process that has this id since then (proc_pid_stat(5), field 22). 0 or an errno; ESRCH also when
+// another process has the id by now.
+int signalProcess(std::uint32_t process, std::uint64_t startTicks, int signal);
+
 }  // namespace inro

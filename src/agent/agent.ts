@@ -27,6 +27,8 @@ import { listAccesses } from './access/list_call.js';
 import type { AgentChannel } from './channel.js';
 import { Engine } from './docker/engine.js';
 import { ContainerRunner } from './docker/runner.js';
+import type { ContainerActions, Hooks } from './workloads/actions.js';
+import { Changes } from './workloads/changes.js';
 import { servePlugin } from './docker/plugin_server.js';
 import { DockerVolumes, type DockerVolumesParts } from './docker/volumes.js';
 import { Credentials, type CredentialsParts } from './credentials/credentials.js';
@@ -38,6 +40,7 @@ import { takeFrom } from './handover/taker.js';
 import { HeldIdentity } from './held_identity.js';
 import { HostTasks } from './host_tasks.js';
 import { loadIdentity, saveManagers } from './identity.js';
+import { finishJoining } from './joining.js';
 import { Lease } from './lease.js';
 import { agentLimits } from './limits.js';
 import type { MountDriver } from './mount/driver.js';
@@ -65,6 +68,8 @@ export interface AgentOptions {
   driver: DriverName;
   /** The container engine whose containers can have services as volumes; undefined for none. */
   docker?: DockerOptions | undefined;
+  /** What a change may have run here. */
+  hooks?: Hooks | undefined;
   /** Goes on where the agent behind the socket is now. */
   takeover?: boolean;
   /** Keeps the mount for a successor, and has what a predecessor left. */
@@ -96,6 +101,8 @@ export interface RunningAgent {
   readonly isKept: boolean;
   /** From now on these, instead of those that the identity knows; undefined: those again. */
   useManagers(managers: readonly string[] | undefined): void;
+  /** From now on these. */
+  useHooks(hooks: Hooks | undefined): void;
   /** Wipes, unmounts, ends the session. */
   stop(): Promise<void>;
   /** Ends and leaves the mount, its readers waiting, to a successor. */
@@ -130,11 +137,21 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
   const lease = new Lease(clock, (deadlineMs) => driver.serveUntil(deadlineMs));
   const attachments = new Attachments();
   const tasks = new HostTasks({ vault, driver, attachments, clock, log, clusterId: identity.clusterId });
+  const ended = new AbortController();
+  const engine = options.docker === undefined ? undefined : new Engine(options.docker.engineSocket);
   const runner =
-    options.docker?.runsContainers === true
-      ? new ContainerRunner({ engine: new Engine(options.docker.engineSocket), tasks, mountPath, clock, log })
+    engine !== undefined && options.docker?.runsContainers === true
+      ? new ContainerRunner({ engine, tasks, mountPath, clock, log })
       : undefined;
-  if (runner !== undefined) tasks.onChange = () => runner.reconcile();
+  let hooks = options.hooks ?? {};
+  const containers = engine && containerActions(engine, runner);
+  const told = { attachments, containers, hooks: () => hooks, mountPath, tasks, clock, log };
+  const changes = new Changes(told, ended.signal);
+  tasks.runsContainers = runner !== undefined;
+  tasks.onChange = () => {
+    runner?.reconcile();
+    changes.look();
+  };
   const file = new AuditFile({
     folder: join(stateFolder, 'audit'),
     maxBytes: agentLimits.auditBytes,
@@ -147,7 +164,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     lease.inherit(arena.served.servedUntil());
     tasks.inherit(driver.handover.inheritance);
     log.info({ tasks: tasks.list().length, values: vault.size }, 'goes on where the former agent was');
-    runner?.reconcile();
+    tasks.onChange();
   }
   let isKept = keep(serviceManager, driver, used, log);
   const { credentialsPath = join(dirname(socketPath), 'credentials.sock') } = options;
@@ -228,7 +245,6 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     log,
   });
 
-  const ended = new AbortController();
   let stopping: Promise<void> | undefined;
   const stopServing = (): Promise<void> => {
     stopping ??= (async () => {
@@ -344,6 +360,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     if (!arena.facts().locked) log.warn({ why: arena.facts().note }, 'values may be swapped out');
     log.info({ node: identity.nodeId, mount: mountPath, socket: socketPath }, 'agent is ready');
     return {
+      useHooks: (given) => (hooks = given ?? {}),
       nodeId: identity.nodeId,
       clusterId: identity.clusterId,
       connected,
@@ -371,6 +388,14 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     else await stopServing();
     throw asInroError(error);
   }
+}
+
+/** A container that the agent runs is its runner's to restart. */
+function containerActions(engine: Engine, runner: ContainerRunner | undefined): ContainerActions {
+  return {
+    signal: (id, signal) => engine.signal(id, signal),
+    restart: (id) => runner?.restart(id) ?? engine.restart(id, undefined),
+  };
 }
 
 /** Resolves once they are served, to what ends with the signal. @throws socket_taken, state_unusable, unless it is optional. */
@@ -420,6 +445,7 @@ async function claim(options: AgentOptions): Promise<{
     }
   }
   const releaseState = claimStateFolder(stateFolder, 'agent');
+  finishJoining(stateFolder);
   const held = openHeld();
   // Before the mount: what looks like a dead mount may be the live one of the agent behind this socket.
   if (await answers(socketPath)) {

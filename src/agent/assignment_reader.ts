@@ -8,7 +8,7 @@ import type {
 } from '../proto/gen/inro/v1/dispatcher_pb.js';
 import { wireState } from '../proto/task_state.js';
 import type { AgentChannel } from './channel.js';
-import type { HostTasks, TaskReport } from './host_tasks.js';
+import type { HostTasks, TaskChange, TaskReport } from './host_tasks.js';
 import type { Identity } from './identity.js';
 import { agentLimits } from './limits.js';
 import type { Receipts } from './receipts.js';
@@ -127,11 +127,12 @@ export class AssignmentReader {
   /** In messages of bounded size; the revision stands in the last one, when everything else has been said. */
   async #report(revision: number, reports: readonly TaskReport[]): Promise<void> {
     const { identity, receipts } = this.#parts;
-    const statuses = reports.map(({ taskId, state, error, atMs }) => ({
+    const statuses = reports.map(({ taskId, state, error, atMs, change }) => ({
       taskId,
       state: wireState(state),
       error: error.slice(0, agentLimits.maxErrorChars),
       atMs: BigInt(atMs),
+      ...(change === undefined ? {} : { change: wireChange(change) }),
     }));
     for (let isLast = false; !isLast;) {
       const tasks = statuses.splice(0, agentLimits.maxStatusesPerMessage);
@@ -142,4 +143,8 @@ export class AssignmentReader {
       await this.#channel.send({ message: { case: 'applied', value } });
     }
   }
+}
+
+function wireChange({ action, error, atMs }: TaskChange) {
+  return { action, error: error.slice(0, agentLimits.maxErrorChars), atMs: BigInt(atMs) };
 }

@@ -22,7 +22,8 @@ import type { MountDriver, PublishedFile } from './mount/driver.js';
 import type { Inheritance } from './mount/inheritance.js';
 import { ownerIds } from './owner.js';
 import { heldKey, type HeldVersion, type Vault } from './vault.js';
-import type { Attachments, Workload } from './workloads/attachments.js';
+import { askedFor } from './workloads/asked_for.js';
+import type { Attachments, DueActions, Workload } from './workloads/attachments.js';
 
 export interface HostTask {
   assigned: AssignedTask;
@@ -31,6 +32,18 @@ export interface HostTask {
   generation: number;
   /** What the current generation shows, to see whether a new one is needed; empty when nothing is published. */
   shown: string;
+  /** Which value each target showed last. */
+  values: ReadonlyMap<string, string>;
+  due: DueActions;
+  /** How what a change asked for went, the last time. */
+  change: TaskChange | undefined;
+}
+
+export interface TaskChange {
+  action: string;
+  /** '' where it was done. */
+  error: string;
+  atMs: number;
 }
 
 export interface TaskReport {
@@ -38,6 +51,7 @@ export interface TaskReport {
   state: TaskState;
   error: string;
   atMs: number;
+  change?: TaskChange;
 }
 
 export interface HostTasksParts {
@@ -56,8 +70,9 @@ export class HostTasks {
   #reports: TaskReport[] = [];
   #wake = (): void => undefined;
   #stopped = false;
-  /** Told of each change of what tasks there are; set where containers are run. */
+  /** Told of each change of what tasks there are. */
   onChange: (() => void) | undefined;
+  runsContainers = false;
 
   constructor(parts: HostTasksParts) {
     this.#parts = parts;
@@ -80,7 +95,18 @@ export class HostTasks {
       attachments.forgetTask(taskId);
       this.#wipeUnneeded(this.#liveTasks());
     }
-    this.#reports.push({ taskId, state, error, atMs: clock.now() });
+    this.#reports.push(reportOf(task, clock.now()));
+    this.#wake();
+  }
+
+  /** What changed files asked for, up to this generation, has been done, or has failed. */
+  changed(taskId: string, generation: number, change: TaskChange): void {
+    const task = this.#tasks.get(taskId);
+    if (task === undefined || this.#stopped) return;
+    task.due = new Map([...task.due].filter(([, number]) => number > generation));
+    task.change = change;
+    if (task.shown !== '') this.#admit(task);
+    this.#reports.push(reportOf(task, this.#parts.clock.now()));
     this.#wake();
   }
 
@@ -121,13 +147,16 @@ export class HostTasks {
         driver.withdraw(taskId); // nobody would ever take it away: what is not known cannot be missed
         continue;
       }
-      attachments.inherit(assigned, gate.note, gate.readers !== 'any');
+      const due = attachments.inherit(assigned, gate.note, gate.readers !== 'any');
       this.#tasks.set(taskId, {
         assigned,
         state: 'RUNNING',
         error: '',
         generation: number,
         shown: this.#shownBy(assigned),
+        values: this.#valuesOf(assigned),
+        due,
+        change: undefined,
       });
     }
   }
@@ -195,9 +224,12 @@ export class HostTasks {
   }
 
   #regate(serviceId: string): void {
+    for (const task of this.#ofService(serviceId)) this.#admit(task);
+  }
+
+  #admit({ assigned, due }: HostTask): void {
     const { driver, attachments } = this.#parts;
-    for (const { assigned } of this.#ofService(serviceId))
-      driver.admit?.(assigned.id, attachments.gateOf(assigned, readersRule(assigned)));
+    driver.admit?.(assigned.id, attachments.gateOf(assigned, readersRule(assigned), due));
   }
 
   #ofService(serviceId: string): HostTask[] {
@@ -239,7 +271,10 @@ export class HostTasks {
     this.#parts.vault.wipe(heldKey(secretId, version), 'revoked');
   }
 
-  /** Withdraws and wipes everything; tasks that have not ended come back with the next complete assignment, unless stopped. */
+  /**
+   * Withdraws and wipes everything. Tasks that have not ended come back with the next complete assignment, unless stopped; those of a
+   * node that was removed are over.
+   */
   wipeAll(reason: 'lease' | 'stopped' | 'removed'): void {
     this.#stopped ||= reason === 'stopped';
     for (const task of this.#tasks.values()) {
@@ -247,6 +282,10 @@ export class HostTasks {
       task.shown = '';
     }
     this.#parts.vault.wipeAll(reason);
+    if (reason !== 'removed') return;
+    for (const id of this.#tasks.keys()) this.#parts.attachments.forgetTask(id);
+    this.#tasks.clear();
+    this.onChange?.();
   }
 
   #removeGone(wanted: ReadonlyMap<string, AssignedTask>): TaskReport[] {
@@ -306,24 +345,22 @@ export class HostTasks {
 
   #bring(assigned: AssignedTask, failures: ReadonlyMap<string, InroError>): TaskReport {
     const { driver, attachments, clock, log } = this.#parts;
-    const task = this.#tasks.get(assigned.id) ?? {
+    const task: HostTask = this.#tasks.get(assigned.id) ?? {
       assigned,
-      state: 'ASSIGNED' as TaskState,
+      state: 'ASSIGNED',
       error: '',
       generation: 0,
       shown: '',
+      values: new Map(),
+      due: new Map(),
+      change: undefined,
     };
     task.assigned = assigned;
     this.#tasks.set(assigned.id, task);
-    const report = (): TaskReport => ({
-      taskId: assigned.id,
-      state: task.state,
-      error: task.error,
-      atMs: clock.now(),
-    });
+    const report = (): TaskReport => reportOf(task, clock.now());
     if (hasEnded(task.state)) return report();
     try {
-      if (assigned.container !== undefined && this.onChange === undefined) {
+      if (assigned.container !== undefined && !this.runsContainers) {
         throw new InroError(
           'not_supported',
           'this node runs no containers: its agent.yaml has no key docker with the socket of an engine',
@@ -334,9 +371,13 @@ export class HostTasks {
         if (failure !== undefined) throw failure;
       }
       const shown = this.#shownBy(assigned);
-      const gate = attachments.gateOf(assigned, readersRule(assigned));
-      if (shown === task.shown) driver.admit?.(assigned.id, gate);
+      if (shown === task.shown) this.#admit(task);
       else {
+        const number = task.generation + 1;
+        const values = this.#valuesOf(assigned);
+        const asked = task.generation === 0 ? [] : askedFor(assigned, task.values, values);
+        const due = new Map([...task.due, ...asked.map((action) => [action, number] as const)]);
+        const gate = attachments.gateOf(assigned, readersRule(assigned), due);
         const files = assigned.references.map((reference) => this.#fileOf(assigned, reference));
         const { id: taskId, serviceId, serviceName } = assigned;
         driver.openService(serviceId, serviceName);
@@ -344,14 +385,13 @@ export class HostTasks {
           taskId,
           serviceId,
           serviceName,
-          number: task.generation + 1,
+          number,
           graceMs: agentLimits.graceMs,
           files,
           gate,
           note: taskNote(assigned),
         });
-        task.generation += 1;
-        task.shown = shown;
+        Object.assign(task, { generation: number, shown, values, due });
         log.info(
           { task: taskId, service: serviceName, generation: task.generation, files: files.length },
           'generation published',
@@ -394,15 +434,20 @@ export class HostTasks {
     return JSON.stringify([serviceName, unit, references.map((reference) => this.#fingerprint(reference))]);
   }
 
+  /** By target. */
+  #valuesOf({ references }: AssignedTask): Map<string, string> {
+    return new Map(references.map((each) => [each.reference?.target ?? '', this.#valueOf(each)]));
+  }
+
+  #valueOf(assigned: AssignedReference): string {
+    const digest = this.#parts.vault.get(keyOf(assigned))?.ciphertextDigest ?? [];
+    return `${keyOf(assigned)} ${Buffer.from(digest).toString('hex')}`;
+  }
+
   #fingerprint(assigned: AssignedReference): unknown[] {
-    const { reference, version } = assigned;
-    const digest = Buffer.from(this.#parts.vault.get(keyOf(assigned))?.ciphertextDigest ?? []).toString(
-      'hex',
-    );
+    const { reference } = assigned;
     return [
-      reference?.secretId,
-      version,
-      digest,
+      this.#valueOf(assigned),
       reference?.target,
       reference?.uid,
       reference?.gid,
@@ -431,6 +476,10 @@ function isHeld(held: HeldVersion | undefined, delivery: DeliveredVersion | unde
 export function readersRule({ readers, container }: AssignedTask): ReadersRule {
   const rule = readersOf(readers);
   return rule === 'auto' && container !== undefined ? 'attached' : rule;
+}
+
+function reportOf({ assigned, state, error, change }: HostTask, atMs: number): TaskReport {
+  return { taskId: assigned.id, state, error, atMs, ...(change === undefined ? {} : { change }) };
 }
 
 function notHere(service: string): InroError {

@@ -162,10 +162,9 @@ export function identityOf(pair: KeyPair, { rootPem, managers }: Others, now: nu
   return { nodeId, clusterId, certificate, key, rootPem, certificatePem, keyPem, managers };
 }
 
-/** The key is on disk before a certificate is asked for it; with it the host begins anew. @throws state_unusable. */
+/** The key is on disk before a certificate is asked for it. @throws state_unusable. */
 export function saveKey(folder: string, keyPem: string): void {
   makeStateFolder(folder);
-  dropRenewed(folder);
   replaceFile(join(folder, files.key), keyPem, 0o600);
 }
 
@@ -174,6 +173,7 @@ export function saveIdentity(
   folder: string,
   { rootPem, certificatePem, managers }: Pick<Identity, 'rootPem' | 'certificatePem' | 'managers'>,
 ): void {
+  dropRenewed(folder);
   replaceFile(join(folder, files.root), rootPem, 0o600);
   saveManagers(folder, managers);
   replaceFile(join(folder, files.certificate), certificatePem, 0o600);
@@ -193,6 +193,13 @@ export function settleRenewed(folder: string, { certificatePem, keyPem }: KeyPai
   replaceFile(join(folder, files.key), keyPem, 0o600);
   replaceFile(join(folder, files.certificate), certificatePem, 0o600);
   dropRenewed(folder);
+}
+
+/** After a stop between the writes of `settleRenewed`. @throws state_unusable. */
+export function finishRenewal(folder: string): void {
+  const pair = attempt(() => splitPair(readFileIfThere(join(folder, files.renewed)) ?? '')).value;
+  if (pair !== undefined && pair.keyPem === readFileIfThere(join(folder, files.key)))
+    settleRenewed(folder, pair);
 }
 
 /** @throws state_unusable. */

@@ -1,16 +1,25 @@
-/** Joining: the root is recognised by the token's digest, a key is made, a certificate fetched and checked. */
-import { generateNodeKey } from '../crypto/signing.js';
+/**
+ * Joining: the root is recognised by the token's digest, a key is made, a certificate fetched and checked. A host that was a
+ * node before shows that by its former key, and stays that node.
+ */
+import { join } from 'node:path';
+import { publicKeyOf, readPrivateKey, signBytes, spkiOf, type KeyObject } from '../crypto/signing.js';
+import { enrolAgainStatement } from '../crypto/statement.js';
 import type { Clock } from '../model/clock.js';
-import { InroError } from '../model/error.js';
+import { asInroError, InroError } from '../model/error.js';
+import { readCertificate, type Certificate } from '../pki/certificate.js';
 import type { JoinToken } from '../pki/join_token.js';
 import { createCsr } from '../pki/csr.js';
 import { readRoot } from '../pki/root.js';
 import { verifyNodeCertificate } from '../pki/verify.js';
-import { Enrollment } from '../proto/gen/inro/v1/enrollment_pb.js';
+import { Enrollment, type IssueCertificateResponse } from '../proto/gen/inro/v1/enrollment_pb.js';
 import { call, connectTls, withConnection } from '../rpc/client.js';
 import { rootCredentials, unverifiedCredentials } from '../rpc/tls.js';
-import { describeHost } from './describe.js';
-import { hasIdentity, saveIdentity, saveKey } from './identity.js';
+import { readFileIfThere } from '../system/files.js';
+import { describeHost, type Description } from './describe.js';
+import { finishRenewal, hasIdentity, saveIdentity } from './identity.js';
+import { finishJoining, forgetJoining, joiningKey } from './joining.js';
+import { agentLimits } from './limits.js';
 
 export interface JoinOptions {
   token: JoinToken;
@@ -18,35 +27,52 @@ export interface JoinOptions {
   manager: string;
   stateFolder: string;
   clock: Clock;
+  /** Though this host is a node, and its certificate has not expired. */
+  again?: boolean;
+  /** Called once, when an operator has to approve the node before it gets its certificate. */
+  onWaiting?: (nodeId: string, untilMs: number) => void;
+}
+
+export interface Joined {
+  nodeId: string;
+  clusterId: string;
+  /** It is the node that it was before. */
+  isSame: boolean;
+  /** Why it is not, if it was one. */
+  newIdBecause: string;
+}
+
+interface Former {
+  certificate: Certificate;
+  key: KeyObject;
 }
 
 /**
- * @returns the new node's id and its cluster's.
  * @throws already_exists when the host has joined; bad_token, foreign_cluster when token and manager are of
- *   different clusters; unreachable; bad_certificate; state_unusable.
+ *   different clusters; not_permitted when an operator rejects it; unreachable; bad_certificate; state_unusable.
  */
-export async function joinCluster({
-  token,
-  manager,
-  stateFolder,
-  clock,
-}: JoinOptions): Promise<{ nodeId: string; clusterId: string }> {
-  if (hasIdentity(stateFolder)) {
-    throw new InroError('already_exists', `this host has joined a cluster already (${stateFolder})`, {
-      remedy: 'to join another, stop the agent and remove that folder first',
-    });
-  }
+export async function joinCluster(options: JoinOptions): Promise<Joined> {
+  const { token, manager, stateFolder, clock } = options;
+  finishJoining(stateFolder);
+  finishRenewal(stateFolder);
+  const former = hasIdentity(stateFolder) ? formerIdentity(options) : undefined;
   const root = await fetchRoot(manager, token);
-  const { privateKey, publicKey, privatePem } = generateNodeKey();
-  saveKey(stateFolder, privatePem);
-  const description = await describeHost(clock);
-  const answer = await withConnection(connectTls(manager, rootCredentials(root.pem)), (connection) =>
-    call(connection, Enrollment, 'issueCertificate', {
-      csrPem: createCsr(privateKey),
-      token: token.reveal(),
-      description,
-    }),
-  );
+  if (former !== undefined && former.certificate.clusterId !== root.clusterId) {
+    throw new InroError(
+      'already_exists',
+      `this host has joined cluster ${former.certificate.clusterId}, and the token is of cluster ${root.clusterId} (${stateFolder})`,
+      { remedy: 'to join another cluster, stop the agent and remove that folder first' },
+    );
+  }
+  const key = joiningKey(stateFolder);
+  const publicKey = publicKeyOf(key);
+  const request = {
+    csrPem: createCsr(key),
+    token: token.reveal(),
+    description: await describeHost(clock),
+    ...(former === undefined ? {} : { former: proofOf(former, publicKey) }),
+  };
+  const answer = await askUntilDecided(request, root.pem, options);
   const certificate = verifyNodeCertificate(answer.certificatePem, {
     rootPem: root.pem,
     clusterId: root.clusterId,
@@ -55,7 +81,65 @@ export async function joinCluster({
     now: clock.now(),
   });
   saveIdentity(stateFolder, { rootPem: root.pem, certificatePem: certificate.pem, managers: [manager] });
-  return { nodeId: certificate.nodeId, clusterId: certificate.clusterId };
+  finishJoining(stateFolder);
+  const { nodeId, clusterId } = certificate;
+  const isSame = former?.certificate.nodeId === nodeId;
+  return { nodeId, clusterId, isSame, newIdBecause: answer.newIdBecause };
+}
+
+/** What it was before; undefined when it can prove nothing of it. @throws already_exists while it is that still. */
+function formerIdentity({ stateFolder, clock, again = false }: JoinOptions): Former | undefined {
+  const [certificatePem = '', keyPem = ''] = ['node.crt', 'node.key'].map((name) =>
+    readFileIfThere(join(stateFolder, name)),
+  );
+  let former: Former | undefined;
+  try {
+    former = { certificate: readCertificate(certificatePem), key: readPrivateKey(keyPem) };
+    if (!former.certificate.publicKey.equals(publicKeyOf(former.key))) former = undefined;
+  } catch {
+    former = undefined; // damaged: there is nothing to prove it with
+  }
+  const hasExpired = former !== undefined && clock.now() > former.certificate.notAfterMs;
+  if (again || hasExpired) return former;
+  throw new InroError('already_exists', `this host has joined a cluster already (${stateFolder})`, {
+    remedy:
+      'to give this node a new key and certificate, stop the agent and add --again; to join another cluster, stop the agent and remove that folder first',
+  });
+}
+
+function proofOf({ certificate, key }: Former, publicKey: KeyObject) {
+  const { clusterId, nodeId, pem } = certificate;
+  const statement = enrolAgainStatement({ clusterId, nodeId, publicKey: spkiOf(publicKey) });
+  return { certificatePem: pem, proof: signBytes(key, statement) };
+}
+
+interface Request {
+  csrPem: string;
+  token: string;
+  description: Description;
+  former?: { certificatePem: string; proof: Uint8Array };
+}
+
+async function askUntilDecided(
+  request: Request,
+  rootPem: string,
+  { manager, stateFolder, clock, onWaiting }: JoinOptions,
+): Promise<IssueCertificateResponse> {
+  for (let waiting = false; ; waiting = true) {
+    try {
+      const answer = await withConnection(connectTls(manager, rootCredentials(rootPem)), (connection) =>
+        call(connection, Enrollment, 'issueCertificate', request),
+      );
+      if (answer.pendingUntilMs === 0n) return answer;
+      if (!waiting) onWaiting?.(answer.nodeId, Number(answer.pendingUntilMs));
+    } catch (thrown) {
+      const error = asInroError(thrown);
+      // Refused for good: another try begins with another key.
+      if (error.code === 'not_permitted' || error.code === 'already_exists') forgetJoining(stateFolder);
+      if (!waiting || error.kind !== 'temporary') throw error;
+    }
+    await clock.sleep(agentLimits.approvalPollMs);
+  }
 }
 
 /** Nothing is believed here but what the token's digest confirms. */

@@ -25,6 +25,10 @@ export const agentLimits = {
   /** Swarm's back-off: base + 2 x previous, up to the maximum; the delay is drawn from [0, back-off). */
   backoffBaseMs: 100,
   backoffMaxMs: 8_000,
+  /** How often a host that waits for approval asks. */
+  approvalPollMs: 2_000,
+  /** How long a node that was told that it is none any more waits at the most before it asks again. */
+  expelledRetryMs: 10 * 60_000,
   /** Each beat is drawn from +- this part of the period. */
   heartbeatJitter: 0.1,
   /** Periods without an answer after which the stream is given up. */
@@ -64,6 +68,12 @@ export const agentLimits = {
   renewalBackoffBaseMs: 5_000,
   renewalBackoffMaxMs: 60 * 60_000,
   renewalBackoffMaxPart: 1 / 20,
+  /** Between two times that the workloads of a task are told of changes. */
+  changeGapMs: 5_000,
+  /** How long a hook may take. */
+  hookMs: 60_000,
+  /** And a unit of systemd to restart: more than it may take to stop, and to start. */
+  unitRestartMs: 200_000,
   describeMs: 5_000,
   stopGraceMs: 1_000,
 } as const;

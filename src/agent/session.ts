@@ -6,7 +6,7 @@ import { agentLimits } from './limits.js';
 import type { AgentChannel } from './channel.js';
 
 export interface SessionState {
-  state: 'connecting' | 'connected' | 'waiting' | 'stopped';
+  state: 'connecting' | 'connected' | 'waiting' | 'removed' | 'stopped';
   manager: string;
   sinceMs: number;
   lastError: InroError | undefined;
@@ -83,8 +83,18 @@ export class Session {
         const error = asInroError(thrown);
         if (signal.aborted) break;
         const isOther = onFailed(error);
-        if (error.code === 'not_permitted' && !isOther) onExpelled();
         const same = this.#status.lastError?.message === error.message;
+        if (error.code === 'not_permitted' && !isOther) {
+          onExpelled();
+          log[same ? 'debug' : 'error'](
+            { err: error, manager, remedy: error.remedy },
+            'this node is not one of the cluster any more: everything is wiped',
+          );
+          this.#set('removed', manager, error);
+          // It may have been said by a manager that was restored from a backup, or is the last that is heard.
+          await clock.sleep((agentLimits.expelledRetryMs * (1 + drawn(random))) / 2, signal);
+          continue;
+        }
         log[same ? 'debug' : 'warn'](
           { err: error, manager, remedy: error.remedy },
           'no session with the manager; trying again',
@@ -94,14 +104,14 @@ export class Session {
       // A session that ends at once, again and again, is no success.
       if (clock.boottimeMs() - beganMs > agentLimits.backoffMaxMs) backoffMs = 0;
       backoffMs = Math.min(agentLimits.backoffBaseMs + 2 * backoffMs, agentLimits.backoffMaxMs);
-      const drawn = Buffer.from(random(4)).readUInt32BE() / 2 ** 32;
-      await clock.sleep(backoffMs * drawn, signal);
+      await clock.sleep(backoffMs * drawn(random), signal);
     }
     this.#set('stopped', '', this.#status.lastError);
   }
 
   async #once(manager: string, signal: AbortSignal): Promise<void> {
-    if (this.#status.state !== 'waiting') this.#set('connecting', manager, this.#status.lastError);
+    if (!['waiting', 'removed'].includes(this.#status.state))
+      this.#set('connecting', manager, this.#status.lastError);
     const channel = this.#parts.open(manager);
     this.#channel = channel;
     const close = (): void => channel.close();
@@ -120,4 +130,9 @@ export class Session {
   #set(state: SessionState['state'], manager: string, lastError: InroError | undefined): void {
     this.#status = { ...this.#status, state, manager, lastError, sinceMs: this.#parts.clock.now() };
   }
+}
+
+/** From 0 to 1. */
+function drawn(random: Random): number {
+  return Buffer.from(random(4)).readUInt32BE() / 2 ** 32;
 }

@@ -11,8 +11,8 @@ import { asInroError, InroError } from '../model/error.js';
 import { parseJoinToken } from '../pki/join_token.js';
 import { systemClock } from '../system/clock.js';
 import { claimStateFolder } from '../system/files.js';
+import { credentialName } from './join_token_input.js';
 
-const credential = 'inro.join-token';
 /** What the unit brings where nobody has put a token. */
 const none = 'none';
 
@@ -28,7 +28,7 @@ export async function joinByCredential(
   folder = process.env['CREDENTIALS_DIRECTORY'],
 ): Promise<void> {
   if (folder === undefined || hasIdentity(stateFolder)) return;
-  const text = readCredential(join(folder, credential));
+  const text = readCredential(join(folder, credentialName));
   if (text === '' || text === none) return;
   const token = parseJoinToken(text);
   if (managers === undefined || managers.length === 0) {
@@ -39,9 +39,16 @@ export async function joinByCredential(
   const release = claimStateFolder(stateFolder, 'agent');
   try {
     const joined = await joinOneOf(managers, (manager) =>
-      joinCluster({ token, manager, stateFolder, clock: systemClock }),
+      joinCluster({
+        token,
+        manager,
+        stateFolder,
+        clock: systemClock,
+        onWaiting: (node) => log.warn({ node }, `waiting for approval: inro node approve ${node}`),
+      }),
     );
-    log.info(joined, 'joined by the credential inro.join-token, which is not needed any more');
+    const { nodeId, clusterId } = joined;
+    log.info({ nodeId, clusterId }, 'joined by the credential inro.join-token, which is not needed any more');
   } finally {
     release();
   }

@@ -98,9 +98,13 @@ const agent = program.command('agent').description('the agent of this host');
 agent
   .command('join')
   .description('make this host a node of a cluster')
-  .requiredOption('--token <T|->', "the join token; '-' reads it from standard input")
+  .requiredOption(
+    '--token <SOURCE>',
+    "the join token: '-' for standard input, a FILE, or @NAME for a credential",
+  )
   .requiredOption('--manager <HOST:PORT>', 'a manager of the cluster')
   .option('--state <DIR>', 'where the identity is kept')
+  .option('--again', 'a new key and certificate for a host that is a node; it keeps its id')
   .option('--json', 'print JSON (docs/json.md)')
   .action(async (options) => (await import('./commands/agent_join.js')).agentJoin(options));
 agent
@@ -177,6 +181,18 @@ operator(token, 'show <ROLE>', 'print the join token for a role (worker)').actio
 operator(token, 'rotate <ROLE>', 'make a new join token; the old one ends at once').action(
   async (role, options) => (await import('./commands/token.js')).tokenRotate(role, options),
 );
+operator(token, 'create <ROLE>', 'make a join token to measure, and print it: it is shown only here')
+  .option('--ttl <TIME>', 'how long it lets hosts in: 90s, 10m, 24h, 7d (1h if not given)', '1h')
+  .option('--uses <N>', 'for how many hosts (1 if not given)', wholeNumber, 1)
+  .option('--node-label <KEY=VALUE>', 'a label of the nodes that it makes (repeatable)', collectLabel, {})
+  .option('--require-approval', 'each host waits for: inro node approve')
+  .action(async (role, options) => (await import('./commands/token.js')).tokenCreate(role, options));
+operator(token, 'ls', 'list the tokens made to measure, never the tokens themselves')
+  .option(...quiet)
+  .action(async (options) => (await import('./commands/token.js')).tokenLs(options));
+operator(token, 'revoke <ID...>', 'end tokens made to measure; nodes that have joined stay').action(
+  async (ids, options) => (await import('./commands/token.js')).tokenRevoke(ids, options),
+);
 
 const ca = program.command('ca').description("the cluster's certificate authority");
 operator(ca, 'inspect', 'show the root certificate, and for how long certificates are issued').action(
@@ -194,6 +210,15 @@ operator(node, 'ls', 'list nodes')
 operator(node, 'inspect <NODE...>', 'show nodes').action(async (names, options) =>
   (await import('./commands/node.js')).nodeInspect(names, options),
 );
+operator(node, 'approve <NODE>', 'let a host in that waits for it').action(async (name, options) =>
+  (await import('./commands/node_decide.js')).nodeApprove(name, options),
+);
+operator(node, 'reject <NODE>', 'refuse a host that waits for approval').action(async (name, options) =>
+  (await import('./commands/node_decide.js')).nodeReject(name, options),
+);
+operator(node, 'rm <NODE>', 'remove a node: it wipes, and its certificate is refused from then on')
+  .option('--force', 'do not wait for the node to say that it has wiped')
+  .action(async (name, options) => (await import('./commands/node_decide.js')).nodeRm(name, options));
 
 const secret = program.command('secret').description('secrets: values go in, and never come back out');
 operator(secret, 'create <NAME> [FILE]', "create a secret from a file or standard input ('-')")
@@ -229,7 +254,12 @@ operator(secret, 'rm <SECRET...>', 'remove secrets that no service uses').action
 const service = program.command('service').description('services: who gets which secrets');
 const unitText =
   'the unit of systemd that gets the secrets as credentials: nginx, app@1, app@ (every instance)';
-const secretSyntax = 'NAME or source=NAME,target=FILE,uid=U,gid=G,mode=OCTAL,mmap (repeatable)';
+const secretSyntax =
+  'NAME or source=NAME,target=FILE,uid=U,gid=G,mode=OCTAL,mmap,on-change=ACTION (repeatable)';
+const onChange = [
+  '--on-change <ACTION>',
+  'when a file is new or has a new value: none, signal=HUP, restart, hook=NAME (of agent.yaml)',
+] as const;
 operator(
   service,
   'create [IMAGE] [ARG...]',
@@ -242,6 +272,18 @@ operator(
   .option('--constraint <EXPR>', 'where tasks may run: node.id==ID, node.id!=ID (repeatable)', collect, [])
   .option('--unit <NAME>', unitText)
   .addOption(readers())
+  .option(...onChange)
+  .addOption(
+    new Option('--until <WHEN>', 'when its tasks end (removed if not given)').choices([
+      'removed',
+      'detached',
+    ]),
+  )
+  .option(
+    '--detach-grace <SECONDS>',
+    'with --until detached: so long after the last workload (10 if not given)',
+    wholeNumber,
+  )
   .option('-l, --label <KEY=VALUE>', 'a label (repeatable)', collectLabel, {})
   .option('-e, --env <KEY=VALUE>', "the container's environment, never a secret (repeatable)", collect, [])
   .option(
@@ -281,6 +323,7 @@ operator(service, 'update <SERVICE>', 'change a service; nothing is restarted')
   .addOption(new Option('--unit <NAME>', unitText).conflicts('unitRm'))
   .option('--unit-rm', 'give them to no unit any more')
   .addOption(readers())
+  .option(...onChange)
   .option('--label-add <KEY=VALUE>', 'add or change a label (repeatable)', collectLabel, {})
   .option('--label-rm <KEY>', 'remove a label (repeatable)', collect, [])
   .option(...detach)

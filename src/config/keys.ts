@@ -6,7 +6,7 @@ import { isAbsolute } from 'node:path';
 import { z } from 'zod';
 import { agentLimits } from '../agent/limits.js';
 import { driverNames } from '../agent/mount/drivers.js';
-import { hasControl } from '../model/name.js';
+import { checkName, hasControl } from '../model/name.js';
 import { checkAddress } from '../rpc/address.js';
 import { logLevels } from './log_level.js';
 
@@ -14,6 +14,19 @@ import { logLevels } from './log_level.js';
 const path = textThat((text) => isAbsolute(text) && !hasControl(text), 'an absolute path');
 const address = textThat(isAddress, 'HOST:PORT');
 const managers = `a list of 1 to ${agentLimits.maxManagers} addresses HOST:PORT`;
+const hookMap = 'NAME: [PROGRAM, ARG...]';
+const hookName = textThat(isHookName, hookMap);
+const hookCommand = z
+  .array(
+    textThat((text) => !text.includes('\0'), hookMap),
+    hookMap,
+  )
+  .min(1, hookMap)
+  .max(64, hookMap)
+  .refine(
+    ([program = '']) => isAbsolute(program),
+    'a list whose first item is the absolute path of a program',
+  );
 const logLevel = z.enum(logLevels, `one of ${logLevels.join(', ')}`);
 
 export const agentKeys = z.strictObject({
@@ -27,6 +40,7 @@ export const agentKeys = z.strictObject({
     'the absolute path of a container engine’s socket, or off',
   ).optional(),
   managers: z.array(address, managers).min(1, managers).max(agentLimits.maxManagers, managers).optional(),
+  hooks: z.record(hookName, hookCommand, hookMap).optional(),
   logLevel: logLevel.optional(),
 });
 
@@ -42,6 +56,15 @@ export type ManagerConfig = z.infer<typeof managerKeys>;
 
 function textThat(holds: (text: string) => boolean, expected: string) {
   return z.custom<string>((value) => typeof value === 'string' && holds(value), expected);
+}
+
+function isHookName(text: string): boolean {
+  try {
+    checkName('hook', text);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 function isAddress(text: string): boolean {

@@ -39,6 +39,21 @@ export function sessionKeyStatement(s: {
   return encode('session key', [s.nonce, s.clusterId, s.nodeId, s.bootId, s.sessionKey]);
 }
 
+/** What is hashed of a join token's secret: of a token made to measure a manager keeps nothing else. */
+export function joinTokenStatement(clusterId: string, secret: Uint8Array): Uint8Array {
+  return encode('join token', [clusterId, secret]);
+}
+
+/** What a node's former key signs, so that a host that enrols again with a new key keeps its node id. */
+export function enrolAgainStatement(s: {
+  clusterId: string;
+  nodeId: string;
+  /** The new one, as SubjectPublicKeyInfo. */
+  publicKey: Uint8Array;
+}): Uint8Array {
+  return encode('enrol again', [s.clusterId, s.nodeId, s.publicKey]);
+}
+
 /** A node's word that a wipe is done. */
 export interface ReceiptFields {
   clusterId: string;

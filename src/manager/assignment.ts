@@ -50,8 +50,9 @@ export function assignmentOf(view: ClusterView, nodeId: string): Assignment {
     });
     const { id, serviceId, slot } = task;
     const notice = revokedNotice(view, service.references);
-    const { name: serviceName, readers, unit, container } = service;
-    const runs = { unit, ...(container === undefined ? {} : { container }) };
+    const { name: serviceName, readers, unit, container, onChange, untilDetached } = service;
+    const until = untilDetached === undefined ? {} : { untilDetached };
+    const runs = { unit, onChange, ...until, ...(container === undefined ? {} : { container }) };
     assignment.tasks.set(id, { id, serviceId, serviceName, slot, references, notice, readers, ...runs });
   }
   return assignment;

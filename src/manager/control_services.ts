@@ -7,11 +7,12 @@ import { InroError } from '../model/error.js';
 import { newId } from '../model/id.js';
 import { limits } from '../model/limits.js';
 import { checkLabels, checkName, quoted } from '../model/name.js';
+import { canonicalOnChange } from '../model/on_change.js';
 import { checkReference, checkTargetsDiffer } from '../model/reference.js';
 import { hasEnded } from '../model/task.js';
 import { checkAskable, unitName } from '../model/unit.js';
 import { TaskState, type Reference } from '../proto/gen/inro/v1/common_pb.js';
-import type { Control, TaskSchema } from '../proto/gen/inro/v1/control_pb.js';
+import type { Control, CreateServiceRequest, TaskSchema } from '../proto/gen/inro/v1/control_pb.js';
 import { ServiceRecordSchema, type ServiceRecord, type TaskRecord } from '../proto/gen/inro/v1/records_pb.js';
 import { stateOf } from '../proto/task_state.js';
 import type { Handlers } from '../rpc/server.js';
@@ -42,11 +43,13 @@ export function serviceHandlers(
   return {
     createService: async (request) => {
       const { name, labels, references, replicas, constraints, readers, container, restart } = request;
+      const { untilDetached } = request;
       checkName('service', name);
       checkLabels(labels);
       const unit = request.unit === '' ? '' : unitName(request.unit);
       checkShape({ references, replicas, constraints, unit });
       if (container !== undefined) checkContainer(container);
+      checkUntil(request);
       const id = newId(random);
       const { revision } = await transact(store, async (tx) => {
         if ((await tx.getBytes(serviceNamePrefix + name)) !== undefined) {
@@ -64,6 +67,8 @@ export function serviceHandlers(
           ...(container === undefined ? {} : { container }),
           restart,
           unit,
+          onChange: canonicalOnChange(request.onChange),
+          ...(untilDetached === undefined ? {} : { untilDetached }),
           constraints: canonical(constraints),
           createdMs: now,
           updatedMs: now,
@@ -88,6 +93,7 @@ export function serviceHandlers(
         service.labels = changedLabels(service.labels, request.labelsAdd, request.labelsRemove);
         if (request.replicas !== undefined) service.replicas = request.replicas;
         if (request.readers !== undefined) service.readers = request.readers;
+        if (request.onChange !== undefined) service.onChange = canonicalOnChange(request.onChange);
         service.constraints = changedConstraints(service, request.constraintsAdd, request.constraintsRemove);
         if (request.unit !== undefined) {
           await unbind(tx, service);
@@ -170,6 +176,20 @@ function checkShape({
   );
 }
 
+/** @throws bad_input for a grace that is too long, and for a task that ends with its container anyway. */
+function checkUntil({ untilDetached, container }: CreateServiceRequest): void {
+  if (untilDetached === undefined) return;
+  if (container !== undefined)
+    throw new InroError('bad_input', 'a task that runs an image ends with its container', {
+      remedy: 'leave --until away',
+    });
+  if (untilDetached.graceMs > limits.maxDetachGraceMs)
+    throw new InroError(
+      'bad_input',
+      `a detach grace of ${untilDetached.graceMs} ms is more than ${limits.maxDetachGraceMs}`,
+    );
+}
+
 /** Notes the service beside its unit. @throws already_exists when another one could have a task on the same node for that unit. */
 async function bind(tx: Transaction, service: ServiceRecord): Promise<void> {
   const { id, unit } = service;
@@ -227,7 +247,7 @@ async function resolve(
     }
     if (!secret.serviceIds.includes(serviceId)) secret.serviceIds.push(serviceId);
     tx.put(tables.secrets, secret.id, secret);
-    resolved.push({ ...reference, secretId: secret.id });
+    resolved.push({ ...reference, onChange: canonicalOnChange(reference.onChange), secretId: secret.id });
   }
   return resolved;
 }
@@ -275,7 +295,7 @@ function canonical(constraints: readonly string[]): string[] {
 function shownService(service: ServiceRecord, view: ClusterView) {
   const tasks = view.tasksOfService(service.id);
   const { id, name, labels, references, replicas, constraints, readers, createdMs, updatedMs } = service;
-  const { unit, container, restart } = service;
+  const { unit, container, restart, onChange, untilDetached } = service;
   const running = tasks.filter(
     (task) => task.state === TaskState.RUNNING && task.desiredState === TaskState.RUNNING,
   ).length;
@@ -293,11 +313,12 @@ function shownService(service: ServiceRecord, view: ClusterView) {
     updatedMs,
     running,
   };
-  return { ...shown, ...runs, restart };
+  const until = untilDetached === undefined ? {} : { untilDetached };
+  return { ...shown, ...runs, ...until, restart, onChange };
 }
 
 function shownTask(task: TaskRecord, view: ClusterView): MessageInitShape<typeof TaskSchema> {
-  const { id, serviceId, slot, nodeId, state, createdMs, updatedMs } = task;
+  const { id, serviceId, slot, nodeId, state, createdMs, updatedMs, change } = task;
   const service = view.services.get(serviceId);
   const isLive = !hasEnded(stateOf(state)) && task.desiredState === TaskState.RUNNING;
   const error = task.error || (isLive ? revokedNotice(view, service?.references ?? []) : '');
@@ -313,5 +334,6 @@ function shownTask(task: TaskRecord, view: ClusterView): MessageInitShape<typeof
     error,
     createdMs,
     updatedMs,
+    ...(change === undefined ? {} : { change }),
   };
 }

@@ -16,13 +16,14 @@ import type { TaskRecord } from '../proto/gen/inro/v1/records_pb.js';
 import { stateOf } from '../proto/task_state.js';
 import { serve, type Registration } from '../rpc/server.js';
 import { tables } from '../store/tables.js';
-import { transact } from '../store/transaction.js';
+import { transact, type Transaction } from '../store/transaction.js';
 import { managerLimits } from './limits.js';
 import { checkCluster, notAMember } from './member.js';
 import { keptDescription } from './node_record.js';
 import { NodeSession, type NodeSessionParts } from './node_session.js';
+import { checkNotRefused, refusedError } from './refuse.js';
 
-export type NodeStatus = 'ready' | 'down' | 'unknown';
+export type NodeStatus = 'ready' | 'down' | 'unknown' | 'pending' | 'removing';
 
 export interface DispatcherParts extends Omit<NodeSessionParts, 'onHello' | 'onApplied' | 'onBack'> {
   log: Logger;
@@ -41,7 +42,8 @@ export class Dispatcher {
   constructor(parts: DispatcherParts) {
     this.#parts = parts;
     this.#startedAtMs = parts.clock.boottimeMs();
-    parts.view.onChange(({ nodeIds, isOwnNote }) => {
+    parts.view.onChange(({ nodeIds, isOwnNote, hasRefusals }) => {
+      if (hasRefusals) this.#endRefused();
       // Each session follows the revision, so that a wait for it ends; most have nothing to send.
       for (const [id, session] of this.#sessions)
         if (nodeIds.has(id) || (this.#progress.size > 0 && !isOwnNote)) session.nudge();
@@ -54,6 +56,7 @@ export class Dispatcher {
       attach: async (channel, { peer }) => {
         const { clusterId, view } = this.#parts;
         checkCluster(peer, clusterId);
+        checkNotRefused(view.refusals, peer);
         if (!view.nodes.has(peer.nodeId)) throw notAMember(peer);
         const session = new NodeSession(
           {
@@ -75,7 +78,7 @@ export class Dispatcher {
     });
   }
 
-  /** Nodes with a live stream that is not silent. */
+  /** Nodes with a live stream that is not silent, and that stay. */
   readyNodes(): string[] {
     return [...this.#sessions.keys()].filter((id) => this.statusOf(id) === 'ready');
   }
@@ -85,6 +88,13 @@ export class Dispatcher {
   }
 
   statusOf(nodeId: string): NodeStatus {
+    const node = this.#parts.view.nodes.get(nodeId);
+    if ((node?.pendingUntilMs ?? 0n) > 0n) return 'pending';
+    return (node?.removingMs ?? 0n) > 0n ? 'removing' : this.contactWith(nodeId);
+  }
+
+  /** How it stands with what it says, whatever operators have decided on it. */
+  contactWith(nodeId: string): 'ready' | 'down' | 'unknown' {
     const now = this.#parts.clock.boottimeMs();
     const period = managerLimits.heartbeatPeriodMs;
     const heardAtMs = this.#sessions.get(nodeId)?.heardAtMs ?? this.#heardAtMs.get(nodeId);
@@ -123,6 +133,14 @@ export class Dispatcher {
     for (const session of this.#sessions.values()) session.close();
   }
 
+  /** A certificate that is refused from now on is refused to streams that it has opened, too. */
+  #endRefused(): void {
+    for (const session of this.#sessions.values()) {
+      const record = this.#parts.view.refusals.of(session.certificate);
+      if (record !== undefined) session.close(refusedError(record));
+    }
+  }
+
   #report(): void {
     for (const report of this.#progress) report();
   }
@@ -132,6 +150,7 @@ export class Dispatcher {
     await transact(store, async (tx) => {
       const node = await tx.get(tables.nodes, session.nodeId);
       if (node === undefined) throw new InroError('not_permitted', `node ${session.nodeId} was removed`);
+      node.uncollected = false;
       if (hello.description !== undefined)
         node.description = create(NodeDescriptionSchema, keptDescription(hello.description));
       node.lastSeenMs = BigInt(clock.now());
@@ -168,7 +187,8 @@ export class Dispatcher {
   }
 
   #gone(session: NodeSession): void {
-    this.#heardAtMs.set(session.nodeId, session.heardAtMs);
+    if (this.#parts.view.nodes.has(session.nodeId)) this.#heardAtMs.set(session.nodeId, session.heardAtMs);
+    else this.#heardAtMs.delete(session.nodeId);
     if (this.#sessions.get(session.nodeId) !== session) return;
     this.#sessions.delete(session.nodeId);
     this.#parts.log.info({ node: session.nodeId }, 'the stream of this node is over');
@@ -198,6 +218,7 @@ export class Dispatcher {
         }
         if (isNews(task, status))
           change(task, status.state, printable(status.error, managerLimits.maxErrorChars));
+        takeOutcome(tx, task, status);
       }
       // A node that was away, or started anew, never says that a task it should not have has ended.
       for (const { id } of gone) {
@@ -210,6 +231,15 @@ export class Dispatcher {
 
 function isToEnd(task: TaskRecord): boolean {
   return task.desiredState === TaskState.SHUTDOWN && !hasEnded(stateOf(task.state));
+}
+
+/** What is older than what is known was told by a stream before. */
+function takeOutcome(tx: Transaction, task: TaskRecord, { change }: TaskStatus): void {
+  if (change === undefined || change.atMs <= (task.change?.atMs ?? 0n)) return;
+  const { atMs } = change;
+  const action = printable(change.action, managerLimits.maxErrorChars);
+  const error = printable(change.error, managerLimits.maxErrorChars);
+  tx.put(tables.tasks, task.id, Object.assign(task, { change: { ...change, action, error, atMs } }));
 }
 
 function isNews(task: { state: TaskState }, status: TaskStatus): boolean {

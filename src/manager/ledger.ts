@@ -84,6 +84,8 @@ export class Ledger {
     const sentMs = BigInt(this.#parts.clock.now());
     const claimed = by === 'node';
     return this.#queue.do(async ({ tx }) => {
+      // Its stream has been ended: nothing is sent to it any more.
+      if ((await tx.get(tables.refused, nodeId)) !== undefined) return;
       for (const { secretId, version } of versions) {
         const key = holderKey(nodeId, secretId, version);
         const known = await tx.get(tables.holders, key);
@@ -100,6 +102,19 @@ export class Ledger {
       for (const holder of this.#parts.view.holders.ofNode(nodeId))
         if (isGone(holder)) await this.#end(tx, nodeId, holder);
     });
+  }
+
+  /**
+   * The node is not one of the cluster any more: in one commit with `more`, what is noted of its copies goes. Its receipts stay.
+   */
+  async forget(nodeId: string, more: (tx: Transaction) => Promise<void>): Promise<void> {
+    await this.#queue.do(async ({ tx }) => {
+      for (const { secretId, version } of this.#parts.view.holders.ofNode(nodeId))
+        tx.delete(tables.holders, holderKey(nodeId, secretId, version));
+      tx.delete(tables.receiptMarks, nodeId);
+      await more(tx);
+    }, managerLimits.maxStepsPerCommit);
+    this.#marks.delete(nodeId);
   }
 
   /** The number of the run's last receipt that was taken; 0 before the first. */

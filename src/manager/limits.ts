@@ -45,6 +45,29 @@ export const managerLimits = {
   maxShownReaders: 10_000,
   /** Of what is noted about nodes' copies. */
   maxStepsPerCommit: 1_000,
+  /** Made to measure; about 200 bytes each, more with labels. */
+  maxJoinTokens: 1_000,
+  maxTokenUses: 10_000,
+  minTokenTtlMs: 1_000,
+  maxTokenTtlMs: 90 * dayMs,
+  /** How long a token that is of no use any more is still shown. */
+  keepEndedTokenMs: dayMs,
+  /** Wrong join tokens of one address within `wrongTokensMs`, after which it is not answered until that time is over. */
+  maxWrongTokens: 10,
+  wrongTokensMs: 60_000,
+  /** Whose wrong tokens are counted; beyond it those that were wrong least recently are forgotten. */
+  maxWatchedAddresses: 10_000,
+  /** Hosts that wait for approval. */
+  maxPendingNodes: 1_000,
+  pendingNodeMs: dayMs,
+  /** Enrolments in one commit. */
+  maxEnrolmentsPerCommit: 64,
+  /** Nodes that were removed or rejected, until their certificates end; beyond it those go first that end first. */
+  maxRefused: 10_000,
+  /** How long a node that is removed may take to wipe and to say so. */
+  removalWaitMs: 10_000,
+  /** How often is looked for what has expired. */
+  sweepMs: 60_000,
   maxErrorChars: 1_000,
   /** Of who ordered a revocation, as his terminal says it. */
   maxOperatorChars: 128,

@@ -6,18 +6,23 @@ import type { Clock, Random } from '../model/clock.js';
 import { parseJoinToken, type JoinToken } from '../pki/join_token.js';
 import { listenTls, listenUnix } from '../rpc/server.js';
 import { addon } from '../system/addon.js';
+import { Admission } from './admission.js';
 import { arenaSize } from './arena_size.js';
 import { certificateLifetimeMs, readCluster } from './cluster_record.js';
 import { control } from './control.js';
 import { Dispatcher } from './dispatcher.js';
 import { enrollment } from './enrollment.js';
+import { JoinGuard } from './join_guard.js';
 import { Ledger } from './ledger.js';
 import { managerLimits } from './limits.js';
+import { NodeRemoval } from './node_removal.js';
 import { keepOwnCertificate } from './own_certificate.js';
 import { ReadBook } from './read_book.js';
+import { checkNotRefused } from './refuse.js';
 import { renewal } from './renewal.js';
 import { Scheduler } from './scheduler.js';
 import { openManagerState } from './state_folder.js';
+import { Sweeper } from './sweeper.js';
 import { ClusterView } from './view.js';
 
 export interface ManagerOptions {
@@ -89,21 +94,35 @@ export async function startManager({
     });
     undo.push(() => scheduler.stop());
     dispatcher.onNodeReady = () => scheduler.nodeReady();
+    const guard = new JoinGuard(clock);
+    const admission = new Admission({ ...shared, authority, guard });
+    undo.push(() => admission.stop());
+    const removal = new NodeRemoval({ ...shared, ledger, dispatcher });
+    await removal.finishAll();
+    const sweeper = new Sweeper(shared);
+    undo.push(() => sweeper.stop());
     const operators = await listenUnix(socketPath, [
       control({
         ...shared,
         dispatcher,
+        guard,
+        removal,
         root: authority.root,
         createdMs: Number(cluster.createdMs),
         workerToken,
       }),
     ]);
     undo.push(() => operators.stop(managerLimits.stopGraceMs));
-    const nodes = await listenTls(listen, { rootPem: authority.root.pem, certificatePem, keyPem }, [
-      enrollment({ authority, store, clock, random, log, workerToken }),
-      dispatcher.registration(),
-      renewal({ authority, store, clock, log }),
-    ]);
+    const nodes = await listenTls(
+      listen,
+      { rootPem: authority.root.pem, certificatePem, keyPem },
+      [
+        enrollment({ authority, admission }),
+        dispatcher.registration(),
+        renewal({ authority, store, clock, log }),
+      ],
+      (peer) => checkNotRefused(view.refusals, peer),
+    );
     const over = new AbortController();
     const keeping = keepOwnCertificate(
       {

@@ -16,6 +16,6 @@ export function checkCluster(peer: NodePeer, clusterId: string): void {
 /** For a node that the store does not have. */
 export function notAMember({ nodeId }: NodePeer): InroError {
   return new InroError('not_permitted', `node ${nodeId} is not one of this cluster any more`, {
-    remedy: 'join it again with a fresh token: inro agent join --token T --manager HOST:PORT',
+    remedy: 'join it again with a fresh token: inro agent join --again --token - --manager HOST:PORT',
   });
 }

@@ -9,6 +9,7 @@ import { sessionKeyStatement } from '../crypto/statement.js';
 import { verifyBytes } from '../crypto/signing.js';
 import type { Clock, Random } from '../model/clock.js';
 import { InroError } from '../model/error.js';
+import type { Certificate } from '../pki/certificate.js';
 import type {
   AccessBatch,
   AgentMessage,
@@ -110,6 +111,10 @@ export class NodeSession {
       this.#sessionKey?.wipe();
       this.#sessionKey = undefined;
     }
+  }
+
+  get certificate(): Certificate {
+    return this.#peer.certificate;
   }
 
   /** True when a node that has applied this revision knows nothing of the task any more. */

@@ -74,6 +74,7 @@ export class ReadBook {
 
   async #write(tx: Transaction, nodeId: string, batch: AccessBatch): Promise<void> {
     const { runId, number } = batch;
+    if ((await tx.get(tables.refused, nodeId)) !== undefined) return; // removed meanwhile
     const marks = (await tx.get(tables.readMarks, nodeId))?.marks ?? [];
     if (number <= lastOf(marks, runId)) return;
     const { view, clock } = this.#parts;

@@ -11,7 +11,9 @@ import { tables } from '../store/tables.js';
 import { transact } from '../store/transaction.js';
 import { certificateLifetimeMs, clusterIn } from './cluster_record.js';
 import { checkCluster, notAMember } from './member.js';
+import { noteCertificate } from './node_record.js';
 import { RecentRenewals } from './recent_renewals.js';
+import { keyDigest } from './refusals.js';
 
 export interface RenewalParts {
   authority: Authority;
@@ -33,11 +35,12 @@ export function renewal({ authority, store, clock, log }: RenewalParts): Registr
       const takeBack = recent.admit(nodeId, shown.serial);
       const renewed = transact(store, async (tx) => {
         const node = await tx.get(tables.nodes, nodeId);
-        if (node === undefined) throw notAMember(peer);
+        if (node === undefined || node.removingMs > 0n) throw notAMember(peer);
         const lifetimeMs = certificateLifetimeMs(await clusterIn(tx));
         const certificate = authority.issueNode({ csr: csrPem, nodeId, role, lifetimeMs });
-        node.certificateSerial = certificate.serial;
-        node.certificateExpiresMs = BigInt(certificate.notAfterMs);
+        // The one that is shown is the one before, whatever was given and not taken up in between.
+        node.keyDigest = keyDigest(shown.publicKey);
+        noteCertificate(node, certificate);
         tx.put(tables.nodes, nodeId, node);
         return certificate;
       });

@@ -84,7 +84,7 @@ export class Scheduler {
       if (task !== undefined) tasks.push(task);
     }
     this.#shutDownSurplus(tx, service, tasks);
-    for (let slot = 1; slot <= service.replicas; slot++) this.#fillSlot(tx, service, slot, tasks);
+    for (let slot = 1; slot <= service.replicas; slot++) await this.#fillSlot(tx, service, slot, tasks);
     this.#pruneEnded(tx, tasks);
   }
 
@@ -99,7 +99,7 @@ export class Scheduler {
     }
   }
 
-  #fillSlot(tx: Transaction, service: ServiceRecord, slot: number, tasks: TaskRecord[]): void {
+  async #fillSlot(tx: Transaction, service: ServiceRecord, slot: number, tasks: TaskRecord[]): Promise<void> {
     const inSlot = tasks.filter((task) => task.slot === slot);
     let live = inSlot.find((task) => !isOver(task) && task.desiredState === TaskState.RUNNING);
     if (live === undefined) {
@@ -111,6 +111,7 @@ export class Scheduler {
     }
     if (live.nodeId !== '') return;
     const nodeId = this.#choose(service, tasks);
+    if (nodeId !== undefined && (await isLeaving(tx, nodeId))) return this.#later(service.id);
     if (nodeId !== undefined) this.#update(tx, live, { nodeId, state: TaskState.ASSIGNED, error: '' });
     else if (live.error === '') this.#update(tx, live, { error: this.#whyNoNode(service) });
   }
@@ -200,9 +201,16 @@ function endedItself({ state }: TaskRecord): boolean {
 }
 
 /** By how the last task of the slot ended; what was shut down, was so for another to come. */
-function isToBeReplaced({ restart }: ServiceRecord, inSlot: readonly TaskRecord[]): boolean {
+function isToBeReplaced({ restart, untilDetached }: ServiceRecord, inSlot: readonly TaskRecord[]): boolean {
   const last = [...inSlot].sort((a, b) => Number(b.updatedMs - a.updatedMs))[0];
   if (last === undefined || !endedItself(last)) return true;
   if (restart === RestartCondition.NONE) return false;
-  return restart !== RestartCondition.ON_FAILURE || last.state !== TaskState.COMPLETE;
+  const onFailureAlone = restart === RestartCondition.ON_FAILURE || untilDetached !== undefined;
+  return !onFailureAlone || last.state !== TaskState.COMPLETE;
+}
+
+/** Read with the decision: what is placed on a node while it is being removed would stay there for ever. */
+async function isLeaving(tx: Transaction, nodeId: string): Promise<boolean> {
+  const node = await tx.get(tables.nodes, nodeId);
+  return (node?.removingMs ?? 0n) > 0n || (await tx.get(tables.refused, nodeId)) !== undefined;
 }

@@ -8,6 +8,7 @@ import type { Change, Store } from '../store/store.js';
 import { decodeRecord, tables, versionKey, type Table } from '../store/tables.js';
 import type { DescMessage } from '@bufbuild/protobuf';
 import type {
+  JoinTokenRecord,
   NodeRecord,
   SecretRecord,
   ServiceRecord,
@@ -16,6 +17,7 @@ import type {
 } from '../proto/gen/inro/v1/records_pb.js';
 import { stateOf } from '../proto/task_state.js';
 import { Holders } from './holders.js';
+import { Refusals } from './refusals.js';
 
 export interface ViewChange {
   revision: number;
@@ -25,6 +27,8 @@ export interface ViewChange {
   nodeIds: ReadonlySet<string>;
   /** Services whose tasks may need the scheduler. */
   serviceIds: ReadonlySet<string>;
+  /** Certificates are refused that were not before. */
+  hasRefusals: boolean;
 }
 
 export class ClusterView {
@@ -33,6 +37,8 @@ export class ClusterView {
   readonly services = new Map<string, ServiceRecord>();
   readonly tasks = new Map<string, TaskRecord>();
   readonly holders = new Holders();
+  readonly joinTokens = new Map<string, JoinTokenRecord>();
+  readonly refusals = new Refusals();
   readonly #versions = new Map<string, VersionRecord>();
   readonly #byNode = new Map<string, Set<string>>();
   readonly #byService = new Map<string, Set<string>>();
@@ -122,7 +128,8 @@ export class ClusterView {
     for (const key of keys) note(key); // and who is now
     this.revision = change.revision;
     const isOwnNote = keys.every((key) => ownNotes.some((prefix) => key.startsWith(prefix)));
-    const told = { revision: change.revision, isOwnNote, nodeIds, serviceIds };
+    const hasRefusals = change.puts.some(({ key }) => key.startsWith(tables.refused.prefix));
+    const told = { revision: change.revision, isOwnNote, nodeIds, serviceIds, hasRefusals };
     for (const listener of this.#listeners) listener(told);
   }
 
@@ -137,6 +144,10 @@ export class ClusterView {
     else if (key.startsWith(tables.services.prefix))
       this.services.set(key.slice(tables.services.prefix.length), read(tables.services));
     else if (key.startsWith(tables.holders.prefix)) this.holders.put(read(tables.holders));
+    else if (key.startsWith(tables.joinTokens.prefix))
+      this.joinTokens.set(key.slice(tables.joinTokens.prefix.length), read(tables.joinTokens));
+    else if (key.startsWith(tables.refused.prefix))
+      this.refusals.put(key.slice(tables.refused.prefix.length), read(tables.refused));
     else if (key.startsWith(tables.tasks.prefix)) {
       const task = read(tables.tasks);
       this.#forgetTask(task.id);
@@ -157,6 +168,10 @@ export class ClusterView {
     else if (key.startsWith(tables.tasks.prefix)) this.#forgetTask(key.slice(tables.tasks.prefix.length));
     else if (key.startsWith(tables.holders.prefix))
       this.holders.delete(key.slice(tables.holders.prefix.length));
+    else if (key.startsWith(tables.joinTokens.prefix))
+      this.joinTokens.delete(key.slice(tables.joinTokens.prefix.length));
+    else if (key.startsWith(tables.refused.prefix))
+      this.refusals.delete(key.slice(tables.refused.prefix.length));
   }
 
   #forgetTask(id: string): void {
@@ -175,10 +190,18 @@ const followed = [
   tables.services,
   tables.tasks,
   tables.holders,
+  tables.joinTokens,
+  tables.refused,
 ];
-const ownNotes = [tables.holders, tables.receipts, tables.receiptMarks, tables.reads, tables.readMarks].map(
-  ({ prefix }) => prefix,
-);
+const ownNotes = [
+  tables.holders,
+  tables.receipts,
+  tables.receiptMarks,
+  tables.reads,
+  tables.readMarks,
+  tables.joinTokens,
+  tables.refused,
+].map(({ prefix }) => prefix);
 
 function index(map: Map<string, Set<string>>, key: string): Set<string> {
   const found = map.get(key) ?? new Set<string>();

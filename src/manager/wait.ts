@@ -10,8 +10,8 @@ import type { MissingSchema, WaitRequest } from '../proto/gen/inro/v1/control_pb
 import type { ServiceRecord, TaskRecord } from '../proto/gen/inro/v1/records_pb.js';
 import { stateOf } from '../proto/task_state.js';
 import type { Dispatcher } from './dispatcher.js';
-import { managerLimits } from './limits.js';
 import type { ClusterView } from './view.js';
+import { waitUntil } from './wait_until.js';
 
 type Missing = MessageInitShape<typeof MissingSchema>;
 
@@ -20,18 +20,12 @@ export async function waitForNodes(
   { view, dispatcher, clock }: { view: ClusterView; dispatcher: Dispatcher; clock: Clock },
   signal: AbortSignal,
 ): Promise<{ missing: Missing[] }> {
-  const over = new AbortController();
-  const stop = (): void => over.abort();
-  signal.addEventListener('abort', stop, { once: true });
-  const look = (): void => {
+  const isDone = (): boolean => {
     const { missing, hopeless } = outstanding(request, view, dispatcher);
-    if (missing.length === 0 || hopeless) stop();
+    return missing.length === 0 || hopeless;
   };
-  const stopListening = dispatcher.onProgress(look);
-  look();
-  await clock.sleep(Math.min(request.timeoutMs, managerLimits.maxWaitMs), over.signal);
-  stopListening();
-  signal.removeEventListener('abort', stop);
+  const { timeoutMs } = request;
+  await waitUntil(isDone, (look) => dispatcher.onProgress(look), { clock, timeoutMs, signal });
   return { missing: outstanding(request, view, dispatcher).missing };
 }
 

@@ -6,8 +6,8 @@ import type { ReceiptRecord } from '../proto/gen/inro/v1/records_pb.js';
 import type { Store } from '../store/store.js';
 import { decodeRecord, tables } from '../store/tables.js';
 import type { Dispatcher } from './dispatcher.js';
-import { managerLimits } from './limits.js';
 import type { ClusterView } from './view.js';
+import { waitUntil } from './wait_until.js';
 
 type NodeWipe = MessageInitShape<typeof NodeWipeSchema>;
 
@@ -26,19 +26,11 @@ export async function waitForWipes(
 ): Promise<{ nodes: NodeWipe[] }> {
   const { view, dispatcher, clock } = parts;
   const { secretId, version, nodeIds, timeoutMs } = request;
-  const over = new AbortController();
-  const stop = (): void => over.abort();
-  const look = (): void => {
+  const isDone = (): boolean => {
     const holders = new Set(dispatcher.holdersOf(secretId, version));
-    if (!nodeIds.some((id) => holders.has(id))) stop();
+    return !nodeIds.some((id) => holders.has(id));
   };
-  signal.addEventListener('abort', stop, { once: true });
-  const stopListening = view.onChange(look);
-  look();
-  await clock.sleep(Math.min(timeoutMs, managerLimits.maxWaitMs), over.signal);
-  stopListening();
-  signal.removeEventListener('abort', stop);
-
+  await waitUntil(isDone, (look) => view.onChange(look), { clock, timeoutMs, signal });
   const receipts = await receiptsFor(request, parts.store);
   return { nodes: nodeIds.map((nodeId) => outcomeOf(nodeId, receipts.get(nodeId), request, parts)) };
 }

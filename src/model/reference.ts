@@ -2,6 +2,7 @@
 import { InroError } from './error.js';
 import { limits } from './limits.js';
 import { checkName, hasControl, quoted } from './name.js';
+import { canonicalOnChange } from './on_change.js';
 
 export interface Reference {
   /** The secret's name when it comes from an operator; the manager resolves it to an id. */
@@ -15,12 +16,14 @@ export interface Reference {
   mode: number;
   /** May be mapped, spliced, sent by sendfile(2): the kernel then keeps pages of it until the wipe, which zeroes them. */
   mmap: boolean;
+  /** What is done when the file is new or has a new value (on_change.ts); '' as the service says. */
+  onChange: string;
 }
 
 const defaultMode = 0o444;
 
 /**
- * Parses `NAME` or `source=NAME[,target=FILE][,uid=U][,gid=G][,mode=OCTAL][,mmap]`.
+ * Parses `NAME` or `source=NAME[,target=FILE][,uid=U][,gid=G][,mode=OCTAL][,mmap][,on-change=ACTION]`.
  * `mode` is octal with or without a leading 0 (Docker reads `400` as decimal, a known trap).
  * @throws bad_input naming the part that is wrong.
  */
@@ -39,11 +42,12 @@ export function parseReference(text: string): Reference {
     gid: fields.get('gid') ?? '0',
     mode: fields.has('mode') ? parseMode(fields.get('mode') as string) : defaultMode,
     mmap: parseFlag('mmap', fields.get('mmap') ?? 'false'),
+    onChange: canonicalOnChange(fields.get('on-change') ?? ''),
   });
 }
 
 /** @throws bad_input when target, owner, group or mode cannot be shown by a node. */
-export function checkReference<R extends Omit<Reference, 'source' | 'mmap'>>(reference: R): R {
+export function checkReference<R extends Omit<Reference, 'source' | 'mmap' | 'onChange'>>(reference: R): R {
   checkTarget(reference.target);
   checkOwner('uid', reference.uid);
   checkOwner('gid', reference.gid);
@@ -97,7 +101,7 @@ function parseFlag(name: string, text: string): boolean {
 }
 
 function parseFields(text: string): Map<string, string> {
-  const known = new Set(['source', 'target', 'uid', 'gid', 'mode', 'mmap']);
+  const known = new Set(['source', 'target', 'uid', 'gid', 'mode', 'mmap', 'on-change']);
   const flags = new Set(['mmap']);
   const short = new Map([
     ['src', 'source'],
@@ -114,7 +118,8 @@ function parseFields(text: string): Map<string, string> {
         'bad_input',
         `secret reference ${quoted(text)}: ${quoted(part)} is not understood`,
         {
-          remedy: 'the parts are source=, target=, uid=, gid=, mode= and mmap, separated by commas',
+          remedy:
+            'the parts are source=, target=, uid=, gid=, mode=, on-change= and mmap, separated by commas',
         },
       );
     }

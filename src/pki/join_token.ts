@@ -5,15 +5,17 @@
  *
  * The digest lets the host recognise the root at first contact, over a connection that proves nothing yet; the
  * secret lets the manager recognise the host (swarmkit ca/config.go; Swarm's SWMTKN-1 has the same two parts).
- * The role is not in it: the manager keeps one token a role.
+ * Nothing else is in it: what it is good for, and for how long, is kept by the manager.
  */
 import { inspect } from 'node:util';
 import { constantTimeEqual, sha256 } from '../crypto/signing.js';
+import { joinTokenStatement } from '../crypto/statement.js';
 import type { Random } from '../model/clock.js';
 import { InroError } from '../model/error.js';
 import { limits } from './limits.js';
 
-const prefix = 'INRO-JOIN-';
+export const joinTokenPrefix = 'INRO-JOIN-';
+const prefix = joinTokenPrefix;
 const version = '1-';
 const digestBytes = 32;
 const digestChars = 50; // 256 bits / log2(36) = 49.5
@@ -44,7 +46,12 @@ export class JoinToken {
 
   /** True when the other token has the same secret, whichever root it names. */
   secretMatches(other: JoinToken): boolean {
-    return constantTimeEqual(this.#secret, other.#secret);
+    return constantTimeEqual(sha256(this.#secret), sha256(other.#secret));
+  }
+
+  /** What a manager keeps of a token that was made to measure: 32 bytes. */
+  secretHash(clusterId: string): Uint8Array {
+    return sha256(joinTokenStatement(clusterId, this.#secret));
   }
 
   toString(): string {

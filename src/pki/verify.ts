@@ -126,7 +126,7 @@ export function expired(certificate: Certificate, now: number): InroError | unde
   if (now <= certificate.notAfterMs) return undefined;
   return refused(`${certificate.label} expired at ${iso(certificate.notAfterMs)}; it is now ${iso(now)}`, {
     remedy:
-      "check the clock of this host; if it is right, enrol it again with a fresh token: on a manager type 'inro token show worker', then here, with the agent stopped: inro agent join --token - --manager HOST:PORT",
+      "check the clock of this host; if it is right, join again with a fresh token, the node keeps its id: stop the agent, then 'inro agent join --token - --manager HOST:PORT'",
   });
 }
 

@@ -8,6 +8,8 @@ export const rpcLimits = {
   /** Calls that answer once. */
   callMs: 10_000,
   connectMs: 10_000,
+  /** How long the other side of a stream may take to hear that it is over. */
+  closeMs: 1_000,
   /** A connection that is silent for so long is asked whether it still lives. */
   keepaliveMs: 20_000,
   keepaliveAnswerMs: 10_000,

@@ -82,13 +82,17 @@ export interface RunningTlsServer extends RunningServer {
   showAs(own: Pick<ServerIdentity, 'certificatePem' | 'keyPem'>): void;
 }
 
-/** @throws port_taken, bad_input for an address that cannot be bound. */
+/**
+ * @param admit throws for a caller that is not to be served, whatever it calls; asked on every call.
+ * @throws port_taken, bad_input for an address that cannot be bound.
+ */
 export async function listenTls(
   address: string,
   identity: ServerIdentity,
   registrations: readonly Registration[],
+  admit: (peer: Peer) => void = () => undefined,
 ): Promise<RunningTlsServer> {
-  const server = build(registrations, false);
+  const server = build(registrations, false, admit);
   try {
     const { credentials, replace } = serverCredentials(identity);
     const port = await bind(server, address, credentials);
@@ -170,7 +174,15 @@ export function answers(path: string): Promise<boolean> {
   });
 }
 
-function build(registrations: readonly Registration[], local: boolean): Server {
+function build(
+  registrations: readonly Registration[],
+  local: boolean,
+  admit: (peer: Peer) => void = () => undefined,
+): Server {
+  const check = (access: Access, peer: Peer): void => {
+    admit(peer);
+    checkAccess(access, peer);
+  };
   const server = new Server({
     'grpc.max_receive_message_length': rpcLimits.maxMessageBytes,
     'grpc.max_send_message_length': -1,
@@ -184,7 +196,9 @@ function build(registrations: readonly Registration[], local: boolean): Server {
         const handler = handlers[name] as (input: unknown, context: CallContext) => Promise<unknown>;
         return [
           name,
-          method.methodKind === 'unary' ? unary(handler, access, local) : stream(handler, access, local),
+          method.methodKind === 'unary'
+            ? unary(handler, (peer) => check(access, peer), local)
+            : stream(handler, (peer) => check(access, peer), local),
         ];
       }),
     );
@@ -195,13 +209,13 @@ function build(registrations: readonly Registration[], local: boolean): Server {
 
 type AnyHandler = (input: unknown, context: CallContext) => Promise<unknown>;
 
-function unary(handler: AnyHandler, access: Access, local: boolean) {
+function unary(handler: AnyHandler, check: (peer: Peer) => void, local: boolean) {
   return (call: ServerUnaryCall<unknown, unknown>, callback: sendUnaryData<unknown>): void => {
     const gone = new AbortController();
     call.on('cancelled', () => gone.abort());
     const answer = async (): Promise<unknown> => {
       const peer = peerOf(call, local);
-      checkAccess(access, peer);
+      check(peer);
       return handler(call.request, { peer, signal: gone.signal });
     };
     answer().then(
@@ -211,7 +225,7 @@ function unary(handler: AnyHandler, access: Access, local: boolean) {
   };
 }
 
-function stream(handler: AnyHandler, access: Access, local: boolean) {
+function stream(handler: AnyHandler, check: (peer: Peer) => void, local: boolean) {
   return (call: ServerDuplexStream<unknown, unknown>): void => {
     const channel = channelOf<unknown, unknown>(
       call as unknown as Duplex,
@@ -220,7 +234,7 @@ function stream(handler: AnyHandler, access: Access, local: boolean) {
     );
     const run = async (): Promise<void> => {
       const peer = peerOf(call, local);
-      checkAccess(access, peer);
+      check(peer);
       await handler(channel, { peer, signal: channel.closed });
     };
     run().then(

@@ -1,6 +1,8 @@
 /** A gRPC stream as an ordered channel with back-pressure: what agent and manager speak through. */
 import type { Duplex } from 'node:stream';
 import { InroError } from '../model/error.js';
+import { systemClock } from '../system/clock.js';
+import { rpcLimits } from './limits.js';
 
 export interface Channel<Out, In> {
   /** Resolves when the message is on its way and there is room for the next; rejects when the stream is over. */
@@ -47,6 +49,7 @@ export function channelOf<Out, In>(
     },
     messages: read<In>(
       stream,
+      over.signal,
       () => isClosed,
       () => failure,
     ),
@@ -56,28 +59,52 @@ export function channelOf<Out, In>(
       if (stream.cancel !== undefined) return stream.cancel();
       if (reason !== undefined && refuse !== undefined) refuse(reason);
       else stream.end();
-      // The other side may never end its half: what it still sends is not read any more.
-      setImmediate(() => stream.destroy());
+      // The other side may never end its half: what it still sends is not read any more. But it hears of this end first,
+      // behind what is being written, unless it does not take that.
+      const late = systemClock.timer(rpcLimits.closeMs, () => stream.destroy());
+      const cut = (): void => {
+        late.cancel();
+        setImmediate(() => stream.destroy());
+      };
+      if (stream.writableFinished) cut();
+      else stream.once('finish', cut);
     },
   };
 }
 
-/** What had arrived before our own close() is not given out after it. */
+/**
+ * What had arrived before our own close() is not given out after it. The stream's own iterator would destroy the stream when an
+ * error is put on it, and so what this side has still to say.
+ */
 async function* read<In>(
   stream: Duplex,
+  over: AbortSignal,
   isClosed: () => boolean,
   failure: () => Error | undefined,
 ): AsyncGenerator<In> {
+  let wake = (): void => undefined;
+  let hasEnded = false;
+  const look = (): void => wake();
+  const end = (): void => {
+    hasEnded = true;
+    wake();
+  };
+  stream.on('readable', look);
+  stream.once('end', end);
+  over.addEventListener('abort', look, { once: true });
   try {
-    for await (const message of stream) {
-      if (isClosed()) break;
-      yield message as In;
+    while (!isClosed()) {
+      const message: unknown = stream.destroyed ? null : stream.read();
+      if (message !== null) yield message as In;
+      else if (hasEnded || over.aborted) break;
+      else await new Promise<void>((resolve) => (wake = resolve));
     }
-  } catch (error) {
-    const reason = failure();
-    if (reason !== undefined) throw reason;
-    if (!isClosed()) throw error;
+  } finally {
+    stream.off('readable', look);
+    stream.off('end', end);
+    over.removeEventListener('abort', look);
   }
   const reason = failure();
-  if (isClosed() && reason !== undefined) throw reason;
+  if (reason !== undefined) throw reason;
+  if (!hasEnded && !isClosed()) throw new InroError('unreachable', 'the stream broke off');
 }

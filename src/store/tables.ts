@@ -4,9 +4,11 @@ import { InroError } from '../model/error.js';
 import {
   ClusterRecordSchema,
   HolderRecordSchema,
+  JoinTokenRecordSchema,
   NodeRecordSchema,
   ReadRecordSchema,
   ReceiptRecordSchema,
+  RefusedRecordSchema,
   RunMarksRecordSchema,
   SecretRecordSchema,
   ServiceRecordSchema,
@@ -30,6 +32,8 @@ export const tables = {
   receipts: { prefix: 'receipt/', schema: ReceiptRecordSchema },
   receiptMarks: { prefix: 'receipt-marks/', schema: RunMarksRecordSchema },
   reads: { prefix: 'read/', schema: ReadRecordSchema },
+  joinTokens: { prefix: 'join-token/', schema: JoinTokenRecordSchema },
+  refused: { prefix: 'refused/', schema: RefusedRecordSchema },
   readMarks: { prefix: 'read-marks/', schema: RunMarksRecordSchema },
 } as const satisfies Record<string, Table<DescMessage>>;
 

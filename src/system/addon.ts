@@ -312,6 +312,8 @@ export interface Addon {
   notifyServiceManager(lines: string, descriptor?: number): number;
   /** Who a process is now, or null when there is none of this id. */
   processOf(pid: number): ProcessFacts | null;
+  /** To the process that has this id since then. Returns 0 or an errno: ESRCH also when another process has the id by now. */
+  signalProcess(pid: number, startTicks: number, signal: number): number;
   /** One datagram to a unix socket of another program. Returns 0 or an errno. */
   sendDatagram(path: string, bytes: Uint8Array): number;
   /** Waits until the service manager has taken in what was sent before, blocking. Returns 0 or an errno. */

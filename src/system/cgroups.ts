@@ -1,5 +1,5 @@
 /** The unified hierarchy of control groups (cgroups(7)), as this process sees it. */
-import { mkdirSync, readFileSync, rmdirSync, statSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, rmdirSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 let mountedAt: string | undefined;
@@ -32,6 +32,18 @@ export function isPopulated(path: string, id: number): boolean {
     return (
       (error as NodeJS.ErrnoException).code !== 'ENOENT' && (error as NodeJS.ErrnoException).code !== 'ENODEV'
     );
+  }
+}
+
+/** Ids of the processes in it and below, as far as they can be seen; none when it is gone. */
+export function processesIn(path: string): number[] {
+  const folder = join(unifiedMount(), path);
+  try {
+    const own = readFileSync(join(folder, 'cgroup.procs'), 'utf8').split('\n').filter(Boolean).map(Number);
+    const below = readdirSync(folder, { withFileTypes: true }).filter((entry) => entry.isDirectory());
+    return [...own, ...below.flatMap(({ name }) => processesIn(join(path, name)))];
+  } catch {
+    return []; // it has ended meanwhile
   }
 }
 

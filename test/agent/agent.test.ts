@@ -213,7 +213,7 @@ mounting(
     r.clock.setWall(r.clock.now() + 91 * 24 * hourMs);
     await r.clock.advance(60_000);
     const status = await r.status();
-    t.regex(status.renewal?.expired ?? '', /expired at .*inro token show worker.*inro agent join --token -/);
+    t.regex(status.renewal?.expired ?? '', /expired at .*fresh token.*inro agent join --token -/);
     t.like(status.session, { state: 'waiting' });
     t.regex(status.session?.lastError ?? '', /expired at/);
     t.is(healthOf(status).health, 'degraded');

@@ -198,7 +198,7 @@ test('without a manager it tries again, with growing gaps and others than the la
   t.is(r.asked.length, count, 'nothing pointless');
   const told = r.logged.filter(({ msg }) => msg === 'the certificate has expired');
   t.is(told.length, 1);
-  t.regex(String(told[0]?.['remedy']), /inro token show worker.*inro agent join --token -/);
+  t.regex(String(told[0]?.['remedy']), /fresh token.*inro agent join --token -/);
   t.regex(String(r.renewal.status.expired), /expired at .*inro agent join --token -/);
 });
 
@@ -438,6 +438,8 @@ for (const way of ['settle', 'go back'] as const) {
 test('a host that joins anew leaves no remainder of a renewal behind', (t) => {
   const s = setUp(t);
   saveRenewed(s.folder, s.issue());
-  saveKey(s.folder, generateNodeKey().privatePem);
+  const { rootPem } = loadIdentity(s.folder, s.clock.now());
+  const { certificatePem } = s.issue();
+  saveIdentity(s.folder, { rootPem, certificatePem, managers: ['m:1'] });
   t.false(existsSync(join(s.folder, 'renewed.pem')));
 });

@@ -170,7 +170,7 @@ test('managers take turns, and one that becomes known is tried', async (t) => {
   t.is(s.last().manager, 'm3:1');
 });
 
-test('a node that is no longer one of the cluster is told so, and goes on asking', async (t) => {
+test('a node that is no longer one of the cluster is told so, and asks seldom', async (t) => {
   const s = sessionOf(t);
   await settle();
   await s.last().end(lost());
@@ -178,9 +178,14 @@ test('a node that is no longer one of the cluster is told so, and goes on asking
   await s.clock.advance(agentLimits.backoffMaxMs);
   await s.last().end(new InroError('not_permitted', 'it was removed'));
   t.is(s.expelled(), 1);
-  t.is(s.session.status.lastError?.message, 'it was removed');
-  await s.clock.advance(agentLimits.backoffMaxMs);
+  t.like(s.session.status, { state: 'removed', lastError: { message: 'it was removed' } });
+  // Seldom: the manager has nothing else to say to it.
+  await s.clock.advance(agentLimits.expelledRetryMs / 2);
+  t.is(s.attempts.length, 2);
+  await s.clock.advance(agentLimits.expelledRetryMs / 2);
   t.is(s.attempts.length, 3);
+  await s.last().end(new InroError('not_permitted', 'it was removed'));
+  t.is(s.logged.filter(({ level }) => level >= 40 && level === 50).length, 1, 'said aloud once');
 });
 
 test('an error that goes on is said once, aloud, with its remedy', async (t) => {

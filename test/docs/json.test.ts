@@ -47,6 +47,7 @@ const types: Record<string, (value: unknown) => boolean> = {
   integer: Number.isSafeInteger,
   'integer or null': (value) => value === null || Number.isSafeInteger(value),
   boolean: (value) => typeof value === 'boolean',
+  'map, may be empty': (value) => isObject(value) && Object.values(value).every(isString),
   map: (value) => isObject(value) && Object.keys(value).length > 0 && Object.values(value).every(isString),
   object: isObject,
   'object or null': (value) => value === null || isObject(value),
@@ -202,6 +203,24 @@ scenario('each command prints the fields of its table, with their types', async 
     ['--token', '-', '--manager', manager.address, '--state', '/var/lib/inro/another'],
     token,
   );
+  const { id } = (await check('token create', ['--node-label', 'a=b', 'worker'])) as { id: string };
+  await check('token ls', []);
+  await check('token revoke', [id]);
+  for (const [command, state] of [
+    ['node approve', '/var/lib/inro/third'],
+    ['node reject', '/var/lib/inro/fourth'],
+  ] as const) {
+    const waits = await host.ask(['token', 'create', '--require-approval', 'worker']);
+    const args = ['agent', 'join', '--token', '-', '--manager', manager.address, '--state', state];
+    const joining = host.inro(args, { stdin: waits });
+    const pending = await eventually('a host that waits', async () =>
+      (await host.json<{ id: string; status: string }[]>(['node', 'ls'])).find((n) => n.status === 'pending'),
+    );
+    await check('node inspect', [pending.id]);
+    await check(command, [pending.id]);
+    await joining;
+    if (command === 'node approve') await check('node rm', [pending.id]);
+  }
   await check('service rm', ['web']);
   await check('secret rm', ['db_password']);
   // Without a manager health has a reason to name.

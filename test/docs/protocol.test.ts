@@ -7,6 +7,8 @@ import { drawExchangeKey, drawKey } from '../../src/crypto/exchange.js';
 import { boxOverheadBytes, boxTag } from '../../src/crypto/secretbox.js';
 import {
   bindingStatement,
+  enrolAgainStatement,
+  joinTokenStatement,
   receiptStatement,
   sealingKeyStatement,
   sessionKeyStatement,
@@ -83,6 +85,8 @@ test('statements begin with the domains of the table and have its fields', (t) =
     ...['submitted', 'atRest', 'delivered'].map((purpose) => bindingStatement(purpose, binding)),
     sealingKeyStatement('c', key),
     sessionKeyStatement({ ...ids, nonce: key, bootId: 'b', sessionKey: key }),
+    joinTokenStatement('c', key),
+    enrolAgainStatement({ ...ids, publicKey: key }),
     receipt,
   ];
   const rows = table('| domain |');

@@ -2,9 +2,11 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import test from 'ava';
+import test, { type ExecutionContext } from 'ava';
+import { Docker } from '../support/docker.js';
 import { Host, scenario } from '../support/host.js';
 import { inro } from '../support/inro.js';
+import { labScenario } from '../support/lab.js';
 import { fits, parseTranscript, printedLines, withWildcards } from '../support/transcript.js';
 
 // The compiled test stands in dist/test/docs.
@@ -34,11 +36,9 @@ function general(line: string): string {
   return withWildcards(line).replace(/[A-Z][a-z]{2} +[0-9]+ [0-9:]{5}/, '[..]');
 }
 
-scenario('the transcript works as it stands, in the second terminal of npm start', async (t) => {
-  const host = await Host.of(t, { hostname: 'laptop' });
-  await host.startDev();
-  const [transcript, ...others] = blocks('console').map(parseTranscript);
-  t.is(others.length, 0);
+/** Each command of a transcript prints what stands below it. */
+async function follow(t: ExecutionContext, host: Host, block: string | undefined): Promise<void> {
+  const transcript = block === undefined ? undefined : parseTranscript(block);
   t.true(transcript !== undefined && transcript.steps.length > 5);
   for (const { command, expected } of transcript?.steps ?? []) {
     const { stdout } = await host.run(['sh', '-c', `exec 2>&1\n${command}`], { cwd: root });
@@ -47,7 +47,26 @@ scenario('the transcript works as it stands, in the second terminal of npm start
     if (fits(expected.map(general), printed)) t.pass();
     else t.deepEqual(printed.map(general), expected.map(general), `$ ${command}`);
   }
+}
+
+scenario('the transcript works as it stands, in the second terminal of npm start', async (t) => {
+  const host = await Host.of(t, { hostname: 'laptop' });
+  await host.startDev();
+  await follow(t, host, blocks('console')[0]);
 });
+
+labScenario(
+  'that of containers, too',
+  async (t) => {
+    const host = await Host.of(t, { ownNetwork: true });
+    const docker = await Docker.on(t, host);
+    await docker.importAs('redis:alpine', ['sleep', '1000']);
+    await host.startDev();
+    t.is(blocks('console').length, 2);
+    await follow(t, host, blocks('console')[1]);
+  },
+  { timeoutMs: 300_000 },
+);
 
 test('the table has every command, and each example uses options that there are', async (t) => {
   const named = new Map(

@@ -1,14 +1,14 @@
 /**
  * Who may read: what is attached and nobody else, by whatever way; and who has read: each open and each refusal, on record.
  */
-import { readdirSync, rmdirSync } from 'node:fs';
+import { readdirSync } from 'node:fs';
 import type { ExecutionContext } from 'ava';
+import { clearExecGroups, execGroups, unified } from '../support/exec_groups.js';
 import { Host, scenario } from '../support/host.js';
 import { eventually, program, refused, type Daemon } from '../support/inro.js';
 import { KeptAgent } from '../support/kept_agent.js';
 
 const file = '/run/inro/secrets/web/key';
-const unified = '/sys/fs/cgroup/unified';
 
 interface Access {
   outcome: string;
@@ -31,17 +31,10 @@ interface Status {
   }[];
 }
 
-/** What a test leaves when it fails: no agent is there any more that would take it away. */
-function clearGroups(t: ExecutionContext): void {
-  t.teardown(() => {
-    for (const name of groups()) rmdirSync(`${unified}/${name}`);
-  });
-}
-
-const groups = () => readdirSync(unified).filter((name) => name.startsWith('inro-exec-web-'));
+const groups = () => execGroups('web');
 
 async function hostWithWeb(t: ExecutionContext, options: string[] = []): Promise<Host> {
-  clearGroups(t);
+  clearExecGroups(t, 'web');
   const host = await Host.of(t);
   await host.startCluster();
   await host.ask(['secret', 'create', 'key', '-'], { stdin: 'hunter2' });
@@ -230,7 +223,7 @@ scenario('5: exit codes, signals, environment and limits are the command’s own
 });
 
 scenario('6: a killed agent’s successor holds the same rule, and tells what it has not told', async (t) => {
-  clearGroups(t);
+  clearExecGroups(t, 'web');
   const host = await Host.of(t);
   const manager = await host.startManager();
   await host.join(await host.ask(['token', 'show', 'worker']), manager.address);

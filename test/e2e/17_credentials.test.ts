@@ -128,6 +128,32 @@ labScenario(
     ])
       t.true(lines.has(line), line);
     t.true(seen.every(({ cgroup }) => cgroup.startsWith('/system.slice/')));
+
+    // What systemd has copied, a rotation does not reach: the unit is started anew, or its main process is told.
+    for (const [name, action] of [
+      ['anew', 'restart'],
+      ['told', 'signal=HUP'],
+    ] as const) {
+      await machine.ask(
+        `inro service create --name ${name} --unit ${name} --secret key --on-change ${action}`,
+      );
+      await makeUnit(machine, `${name}.service`, ['key']);
+      await machine.ask(`systemctl start ${name}`);
+      t.is(await got(machine, `${name}.service`, 'key'), 'hunter2');
+    }
+    await machine.ask('inro secret update key -', { stdin: 'hunter3' });
+    const copied = () => machine.ask('cat /run/got/anew.service/key');
+    await eventually('one has been started anew', async () => (await copied()) === 'hunter3');
+    t.is(await machine.property('anew', 'ActiveState'), 'active');
+    await eventually(
+      'the other one has been ended by the signal',
+      async () => (await machine.property('told', 'ActiveState')) === 'inactive',
+    );
+    for (const name of ['anew', 'told'])
+      await eventually(`${name}: it is said`, async () => {
+        const [task] = await json<{ change: { error: string } | null }[]>(machine, `service ps ${name}`);
+        return task?.change?.error === '';
+      });
   },
   { timeoutMs: 10 * 60_000 },
 );

@@ -129,6 +129,50 @@ labScenario(
   { timeoutMs },
 );
 
+labScenario(
+  '4: a changed secret signals a container, or restarts it in its place: the task goes on',
+  async (t) => {
+    const { host, docker } = await engineHost(t);
+    const line = "trap 'cat /run/secrets/key > /tmp/seen' HUP; while :; do sleep 1; done";
+    await host.ask(create('told', '--on-change', 'signal=HUP', image, 'sh', '-c', line));
+    await host.ask(
+      create(
+        'anew',
+        '--on-change',
+        'restart',
+        '--stop-grace-period',
+        '1',
+        image,
+        'sh',
+        '-c',
+        'cat /run/secrets/key; echo; exec sleep 1000',
+      ),
+    );
+    const containerOf = (name: string) => docker.ask('ps', '-q', '--filter', `label=inro.service=${name}`);
+    const [told, anew] = [await containerOf('told'), await containerOf('anew')];
+    const [task] = await tasks(host, 'anew');
+    await host.ask(['secret', 'update', 'key', '-'], { stdin: 'the next one' });
+    await eventually(
+      'one has been told',
+      async () => (await docker.run('exec', told, 'cat', '/tmp/seen')).stdout === 'the next one',
+    );
+    await eventually(
+      'the other one has begun anew',
+      async () => (await docker.ask('logs', anew)) === `${secret}\nthe next one`,
+    );
+    t.is(await containerOf('anew'), anew);
+    await eventually('it is said', async () =>
+      (await host.ask(['service', 'ps', 'anew'])).includes(' restart '),
+    );
+    const after = await tasks(host, 'anew');
+    t.deepEqual(
+      after.map(({ id, state }) => [id, state]),
+      [[task?.id, 'RUNNING']],
+    );
+  },
+  { timeoutMs },
+);
+
 /** The change is stored, and a task says why it does not run. */
 function refusedWith(t: ExecutionContext, result: { code: number; stderr: string }, words: RegExp): void {
   t.is(result.code, 1);

@@ -114,7 +114,7 @@ scenario(
     await agent.printed(/"the certificate could not be renewed; trying again"/);
     t.regex((await status(host)).renewal.lastFailure, /does not answer/);
     await eventually('it has ended', async () => (await status(host)).renewal.expired !== '', 90_000);
-    const advice = /expired at .*inro token show worker.*inro agent join --token - --manager HOST:PORT/s;
+    const advice = /expired at .*fresh token.*inro agent join --token - --manager HOST:PORT/s;
     await agent.printed(/"the certificate has expired"/);
     t.regex(agent.stderr, /inro agent join --token - --manager HOST:PORT/);
     const shown = await host.ask(['agent', 'status']);

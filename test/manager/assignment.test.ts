@@ -10,7 +10,7 @@ import {
   TaskRecordSchema,
   VersionRecordSchema,
 } from '../../src/proto/gen/inro/v1/records_pb.js';
-import type { Reference } from '../../src/proto/gen/inro/v1/common_pb.js';
+import { ReferenceSchema, type Reference } from '../../src/proto/gen/inro/v1/common_pb.js';
 import { wireState } from '../../src/proto/task_state.js';
 import { holderKey, tables, versionKey } from '../../src/store/tables.js';
 import { transact } from '../../src/store/transaction.js';
@@ -25,17 +25,23 @@ async function cluster() {
       transact(store, async (tx) =>
         tx.put(tables.secrets, id, create(SecretRecordSchema, { id, name: id, currentVersion })),
       ),
-    service: (id: string, secretIds: string[], change: Partial<Reference> = {}) =>
+    service: (
+      id: string,
+      secretIds: string[],
+      change: Partial<Omit<Reference, '$typeName' | '$unknown'>> = {},
+    ) =>
       transact(store, async (tx) => {
-        const references = secretIds.map((secretId) => ({
-          secretId,
-          secretName: secretId,
-          target: secretId,
-          uid: '0',
-          gid: '0',
-          mode: 0o444,
-          ...change,
-        }));
+        const references = secretIds.map((secretId) =>
+          create(ReferenceSchema, {
+            secretId,
+            secretName: secretId,
+            target: secretId,
+            uid: '0',
+            gid: '0',
+            mode: 0o444,
+            ...change,
+          }),
+        );
         tx.put(tables.services, id, create(ServiceRecordSchema, { id, name: id, references, replicas: 1 }));
       }),
     task: (

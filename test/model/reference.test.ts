@@ -6,7 +6,7 @@ import { checkReference, checkTargetsDiffer, parseMode, parseReference } from '.
 import { anyText } from '../support/any_text.js';
 import { refuses } from '../support/refuses.js';
 
-const plain = { source: 'db', target: 'db', uid: '0', gid: '0', mode: 0o444, mmap: false };
+const plain = { source: 'db', target: 'db', uid: '0', gid: '0', mode: 0o444, mmap: false, onChange: '' };
 
 test('the short form: a name, and Docker’s defaults', (t) => {
   t.deepEqual(parseReference('db'), plain);
@@ -21,6 +21,7 @@ test('the long form, in any order, with Docker’s short keys', (t) => {
     gid: 'postgres',
     mode: 0o440,
     mmap: false,
+    onChange: '',
   });
   t.deepEqual(parseReference('mode=400,dst=x,src=db'), { ...plain, target: 'x', mode: 0o400 });
 });

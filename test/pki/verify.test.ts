@@ -151,7 +151,7 @@ const wrong: Case[] = [
     name: 'expired',
     given: cluster.expiredWorker({ nodeId: id }).certPem,
     message: `the certificate of node ${id} expired at 2026-05-22T12:00:00.000Z; it is now 2026-06-01T12:00:00.000Z`,
-    remedy: /cannot be renewed/,
+    remedy: /join again with a fresh token/,
   },
   {
     name: 'not yet valid',

@@ -15,6 +15,8 @@ test('where records lie is for ever', (t) => {
   t.deepEqual(prefixes, {
     cluster: 'cluster/',
     nodes: 'node/',
+    joinTokens: 'join-token/',
+    refused: 'refused/',
     readMarks: 'read-marks/',
     reads: 'read/',
     secrets: 'secret/',

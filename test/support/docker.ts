@@ -38,12 +38,18 @@ export class Docker {
     const docker = new Docker(host);
     t.teardown(() => docker.#end());
     await docker.start();
-    const links = applets.map((name) => `ln -s busybox /run/image/bin/${name}`).join(' && ');
-    const made = await host.sh(
-      `mkdir -p /run/image/bin /run/image/tmp && cp /bin/busybox /run/image/bin/ && ${links} && tar -C /run/image -c . | docker -H unix://${engineSocket} import - ${image}`,
+    await docker.importAs(image);
+    return docker;
+  }
+
+  /** An image with busybox alone. */
+  async importAs(name: string, command: readonly string[] = []): Promise<void> {
+    const links = applets.map((each) => `ln -sf busybox /run/image/bin/${each}`).join(' && ');
+    const change = command.length === 0 ? '' : `-c 'CMD ${JSON.stringify(command)}'`;
+    const made = await this.#host.sh(
+      `mkdir -p /run/image/bin /run/image/tmp && cp /bin/busybox /run/image/bin/ && ${links} && tar -C /run/image -c . | docker -H unix://${engineSocket} import ${change} - ${name}`,
     );
     if (made.code !== 0) throw new Error(`no image: ${made.stderr}`);
-    return docker;
   }
 
   get pid(): number {

@@ -12,7 +12,9 @@ import { sealingKeyStatement } from '../../src/crypto/statement.js';
 import { control } from '../../src/manager/control.js';
 import { Dispatcher } from '../../src/manager/dispatcher.js';
 import { createKeyring } from '../../src/manager/keyring.js';
+import { JoinGuard } from '../../src/manager/join_guard.js';
 import { Ledger } from '../../src/manager/ledger.js';
+import { NodeRemoval } from '../../src/manager/node_removal.js';
 import { ReadBook } from '../../src/manager/read_book.js';
 import { Scheduler } from '../../src/manager/scheduler.js';
 import { ClusterView } from '../../src/manager/view.js';
@@ -69,9 +71,13 @@ export async function fakeManager({ store = fakeStore() }: { store?: Store } = {
   const scheduler = new Scheduler({ ...shared, readyNodes: () => dispatcher.readyNodes() });
   dispatcher.onNodeReady = () => scheduler.nodeReady();
   const token = makeJoinToken(authority.root.der, randomBytes);
+  const guard = new JoinGuard(clock);
+  const removal = new NodeRemoval({ ...shared, ledger, dispatcher });
   const { handlers } = control({
     ...shared,
     dispatcher,
+    guard,
+    removal,
     root: authority.root,
     createdMs: clock.now(),
     workerToken: async () => token,

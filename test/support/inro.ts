@@ -101,13 +101,11 @@ export class Daemon {
   async printed(pattern: RegExp): Promise<RegExpExecArray> {
     const deadline = Date.now() + daemonMs;
     for (;;) {
+      const hasEnded = !this.running;
+      if (hasEnded) await this.exited; // with all that it printed
       const found = pattern.exec(this.stdout) ?? pattern.exec(this.stderr);
       if (found !== null) return found;
-      const why = !this.running
-        ? 'has ended'
-        : Date.now() > deadline
-          ? `takes longer than ${daemonMs} ms`
-          : '';
+      const why = hasEnded ? 'has ended' : Date.now() > deadline ? `takes longer than ${daemonMs} ms` : '';
       if (why !== '') throw new Error(`${this.#name} ${why} before it printed ${pattern}:\n${this.#end}`);
       await pause(10);
     }

@@ -148,6 +148,17 @@ export class Engine {
     });
   }
 
+  /** To its first process. @throws conflict when it does not run. */
+  async signal(containerId: string, signal: string): Promise<void> {
+    await this.#ask('POST', `/containers/${containerId}/kill?signal=${signal}`);
+  }
+
+  /** @param graceMs undefined: its own. */
+  async restart(containerId: string, graceMs: number | undefined): Promise<void> {
+    const grace = graceMs === undefined ? '' : `?t=${Math.ceil(graceMs / 1000)}`;
+    await this.#ask('POST', `/containers/${containerId}/restart${grace}`, { timeoutMs: startMs });
+  }
+
   /** Whether it runs or not; its anonymous volumes, too. */
   async remove(containerId: string): Promise<void> {
     try {

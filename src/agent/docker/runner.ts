@@ -25,8 +25,12 @@ const retryMs = 1_000;
 
 export class ContainerRunner {
   readonly #parts: RunnerParts;
+  /** By task: the container that runs for it. */
+  readonly #containers = new Map<string, string>();
   /** By task. */
   readonly #runs = new Map<string, { over: AbortController; ended: Promise<void> }>();
+  /** Containers that end to begin again: their end is not the task's. */
+  readonly #restarting = new Map<string, Promise<void>>();
   #left = false;
 
   constructor(parts: RunnerParts) {
@@ -47,6 +51,22 @@ export class ContainerRunner {
         this.reconcile(); // it may be wanted again
       });
       this.#runs.set(id, { over, ended });
+    }
+  }
+
+  /** In its place: the task goes on. @throws what the engine says. */
+  async restart(containerId: string): Promise<void> {
+    const { engine, tasks } = this.#parts;
+    const own = tasks.list().find(({ assigned }) => this.#containers.get(assigned.id) === containerId);
+    const restarting = engine.restart(containerId, own === undefined ? undefined : graceOf(own.assigned));
+    this.#restarting.set(
+      containerId,
+      restarting.catch(() => undefined), // the caller hears of it, and who waits looks for itself
+    );
+    try {
+      await restarting;
+    } finally {
+      this.#restarting.delete(containerId);
     }
   }
 
@@ -71,6 +91,7 @@ export class ContainerRunner {
     try {
       containerId =
         (await this.#existing(taskId, state === 'RUNNING')) ?? (await this.#create(assigned, signal));
+      this.#containers.set(taskId, containerId);
       this.#attach(assigned, containerId);
       if (signal.aborted) return;
       await engine.start(containerId);
@@ -87,6 +108,7 @@ export class ContainerRunner {
       log.error({ ...about, err: error }, 'a container could not be run');
       tasks.report(taskId, 'REJECTED', error.message);
     } finally {
+      this.#containers.delete(taskId);
       if (containerId !== '' && !(this.#left && !signal.aborted)) await this.#end(assigned, containerId);
     }
   }
@@ -145,7 +167,9 @@ export class ContainerRunner {
     const { engine, clock } = this.#parts;
     while (!signal.aborted && !this.#left) {
       try {
+        await this.#restarting.get(containerId);
         const { state, ...end } = await engine.inspect(containerId);
+        if (this.#restarting.has(containerId)) continue; // begun meanwhile
         if (state === 'exited' || state === 'dead') return wordsOf(end);
         await engine.wait(containerId, signal);
       } catch (error) {

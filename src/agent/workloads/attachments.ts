@@ -4,7 +4,7 @@
  */
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import type { ReadersRule } from '../../model/readers.js';
-import { GateNoteSchema, type Attachment as AttachmentNote } from '../../proto/gen/inro/v1/inheritance_pb.js';
+import { GateNoteSchema, type GateNote } from '../../proto/gen/inro/v1/inheritance_pb.js';
 import type { Cgroup } from '../../system/addon.js';
 import type { Gate } from '../mount/driver.js';
 
@@ -25,6 +25,9 @@ export interface Attachment extends Workload {
   taskId: string;
   sinceMs: number;
 }
+
+/** What changed files ask for and has not been done (model/on_change.ts), with the number of the generation that changed them last. */
+export type DueActions = ReadonlyMap<string, number>;
 
 const maxRecent = 256;
 
@@ -88,11 +91,16 @@ export class Attachments {
     return rule === 'attached' || (rule === 'auto' && this.#used.has(id));
   }
 
-  /** Who may read the task's files now. */
-  gateOf(task: GatedTask, rule: ReadersRule): Gate {
+  /** Whether somebody has been attached to it, and nobody is any more. */
+  isLeft(task: GatedTask): boolean {
+    return this.#used.has(task.id) && this.ofTask(task).length === 0;
+  }
+
+  /** Who may read the task's files now. @param due is noted beside it. */
+  gateOf(task: GatedTask, rule: ReadersRule, due: DueActions = new Map()): Gate {
     const attached = this.ofTask(task);
     if (attached.length > 0) this.#used.add(task.id);
-    const note = attached.length === 0 ? new Uint8Array() : noteOf(attached);
+    const note = noteOf(attached, this.#used.has(task.id), due);
     if (!this.isRestricted(task, rule)) return { readers: 'any', note };
     return { readers: attached.flatMap(({ cgroup }) => (cgroup === undefined ? [] : [cgroup])), note };
   }
@@ -103,21 +111,25 @@ export class Attachments {
     for (const { id, taskId: own } of this.list()) if (own === taskId) this.remove(id);
   }
 
-  /** Goes on with what a predecessor noted beside a task's gate. */
-  inherit(task: GatedTask, note: Uint8Array, isRestricted: boolean): void {
-    if (isRestricted) this.#used.add(task.id);
-    for (const one of readNote(note)) {
+  /** Goes on with what a predecessor noted beside a task's gate. @returns what it has not done yet. */
+  inherit(task: GatedTask, note: Uint8Array, isRestricted: boolean): DueActions {
+    const { attachments, used, due } = readNote(note);
+    if (isRestricted || used) this.#used.add(task.id);
+    for (const one of attachments) {
       const { id, taskId, name, cgroupPath, sinceMs } = one;
       // A container's is 0, and its path the container's id.
       const cgroup = cgroupPath === '' ? undefined : { cgroup: Number(one.cgroup), path: cgroupPath };
       const kind = one.kind as WorkloadKind;
       this.add({ id, kind, name, cgroup, taskId, serviceId: task.serviceId, sinceMs: Number(sinceMs) });
     }
+    return new Map(due.map(({ action, generation }) => [action, Number(generation)]));
   }
 }
 
-function noteOf(attachments: readonly Attachment[]): Uint8Array {
+function noteOf(attachments: readonly Attachment[], used: boolean, due: DueActions): Uint8Array {
   const note = create(GateNoteSchema, {
+    used,
+    due: [...due].map(([action, generation]) => ({ action, generation: BigInt(generation) })),
     attachments: attachments.map(({ id, taskId, kind, name, cgroup, sinceMs }) => ({
       id,
       taskId,
@@ -131,11 +143,11 @@ function noteOf(attachments: readonly Attachment[]): Uint8Array {
   return toBinary(GateNoteSchema, note);
 }
 
-/** Nothing for what is no note. */
-function readNote(bytes: Uint8Array): AttachmentNote[] {
+/** An empty one for what is no note. */
+function readNote(bytes: Uint8Array): GateNote {
   try {
-    return fromBinary(GateNoteSchema, bytes).attachments;
+    return fromBinary(GateNoteSchema, bytes);
   } catch {
-    return [];
+    return create(GateNoteSchema);
   }
 }

@@ -33,7 +33,17 @@ export async function agentRun({ config, takeover = false, ...flags }: AgentRunO
   const file = settingsFile(config, paths.agentConfig, readAgentConfig);
   const started = file.read();
   const settings = { ...started, ...flags };
-  const { state, mount, socket, credentials, driver = driverHere(), docker, managers, logLevel } = settings;
+  const {
+    state,
+    mount,
+    socket,
+    credentials,
+    driver = driverHere(),
+    docker,
+    managers,
+    logLevel,
+    hooks,
+  } = settings;
   const manager = serviceManager();
   // What is mounted already, nobody has to mount.
   if (!takeover && (manager?.stored.length ?? 0) === 0) checkMayMount(driver);
@@ -52,6 +62,7 @@ export async function agentRun({ config, takeover = false, ...flags }: AgentRunO
     ...(managers === undefined ? {} : { managers }),
     driver,
     docker: dockerOptions(docker, driver),
+    hooks,
     takeover,
     serviceManager: manager,
     clock: systemClock,
@@ -88,6 +99,7 @@ export async function agentRun({ config, takeover = false, ...flags }: AgentRunO
 function changes(agent: RunningAgent, log: Logger) {
   return {
     managers: (managers: readonly string[] | undefined) => agent.useManagers(managers),
+    hooks: (hooks: AgentConfig['hooks']) => agent.useHooks(hooks),
     logLevel: (level: AgentConfig['logLevel']) => {
       log.level = level ?? 'info';
     },

@@ -2,7 +2,7 @@
 import { Control, type Node } from '../../proto/gen/inro/v1/control_pb.js';
 import { call } from '../../rpc/client.js';
 import { withManager, type ManagerOption } from '../operator.js';
-import { ago, iso, isoOrNull, printFacts, printJson, printLine, printTable } from '../print.js';
+import { ago, iso, isoOrNull, labelText, printFacts, printJson, printLine, printTable } from '../print.js';
 
 interface Common extends ManagerOption {
   json?: boolean;
@@ -21,8 +21,9 @@ export async function nodeLs(options: Common & { filter: string[]; quiet?: boole
     String(n.tasks),
     n.description?.agentVersion || '-',
     ago(n.lastSeenMs),
+    labelText(n.labels),
   ]);
-  printTable(['ID', 'HOSTNAME', 'STATUS', 'TASKS', 'VERSION', 'SEEN'], rows);
+  printTable(['ID', 'HOSTNAME', 'STATUS', 'TASKS', 'VERSION', 'SEEN', 'LABELS'], rows);
 }
 
 export async function nodeInspect(names: string[], options: Common): Promise<void> {
@@ -36,7 +37,8 @@ export async function nodeInspect(names: string[], options: Common): Promise<voi
       ['ID', node.id],
       ['Hostname', d?.hostname || '-'],
       ['Role', node.role],
-      ['Status', node.status],
+      ['Status', statusText(node)],
+      ['Labels', labelText(node.labels)],
       ['Address', node.address || '-'],
       ['Tasks', String(node.tasks)],
       ['System', `${d?.distribution ?? ''} ${d?.kernel ?? ''} ${d?.architecture ?? ''}`.trim() || '-'],
@@ -44,9 +46,21 @@ export async function nodeInspect(names: string[], options: Common): Promise<voi
       ['Agent', d?.agentVersion || '-'],
       ['Joined', `${iso(node.createdMs)} (${ago(node.createdMs)})`],
       ['Seen', ago(node.lastSeenMs)],
-      ['Certificate', `expires ${iso(node.certificateExpiresMs)} (${ago(node.certificateExpiresMs)})`],
+      ['Certificate', certificateText(node)],
     ]);
   }
+}
+
+function statusText({ status, id, pendingUntilMs }: Node): string {
+  return status === 'pending'
+    ? `pending until ${iso(pendingUntilMs)}: inro node approve ${id}, or inro node reject ${id}`
+    : status;
+}
+
+function certificateText({ certificateExpiresMs }: Node): string {
+  return certificateExpiresMs === 0n
+    ? 'none yet'
+    : `expires ${iso(certificateExpiresMs)} (${ago(certificateExpiresMs)})`;
 }
 
 function nodeJson(node: Node) {
@@ -67,6 +81,8 @@ function nodeJson(node: Node) {
     agentVersion: d?.agentVersion ?? '',
     joinedAt: iso(node.createdMs),
     lastSeenAt: isoOrNull(node.lastSeenMs),
-    certificateExpiresAt: iso(node.certificateExpiresMs),
+    certificateExpiresAt: isoOrNull(node.certificateExpiresMs),
+    labels: node.labels,
+    pendingUntil: isoOrNull(node.pendingUntilMs),
   };
 }

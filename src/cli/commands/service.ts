@@ -8,6 +8,7 @@ import {
 import { parseConstraint } from '../../model/constraint.js';
 import { InroError } from '../../model/error.js';
 import { checkLabels, checkName, type Labels } from '../../model/name.js';
+import { onChangeText, parseOnChange } from '../../model/on_change.js';
 import type { ReadersRule } from '../../model/readers.js';
 import { checkTargetsDiffer, parseReference } from '../../model/reference.js';
 import { unitName } from '../../model/unit.js';
@@ -19,6 +20,8 @@ import { stateOf } from '../../proto/task_state.js';
 import { call } from '../../rpc/client.js';
 import { removeEach, settle, withManager, type ManagerOption } from '../operator.js';
 import { ago, iso, labelText, octal, printFacts, printJson, printLine, printTable } from '../print.js';
+
+const defaultDetachGraceSeconds = 10;
 
 interface Common extends ManagerOption {
   json?: boolean;
@@ -32,6 +35,9 @@ interface CreateOptions extends Common {
   constraint: string[];
   replicas: number;
   readers?: ReadersRule;
+  onChange?: string;
+  until?: 'removed' | 'detached';
+  detachGrace?: number;
   env: string[];
   mount: string[];
   containerLabel: Labels;
@@ -54,6 +60,7 @@ interface UpdateOptions extends Common {
   constraintRm: string[];
   replicas?: number;
   readers?: ReadersRule;
+  onChange?: string;
   unit?: string;
   unitRm?: boolean;
 }
@@ -69,6 +76,8 @@ export async function serviceCreate(
   options.constraint.forEach(parseConstraint);
   const references = referencesOf(options.secret);
   const unit = options.unit === undefined ? '' : unitName(options.unit);
+  const onChange = options.onChange === undefined ? '' : onChangeText(parseOnChange(options.onChange));
+  const until = untilOf(options);
   await withManager(options, async (manager) => {
     const { name, label: labels, replicas, constraint: constraints } = options;
     const changed = await call(manager, Control, 'createService', {
@@ -81,11 +90,24 @@ export async function serviceCreate(
       ...(container === undefined ? {} : { container }),
       restart: wireRestart(options.restartCondition ?? 'any'),
       unit,
+      onChange,
+      ...until,
     });
     await settle(manager, changed, options);
     if (options.json === true) printJson({ id: changed.id, name });
     else printLine(changed.id);
   });
+}
+
+/** @throws bad_input for a grace that nothing would end. */
+function untilOf({ until, detachGrace }: CreateOptions): { untilDetached?: { graceMs: number } } {
+  if (until === 'detached')
+    return { untilDetached: { graceMs: (detachGrace ?? defaultDetachGraceSeconds) * 1000 } };
+  if (detachGrace !== undefined)
+    throw new InroError('bad_input', 'a detach grace is of a service that lasts until it is detached', {
+      remedy: 'add --until detached',
+    });
+  return {};
 }
 
 /** @throws bad_input, also for what only a container could use. */
@@ -132,6 +154,7 @@ export async function serviceUpdate(name: string, options: UpdateOptions): Promi
     constraintsRemove: options.constraintRm,
     ...(options.replicas === undefined ? {} : { replicas: options.replicas }),
     ...(options.readers === undefined ? {} : { readers: wireReaders(options.readers) }),
+    ...(options.onChange === undefined ? {} : { onChange: onChangeText(parseOnChange(options.onChange)) }),
     ...unitChange(options),
   };
   await withManager(options, async (manager) => {
@@ -165,6 +188,7 @@ export async function servicePs(names: string[], options: Common & { quiet?: boo
   const tasks = lists.flatMap((list) => list.tasks);
   if (options.json === true) return printJson(tasks.map(taskJson));
   if (options.quiet === true) return tasks.forEach(({ id }) => printLine(id));
+  const hasChanges = tasks.some(({ change }) => change !== undefined);
   const rows = tasks.map((t) => [
     t.id,
     `${t.serviceName}.${t.slot}`,
@@ -173,8 +197,10 @@ export async function servicePs(names: string[], options: Common & { quiet?: boo
     stateOf(t.state),
     ago(t.updatedMs),
     t.error || '-',
+    ...(hasChanges ? [changeWords(t)] : []),
   ]);
-  printTable(['ID', 'NAME', 'NODE', 'DESIRED', 'STATE', 'SINCE', 'ERROR'], rows);
+  const heads = ['ID', 'NAME', 'NODE', 'DESIRED', 'STATE', 'SINCE', 'ERROR'];
+  printTable(hasChanges ? [...heads, 'LAST CHANGE'] : heads, rows);
 }
 
 export async function serviceInspect(names: string[], options: Common): Promise<void> {
@@ -197,11 +223,20 @@ export async function serviceInspect(names: string[], options: Common): Promise<
             ['Restart', restartOf(service.restart)],
           ] as const)),
       ['Unit', service.unit || '-'],
+      ['On change', service.onChange || 'none'],
+      ['Until', untilText(service)],
       ['Created', `${iso(service.createdMs)} (${ago(service.createdMs)})`],
       ['Updated', `${iso(service.updatedMs)} (${ago(service.updatedMs)})`],
     ]);
-    const rows = service.references.map((r) => [r.secretName, r.target, r.uid, r.gid, octal(r.mode)]);
-    printTable(['SECRET', 'TARGET', 'UID', 'GID', 'MODE'], rows);
+    const rows = service.references.map((r) => [
+      r.secretName,
+      r.target,
+      r.uid,
+      r.gid,
+      octal(r.mode),
+      r.onChange || '-',
+    ]);
+    printTable(['SECRET', 'TARGET', 'UID', 'GID', 'MODE', 'ON CHANGE'], rows);
   }
 }
 
@@ -223,13 +258,14 @@ function unitChange({ unit, unitRm }: UpdateOptions): { unit?: string } {
 function referencesOf(texts: readonly string[]) {
   const references = texts.map(parseReference);
   checkTargetsDiffer(references);
-  return references.map(({ source, target, uid, gid, mode, mmap }) => ({
+  return references.map(({ source, target, uid, gid, mode, mmap, onChange }) => ({
     secretName: source,
     target,
     uid,
     gid,
     mode,
     mmap,
+    onChange,
   }));
 }
 
@@ -245,6 +281,9 @@ function serviceJson(service: Service) {
     container: service.container === undefined ? null : containerJson(service.container),
     restartCondition: restartOf(service.restart),
     unit: service.unit,
+    onChange: service.onChange || 'none',
+    untilDetached:
+      service.untilDetached === undefined ? null : { graceSeconds: service.untilDetached.graceMs / 1000 },
     secrets: service.references.map(referenceJson),
     createdAt: iso(service.createdMs),
     updatedAt: iso(service.updatedMs),
@@ -273,8 +312,8 @@ function containerJson(spec: WireContainer) {
   };
 }
 
-function referenceJson({ secretId, secretName, target, uid, gid, mode, mmap }: Reference) {
-  return { secretId, source: secretName, target, uid, gid, mode: octal(mode), mmap };
+function referenceJson({ secretId, secretName, target, uid, gid, mode, mmap, onChange }: Reference) {
+  return { secretId, source: secretName, target, uid, gid, mode: octal(mode), mmap, onChange };
 }
 
 function taskJson(task: Task) {
@@ -288,7 +327,22 @@ function taskJson(task: Task) {
     state: stateOf(task.state),
     desiredState: stateOf(task.desiredState),
     error: task.error,
+    change: changeJson(task),
     createdAt: iso(task.createdMs),
     updatedAt: iso(task.updatedMs),
   };
+}
+
+function changeJson({ change }: Task) {
+  return change === undefined ? null : { action: change.action, error: change.error, at: iso(change.atMs) };
+}
+
+function changeWords({ change }: Task): string {
+  if (change === undefined) return '-';
+  const words = `${change.action} ${ago(change.atMs)}`;
+  return change.error === '' ? words : `${words} FAILED: ${change.error}`;
+}
+
+function untilText({ untilDetached }: Service): string {
+  return untilDetached === undefined ? 'removed' : `detached, ${untilDetached.graceMs / 1000} s after it`;
 }

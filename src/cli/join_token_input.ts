@@ -1,0 +1,73 @@
+/** A join token from where no process list shows it: standard input, a file, a credential of the unit. */
+import { closeSync, existsSync, openSync, readSync } from 'node:fs';
+import { join } from 'node:path';
+import { InroError } from '../model/error.js';
+import { quoted } from '../model/name.js';
+import { joinTokenPrefix, parseJoinToken, type JoinToken } from '../pki/join_token.js';
+import { warn } from './print.js';
+
+/** A token stands on one line; what is longer than a page is none. */
+const pageBytes = 4096;
+
+/**
+ * @param source `-`, a path, `@NAME` for a credential (systemd.exec(5)), or the token itself.
+ * @throws bad_token, bad_input when it cannot be read.
+ */
+export function joinTokenFrom(source: string, env: NodeJS.ProcessEnv = process.env): JoinToken {
+  if (source === '-') return parseJoinToken(read(0, 'standard input'));
+  if (source.startsWith('@')) return parseJoinToken(readFile(credentialPath(source.slice(1), env)));
+  if (source !== '' && !source.startsWith(joinTokenPrefix) && existsSync(source))
+    return parseJoinToken(readFile(source));
+  const token = parseJoinToken(source);
+  warn('the join token stands in the process list while this runs: better --token - or --token FILE');
+  return token;
+}
+
+function credentialPath(name: string, env: NodeJS.ProcessEnv): string {
+  const folder = env['CREDENTIALS_DIRECTORY'];
+  if (folder !== undefined && /^[^/]+$/.test(name) && name !== '..' && name !== '.')
+    return join(folder, name);
+  const why = folder === undefined ? 'no unit brings credentials here' : 'that is not the name of one';
+  throw new InroError('bad_input', `there is no credential ${quoted(name)}: ${why}`, {
+    remedy: `write LoadCredential=${credentialName}:PATH into the unit, and --token @${credentialName}`,
+  });
+}
+
+/** The credential of the unit that inro brings. */
+export const credentialName = 'inro.join-token';
+
+function readFile(path: string): string {
+  let descriptor: number;
+  try {
+    descriptor = openSync(path, 'r');
+  } catch (error) {
+    throw unreadable(path, error);
+  }
+  try {
+    return read(descriptor, path);
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
+function read(descriptor: number, from: string): string {
+  const page = Buffer.alloc(pageBytes);
+  let length = 0;
+  try {
+    for (let some = -1; some !== 0 && length < page.length; length += some)
+      some = readSync(descriptor, page, length, page.length - length, null);
+  } catch (error) {
+    throw unreadable(from, error);
+  }
+  return page.toString('utf8', 0, length);
+}
+
+function unreadable(from: string, error: unknown): InroError {
+  return new InroError(
+    'bad_input',
+    `the join token cannot be read from ${from}: ${(error as Error).message}`,
+    {
+      cause: error,
+    },
+  );
+}
