@@ -161,9 +161,9 @@ mounting(`its certificate is renewed under readers, who notice nothing${why}`, a
   t.true(Number(renewal?.dueMs) <= r.clock.now() + 0.8 * hourMs);
 
   let reads = 0;
-  let isOver = false;
+  const enough = new AbortController();
   const reading = (async () => {
-    for (; !isOver; reads++) {
+    for (; !enough.signal.aborted; reads++) {
       if ((await r.read('web/db')) !== 'hunter2') t.fail('another value');
       if ((await r.reader.pread(descriptor, 100, 0)) !== 'hunter2') t.fail('another value');
     }
@@ -180,7 +180,7 @@ mounting(`its certificate is renewed under readers, who notice nothing${why}`, a
     return file('node.crt') !== certificate && !existsSync(join(stateFolder, 'renewed.pem'));
   });
   await eventually('a session', async () => (await r.status()).session?.state === 'connected');
-  isOver = true;
+  enough.abort();
   await reading;
   t.true(reads > 0);
   t.not(file('node.key'), key);

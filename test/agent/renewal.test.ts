@@ -349,7 +349,7 @@ test('a disk that cannot be written changes nothing', async (t) => {
 test('stopped while it asks, or after the folder is another’s, it writes nothing', async (t) => {
   const s = setUp(t);
   const r = running(t, s);
-  let answer = (_: KeyPair): void => undefined;
+  let answer: (pair: KeyPair) => void = () => undefined;
   r.manager.ask = () => new Promise((resolve) => (answer = resolve));
   await due(s.clock, r.asked);
   answer(s.issue());

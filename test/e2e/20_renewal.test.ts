@@ -83,7 +83,7 @@ scenario(
   '2: an agent that has taken over renews, and the one after it goes on with that',
   async (t) => {
     const host = await Host.of(t);
-    const manager = await joined(host);
+    await joined(host);
     const old = await endsIn(host, 90_000);
     const first = await host.startAgent();
     await give(host, 'hunter2');

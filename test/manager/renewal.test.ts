@@ -4,18 +4,19 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import tls from 'node:tls';
-import test, { type ExecutionContext } from 'ava';
+import test from 'ava';
 import { pino } from 'pino';
 import { askForRenewal } from '../../src/agent/renew.js';
 import { identityOf, type Identity } from '../../src/agent/identity.js';
-import { generateNodeKey, readPrivateKey } from '../../src/crypto/signing.js';
+import { generateNodeKey, readPrivateKey, signBytes, spkiOf } from '../../src/crypto/signing.js';
+import { enrolAgainStatement } from '../../src/crypto/statement.js';
 import { managerLimits } from '../../src/manager/limits.js';
 import { keepOwnCertificate, ownIdentity } from '../../src/manager/own_certificate.js';
 import { newId } from '../../src/model/id.js';
 import { openAuthority } from '../../src/pki/authority.js';
 import { readCertificate } from '../../src/pki/certificate.js';
 import { createCsr } from '../../src/pki/csr.js';
-import { Renewal } from '../../src/proto/gen/inro/v1/enrollment_pb.js';
+import { Enrollment, Renewal } from '../../src/proto/gen/inro/v1/enrollment_pb.js';
 import { call } from '../../src/rpc/client.js';
 import { fakeCluster, type FakeIdentity } from '../support/fake_authority.js';
 import { FakeClock } from '../support/fake_clock.js';
@@ -125,6 +126,44 @@ test('a node waits a minute for the next one, and less when the last did not rea
   await t.notThrowsAsync(renewed(manager, another), 'each node has its own minute');
   await manager.clock.advance(managerLimits.renewalGapMs);
   await t.notThrowsAsync(renewed(manager, second));
+});
+
+test('a node that is being removed, or was, is given none', async (t) => {
+  const manager = await realManager(t);
+  const before = await manager.joined();
+  const after = await renewed(manager, before);
+  await manager.operate('removeNode', { name: before.nodeId, force: true });
+  await manager.clock.advance(managerLimits.renewalGapMs);
+  for (const identity of [before, after])
+    await refusesAsync(
+      t,
+      ask(manager, identity, newRequest()),
+      'not_permitted',
+      /was removed from the cluster/,
+    );
+});
+
+test('whatever was given and not taken up, the key that is in use proves the node when it enrols again', async (t) => {
+  const manager = await realManager(t);
+  const node = await manager.joined();
+  for (let lost = 0; lost < 3; lost++) {
+    await manager.clock.advance(managerLimits.renewalGapMs);
+    await renewed(manager, node);
+  }
+  await manager.clock.advance(managerLimits.renewalGapMs);
+  const unused = await renewed(manager, node);
+  const { privateKey, publicKey } = generateNodeKey();
+  const { clusterId, nodeId } = readCertificate(node.certPem);
+  const statement = enrolAgainStatement({ clusterId, nodeId, publicKey: spkiOf(publicKey) });
+  const answer = await call(manager.connect(), Enrollment, 'issueCertificate', {
+    csrPem: createCsr(privateKey),
+    token: await manager.running.joinToken(),
+    former: { certificatePem: node.certPem, proof: signBytes(readPrivateKey(node.keyPem), statement) },
+  });
+  t.is(answer.nodeId, nodeId, answer.newIdBecause);
+  // And neither the former key nor one that was given by a renewal is this node's any more.
+  for (const identity of [node, unused])
+    await refusesAsync(t, ask(manager, identity, newRequest()), 'not_permitted', /enrolled again/);
 });
 
 test('operators say for how long, and it outlives a restart', async (t) => {
