@@ -37,13 +37,16 @@ import { describeHost } from './describe.js';
 import { giver } from './handover/giver.js';
 import { forget, keep, keepCredentials, keeperName, takeLeft } from './handover/store.js';
 import { takeFrom } from './handover/taker.js';
+import { HeldIdentity } from './held_identity.js';
 import { HostTasks } from './host_tasks.js';
-import { loadIdentity, saveManagers, type Identity } from './identity.js';
+import { loadIdentity, saveManagers } from './identity.js';
 import { finishJoining } from './joining.js';
 import { Lease } from './lease.js';
 import { agentLimits } from './limits.js';
 import type { MountDriver } from './mount/driver.js';
 import type { DriverName } from './mount/drivers.js';
+import { askForRenewal } from './renew.js';
+import { Renewal } from './renewal.js';
 import { Receipts } from './receipts.js';
 import { openServing, type Left } from './serving.js';
 import { Session } from './session.js';
@@ -115,7 +118,9 @@ export interface RunningAgent {
 export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
   const { stateFolder, mountPath, socketPath, serviceManager, clock, random, log } = options;
   const dumpsForbidden = addon().forbidDumps() === 0;
-  const { identity, left, releaseState } = await claim(options);
+  const { held, left, releaseState } = await claim(options);
+  // Its ids, root and managers; certificate and key change.
+  const identity = held.current;
   if (left === undefined) forget(serviceManager); // what cannot be used is not to come again
   const { arena, driver, lockLimitBytes, used } = await openServing({
     driver: options.driver,
@@ -182,12 +187,17 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
 
   let welcomed = (): void => undefined;
   const connected = new Promise<void>((resolve) => (welcomed = resolve));
-  const session = new Session({
+  // Of the present stream.
+  let shown = identity;
+  const session: Session = new Session({
     managers: () => named ?? known,
-    open: (manager) => open(manager, nodeCredentials(identity)),
+    open: (manager) => {
+      shown = held.current;
+      return open(manager, nodeCredentials(shown));
+    },
     attach: (channel, onWelcome) =>
       attach(channel, {
-        identity,
+        identity: shown,
         arena,
         vault,
         tasks,
@@ -201,6 +211,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
         onWelcome: ({ managerAddresses }) => {
           const usable = managerAddresses.filter(isDialable);
           if (named === undefined && usable.length > 0) known = remember(stateFolder, known, usable, log);
+          held.worked(shown);
           onWelcome();
           welcomed();
         },
@@ -209,10 +220,26 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
           credentials?.open();
         },
       }),
+    obstacle: () => renewal.expired(),
+    onFailed: (error) => held.refused(shown, error, clock.now()),
     onExpelled: () => {
       lease.end();
       tasks.wipeAll('removed');
     },
+    clock,
+    random,
+    log,
+  });
+
+  const renewal = new Renewal({
+    held,
+    managers: () => {
+      const { state, manager } = session.status;
+      const all = named ?? known;
+      return state === 'connected' ? [manager, ...all.filter((one) => one !== manager)] : all;
+    },
+    ask: (own, manager) => askForRenewal(own, manager, () => clock.now()),
+    reconnect: () => session.reconnect(),
     clock,
     random,
     log,
@@ -251,12 +278,14 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     tasks.letGo();
     ended.abort();
     driver.handover?.letGo();
+    held.letGo();
     releaseState();
   };
   try {
     const startedMs = clock.now();
     const parts = {
-      identity,
+      identity: () => held.current,
+      renewal,
       session,
       lease,
       arena,
@@ -307,17 +336,19 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     const server = await listenUnix(socketPath, [serve(Agent, 'local', handlers)]);
     const volumes = await serveVolumes(options, { tasks, attachments, mountPath, clock, log }, ended.signal);
     const running = session.run(ended.signal);
-    const held = used?.arena !== undefined;
-    const watching = watchLease({ lease, held, tasks, session, clock, log }, ended.signal);
+    const renewing = renewal.run(ended.signal);
+    const inherits = used?.arena !== undefined;
+    const watching = watchLease({ lease, held: inherits, tasks, session, clock, log }, ended.signal);
     const recording = accesses.run(ended.signal);
     const attached = watchWorkloads({ attachments, tasks, clock }, ended.signal);
-    if (held) credentials?.open();
+    if (inherits) credentials?.open();
     const opening = clock.sleep(agentLimits.firstAssignmentMs, ended.signal).then(() => {
       if (!ended.signal.aborted) credentials?.open();
     });
     const end = async (): Promise<void> => {
       await Promise.all([
         running,
+        renewing,
         watching,
         recording,
         attached,
@@ -389,14 +420,15 @@ async function serveVolumes(
 
 /** The identity, what a predecessor left, and the state folder for this process alone. */
 async function claim(options: AgentOptions): Promise<{
-  identity: Identity;
+  held: HeldIdentity;
   left: Left | undefined;
   releaseState: () => void;
 }> {
-  const { stateFolder, socketPath, clock } = options;
+  const { stateFolder, socketPath, clock, log } = options;
+  const openHeld = (): HeldIdentity => HeldIdentity.open(stateFolder, clock.now(), log);
   if (options.takeover === true) {
     // All that can fail, before the other one lets go.
-    const identity = loadIdentity(stateFolder, clock.now());
+    loadIdentity(stateFolder, clock.now());
     const left = await takeFrom(socketPath, newId(options.random));
     const deadlineMs = clock.boottimeMs() + agentLimits.handOverMs;
     for (;;) {
@@ -404,7 +436,8 @@ async function claim(options: AgentOptions): Promise<{
         const releaseState = claimStateFolder(stateFolder, 'agent');
         while (clock.boottimeMs() < deadlineMs && (await answers(socketPath)))
           await clock.sleep(agentLimits.handOverRetryMs);
-        return { identity, left, releaseState };
+        // It may have renewed its certificate until the end.
+        return { held: openHeld(), left, releaseState };
       } catch (error) {
         if (clock.boottimeMs() >= deadlineMs || asInroError(error).code !== 'already_running') throw error;
         await clock.sleep(agentLimits.handOverRetryMs);
@@ -413,7 +446,7 @@ async function claim(options: AgentOptions): Promise<{
   }
   const releaseState = claimStateFolder(stateFolder, 'agent');
   finishJoining(stateFolder);
-  const identity = loadIdentity(stateFolder, clock.now());
+  const held = openHeld();
   // Before the mount: what looks like a dead mount may be the live one of the agent behind this socket.
   if (await answers(socketPath)) {
     throw new InroError('already_running', `an agent serves ${socketPath} already`, {
@@ -421,7 +454,7 @@ async function claim(options: AgentOptions): Promise<{
         "look at it with 'inro agent status', take over from it with --takeover, or choose another with --socket PATH and --mount DIR",
     });
   }
-  return { identity, left: takeLeft(options.serviceManager?.stored ?? []), releaseState };
+  return { held, left: takeLeft(options.serviceManager?.stored ?? []), releaseState };
 }
 
 /** Without its socket an agent serves its mount all the same. @param inherited a predecessor's, which is taken. */

@@ -9,11 +9,13 @@ import type {
 import { wireState } from '../proto/task_state.js';
 import type { AgentChannel } from './channel.js';
 import type { HostTasks, TaskChange, TaskReport } from './host_tasks.js';
+import type { Identity } from './identity.js';
 import { agentLimits } from './limits.js';
 import type { Receipts } from './receipts.js';
 import { heldKey } from './vault.js';
 
 interface AssignmentParts {
+  identity: Pick<Identity, 'key'>;
   tasks: HostTasks;
   receipts: Receipts;
   onApplied: (revision: number) => void;
@@ -124,7 +126,7 @@ export class AssignmentReader {
 
   /** In messages of bounded size; the revision stands in the last one, when everything else has been said. */
   async #report(revision: number, reports: readonly TaskReport[]): Promise<void> {
-    const { receipts } = this.#parts;
+    const { identity, receipts } = this.#parts;
     const statuses = reports.map(({ taskId, state, error, atMs, change }) => ({
       taskId,
       state: wireState(state),
@@ -134,7 +136,7 @@ export class AssignmentReader {
     }));
     for (let isLast = false; !isLast;) {
       const tasks = statuses.splice(0, agentLimits.maxStatusesPerMessage);
-      const signed = receipts.after(this.#reported, agentLimits.maxReceiptsPerMessage);
+      const signed = receipts.after(this.#reported, agentLimits.maxReceiptsPerMessage, identity.key);
       this.#reported = Number(signed.at(-1)?.number ?? this.#reported);
       isLast = statuses.length === 0 && !receipts.hasAfter(this.#reported);
       const value = { revision: BigInt(isLast ? revision : 0), tasks, receipts: signed };

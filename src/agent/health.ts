@@ -15,9 +15,11 @@ export interface Health {
 
 export function healthOf(status: AgentStatus): Health {
   const fatal = [...mountNotServed(status), ...leaseOver(status)];
-  if (fatal.length > 0) return { health: 'unhealthy', reasons: fatal };
+  if (fatal.length > 0) return { health: 'unhealthy', reasons: [...fatal, ...certificateExpired(status)] };
   const reasons = [
     ...noSession(status),
+    ...certificateExpired(status),
+    ...notRenewed(status),
     ...protectionsMissing(status),
     ...receiptsDropped(status),
     ...tasksFailed(status),
@@ -41,6 +43,18 @@ const noSession: Look = ({ session }) => {
   if (session?.state === 'connecting' && leaseLeftMs(session) >= comfortableLeaseMs) return [];
   const minutes = Math.floor(leaseLeftMs(session) / 60_000);
   return [`no session with a manager, the lease holds for ${minutes} min more${because(session)}`];
+};
+
+const certificateExpired: Look = ({ renewal }) => {
+  const expired = renewal?.expired ?? '';
+  return expired === '' ? [] : [expired];
+};
+
+const notRenewed: Look = ({ renewal, certificateExpiresMs }) => {
+  const { lastFailure = '', expired = '' } = renewal ?? {};
+  if (lastFailure === '' || expired !== '') return [];
+  const until = new Date(Number(certificateExpiresMs)).toISOString();
+  return [`the certificate could not be renewed, it lasts until ${until}: ${lastFailure}`];
 };
 
 const protectionsMissing: Look = ({ protections }) =>

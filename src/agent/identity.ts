@@ -1,16 +1,23 @@
 /**
- * Who this node is, on disk: node.key, node.crt (PEM), ca.crt, agent.json (where the managers are).
- * The private key is made here and never leaves.
+ * Who this node is, on disk:
+ *
+ *   node.key, node.crt   the key and its certificate (PEM); the key is made here and never leaves
+ *   renewed.pem          only while a renewed certificate is tried: it and its key, in one file, so that both are there or none
+ *   ca.crt               the cluster's root
+ *   agent.json           where the managers are
+ *
+ * A renewed pair is written to renewed.pem, used, and moved to node.key and node.crt when a manager has welcomed the node
+ * under it. Wherever that is cut off, one of the two pairs is whole: renewed.pem is removed last.
  */
 import { join } from 'node:path';
 import { z } from 'zod';
 import { publicKeyOf, readPrivateKey, type KeyObject } from '../crypto/signing.js';
-import { InroError } from '../model/error.js';
+import { asInroError, InroError } from '../model/error.js';
 import { readCertificate, type Certificate } from '../pki/certificate.js';
 import { readRoot } from '../pki/root.js';
 import { verifyNodeCertificate } from '../pki/verify.js';
 import { checkAddress } from '../rpc/address.js';
-import { makeStateFolder, parseFile, readFileIfThere, replaceFile } from '../system/files.js';
+import { makeStateFolder, parseFile, readFileIfThere, removeFile, replaceFile } from '../system/files.js';
 
 export interface Identity {
   nodeId: string;
@@ -24,23 +31,78 @@ export interface Identity {
   managers: readonly string[];
 }
 
+/** A certificate with its key, both PEM. */
+export type KeyPair = Pick<Identity, 'certificatePem' | 'keyPem'>;
+
 const agentFile = z.strictObject({ managers: z.array(z.string().transform(checkAddress)).min(1) });
 
-const files = { key: 'node.key', certificate: 'node.crt', root: 'ca.crt', agent: 'agent.json' };
+const files = {
+  key: 'node.key',
+  certificate: 'node.crt',
+  renewed: 'renewed.pem',
+  root: 'ca.crt',
+  agent: 'agent.json',
+};
+const restore = 'restore the folder, or empty it and join again with a fresh token';
 
 /** True when this folder has been joined with; whether the identity is any good is another question. */
 export function hasIdentity(folder: string): boolean {
   return readFileIfThere(join(folder, files.certificate)) !== undefined;
 }
 
+export interface FoundIdentity {
+  identity: Identity;
+  /** The one before, when `identity` is a renewed one that has not been welcomed as far as the disk knows. */
+  former: Identity | undefined;
+  /** It is the one in renewed.pem. */
+  isRenewed: boolean;
+  /** Why a renewed one that is there is not used. */
+  refused: InroError | undefined;
+}
+
 /** @throws no_identity when the host has not joined; bad_certificate (expired, damaged), foreign_cluster, state_unusable. */
 export function loadIdentity(folder: string, now: number): Identity {
-  const [certificatePem, keyPem, rootPem, agentText] = [
-    files.certificate,
-    files.key,
-    files.root,
-    files.agent,
-  ].map((name) => readFileIfThere(join(folder, name)));
+  return findIdentity(folder, now).identity;
+}
+
+/** The newest pair that can be used. Changes nothing. @throws as loadIdentity. */
+export function findIdentity(folder: string, now: number): FoundIdentity {
+  const renewed = attempt(() => readRenewed(folder, now));
+  const own = attempt(() => readOwn(folder, now));
+  if (renewed.value === undefined) {
+    if (own.value !== undefined) return ownAlone(own.value, renewed.error);
+    // Half of a pair may be in its place already: then the other one knows more.
+    throw renewed.error?.code === 'bad_certificate' ? renewed.error : own.error;
+  }
+  const found = { identity: renewed.value, isRenewed: true, refused: undefined };
+  if (own.value === undefined || sameCertificate(own.value, renewed.value))
+    return { ...found, former: undefined };
+  // The remainder of an earlier life of this folder.
+  if (renewed.value.certificate.notBeforeMs < own.value.certificate.notBeforeMs)
+    return ownAlone(own.value, undefined);
+  return { ...found, former: own.value };
+}
+
+function ownAlone(identity: Identity, refused: InroError | undefined): FoundIdentity {
+  return { identity, former: undefined, isRenewed: false, refused };
+}
+
+function sameCertificate(a: Identity, b: Identity): boolean {
+  return a.certificate.fingerprint === b.certificate.fingerprint;
+}
+
+function attempt<T>(read: () => T): { value?: T; error: InroError | undefined } {
+  try {
+    return { value: read(), error: undefined };
+  } catch (error) {
+    return { error: asInroError(error) };
+  }
+}
+
+function readOwn(folder: string, now: number): Identity {
+  const [certificatePem, keyPem] = [files.certificate, files.key].map((name) =>
+    readFileIfThere(join(folder, name)),
+  );
   if (certificatePem === undefined) {
     throw new InroError(
       'no_identity',
@@ -51,20 +113,45 @@ export function loadIdentity(folder: string, now: number): Identity {
       },
     );
   }
-  if (keyPem === undefined || rootPem === undefined || agentText === undefined) {
+  const others = readOthers(folder, keyPem === undefined ? [files.key] : []);
+  parseFile(join(folder, files.key), keyPem as string, readPrivateKey, restore);
+  parseFile(join(folder, files.certificate), certificatePem, readCertificate, restore);
+  return identityOf({ certificatePem, keyPem: keyPem as string }, others, now);
+}
+
+/** @returns undefined when there is none. */
+function readRenewed(folder: string, now: number): Identity | undefined {
+  const path = join(folder, files.renewed);
+  const text = readFileIfThere(path);
+  if (text === undefined) return undefined;
+  const pair = parseFile(path, text, splitPair, restore);
+  return identityOf(pair, readOthers(folder, []), now);
+}
+
+interface Others {
+  rootPem: string;
+  managers: readonly string[];
+}
+
+/** @param missing what is known to be. @throws state_unusable, naming all that is missing. */
+function readOthers(folder: string, missing: readonly string[]): Others {
+  const [rootPem, agentText] = [files.root, files.agent].map((name) => readFileIfThere(join(folder, name)));
+  if (missing.length > 0 || rootPem === undefined || agentText === undefined) {
     const gone = [
-      [keyPem, files.key],
-      [rootPem, files.root],
-      [agentText, files.agent],
-    ].filter(([text]) => text === undefined);
-    throw new InroError('state_unusable', `${folder} lacks ${gone.map(([, name]) => name).join(', ')}`, {
-      remedy: 'restore the folder, or empty it and join again with a fresh token',
-    });
+      ...missing,
+      ...(rootPem === undefined ? [files.root] : []),
+      ...(agentText === undefined ? [files.agent] : []),
+    ];
+    throw new InroError('state_unusable', `${folder} lacks ${gone.join(', ')}`, { remedy: restore });
   }
-  const remedy = 'restore the folder, or empty it and join again with a fresh token';
-  const key = parseFile(join(folder, files.key), keyPem, readPrivateKey, remedy);
-  parseFile(join(folder, files.root), rootPem, readRoot, remedy);
-  parseFile(join(folder, files.certificate), certificatePem, readCertificate, remedy);
+  parseFile(join(folder, files.root), rootPem, readRoot, restore);
+  return { rootPem, managers: parseAgentFile(folder, agentText) };
+}
+
+/** @throws bad_certificate, foreign_cluster, bad_input for the key. */
+export function identityOf(pair: KeyPair, { rootPem, managers }: Others, now: number): Identity {
+  const { certificatePem, keyPem } = pair;
+  const key = readPrivateKey(keyPem);
   const certificate = verifyNodeCertificate(certificatePem, {
     rootPem,
     role: 'worker',
@@ -72,16 +159,7 @@ export function loadIdentity(folder: string, now: number): Identity {
     now,
   });
   const { nodeId, clusterId } = certificate;
-  return {
-    nodeId,
-    clusterId,
-    certificate,
-    key,
-    rootPem,
-    certificatePem,
-    keyPem,
-    managers: parseAgentFile(folder, agentText),
-  };
+  return { nodeId, clusterId, certificate, key, rootPem, certificatePem, keyPem, managers };
 }
 
 /** The key is on disk before a certificate is asked for it. @throws state_unusable. */
@@ -95,6 +173,7 @@ export function saveIdentity(
   folder: string,
   { rootPem, certificatePem, managers }: Pick<Identity, 'rootPem' | 'certificatePem' | 'managers'>,
 ): void {
+  dropRenewed(folder);
   replaceFile(join(folder, files.root), rootPem, 0o600);
   saveManagers(folder, managers);
   replaceFile(join(folder, files.certificate), certificatePem, 0o600);
@@ -102,6 +181,39 @@ export function saveIdentity(
 
 export function saveManagers(folder: string, managers: readonly string[]): void {
   replaceFile(join(folder, files.agent), `${JSON.stringify({ managers }, undefined, 2)}\n`, 0o600);
+}
+
+/** Beside the pair that is there. @throws state_unusable. */
+export function saveRenewed(folder: string, { certificatePem, keyPem }: KeyPair): void {
+  replaceFile(join(folder, files.renewed), `${keyPem}${certificatePem}`, 0o600);
+}
+
+/** In place of the pair before it; may be repeated after it was cut off. @throws state_unusable. */
+export function settleRenewed(folder: string, { certificatePem, keyPem }: KeyPair): void {
+  replaceFile(join(folder, files.key), keyPem, 0o600);
+  replaceFile(join(folder, files.certificate), certificatePem, 0o600);
+  dropRenewed(folder);
+}
+
+/** After a stop between the writes of `settleRenewed`. @throws state_unusable. */
+export function finishRenewal(folder: string): void {
+  const pair = attempt(() => splitPair(readFileIfThere(join(folder, files.renewed)) ?? '')).value;
+  if (pair !== undefined && pair.keyPem === readFileIfThere(join(folder, files.key)))
+    settleRenewed(folder, pair);
+}
+
+/** @throws state_unusable. */
+export function dropRenewed(folder: string): void {
+  removeFile(join(folder, files.renewed));
+}
+
+function splitPair(text: string): KeyPair {
+  const at = text.indexOf('-----BEGIN CERTIFICATE-----');
+  if (at < 0) throw new InroError('bad_certificate', 'it has no certificate');
+  const pair = { keyPem: text.slice(0, at), certificatePem: text.slice(at) };
+  readPrivateKey(pair.keyPem);
+  readCertificate(pair.certificatePem);
+  return pair;
 }
 
 function parseAgentFile(folder: string, text: string): string[] {

@@ -13,11 +13,11 @@ import { createCsr } from '../pki/csr.js';
 import { readRoot } from '../pki/root.js';
 import { verifyNodeCertificate } from '../pki/verify.js';
 import { Enrollment, type IssueCertificateResponse } from '../proto/gen/inro/v1/enrollment_pb.js';
-import { call, connectTls, type Connection } from '../rpc/client.js';
+import { call, connectTls, withConnection } from '../rpc/client.js';
 import { rootCredentials, unverifiedCredentials } from '../rpc/tls.js';
 import { readFileIfThere } from '../system/files.js';
 import { describeHost, type Description } from './describe.js';
-import { hasIdentity, saveIdentity } from './identity.js';
+import { finishRenewal, hasIdentity, saveIdentity } from './identity.js';
 import { finishJoining, forgetJoining, joiningKey } from './joining.js';
 import { agentLimits } from './limits.js';
 
@@ -54,6 +54,7 @@ interface Former {
 export async function joinCluster(options: JoinOptions): Promise<Joined> {
   const { token, manager, stateFolder, clock } = options;
   finishJoining(stateFolder);
+  finishRenewal(stateFolder);
   const former = hasIdentity(stateFolder) ? formerIdentity(options) : undefined;
   const root = await fetchRoot(manager, token);
   if (former !== undefined && former.certificate.clusterId !== root.clusterId) {
@@ -158,15 +159,4 @@ async function fetchRoot(manager: string, token: JoinToken) {
     );
   }
   return root;
-}
-
-async function withConnection<T>(
-  connection: Connection,
-  use: (connection: Connection) => Promise<T>,
-): Promise<T> {
-  try {
-    return await use(connection);
-  } finally {
-    connection.close();
-  }
 }

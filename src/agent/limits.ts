@@ -60,6 +60,14 @@ export const agentLimits = {
   maxCountsPerBatch: 1_000,
   /** Of what a reader is called. */
   maxWorkloadChars: 255,
+  /** How often the clocks are compared with the time at which the certificate is due. */
+  renewalCheckMs: 60_000,
+  /** How often it is looked whether a session can be tried again that was not worth a try. */
+  obstacleCheckMs: 60_000,
+  /** After a renewal that came to nothing: as with streams, up to a part of the certificate's life and to Swarm's maximum. */
+  renewalBackoffBaseMs: 5_000,
+  renewalBackoffMaxMs: 60 * 60_000,
+  renewalBackoffMaxPart: 1 / 20,
   /** Between two times that the workloads of a task are told of changes. */
   changeGapMs: 5_000,
   /** How long a hook may take. */

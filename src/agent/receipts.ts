@@ -3,7 +3,7 @@
  * many streams as that takes. Bounded: with a manager away for long, the oldest are given up and counted.
  */
 import type { MessageInitShape } from '@bufbuild/protobuf';
-import { signBytes } from '../crypto/signing.js';
+import { signBytes, type KeyObject } from '../crypto/signing.js';
 import { receiptStatement } from '../crypto/statement.js';
 import type { Clock } from '../model/clock.js';
 import { InroError } from '../model/error.js';
@@ -18,11 +18,11 @@ interface Waiting {
   number: number;
   wiped: Wiped;
   /** Made when it is sent first: what is to be wiped does not wait for signatures. */
-  signed?: SignedReceipt;
+  signed?: { by: KeyObject; receipt: SignedReceipt };
 }
 
 export class Receipts {
-  readonly #identity: Pick<Identity, 'key' | 'nodeId' | 'clusterId'>;
+  readonly #identity: Pick<Identity, 'nodeId' | 'clusterId'>;
   readonly #runId: string;
   /** Without gaps: only the oldest are ever given up. */
   #waiting: Waiting[] = [];
@@ -31,7 +31,7 @@ export class Receipts {
   dropped = 0;
 
   /** @param runId drawn for this run of the agent alone. */
-  constructor(identity: Pick<Identity, 'key' | 'nodeId' | 'clusterId'>, runId: string) {
+  constructor(identity: Pick<Identity, 'nodeId' | 'clusterId'>, runId: string) {
     this.#identity = identity;
     this.#runId = runId;
   }
@@ -50,10 +50,16 @@ export class Receipts {
     return this.#waiting.length;
   }
 
-  /** The oldest with a number above this one, at most `max`. */
-  after(number: number, max: number): SignedReceipt[] {
+  /**
+   * The oldest with a number above this one, at most `max`.
+   * @param key of the certificate of the stream that they go out in: since the last one it may have been renewed.
+   */
+  after(number: number, max: number, key: KeyObject): SignedReceipt[] {
     const from = this.#indexAfter(number);
-    return this.#waiting.slice(from, from + max).map((one) => (one.signed ??= this.#sign(one)));
+    return this.#waiting.slice(from, from + max).map((one) => {
+      if (one.signed?.by !== key) one.signed = { by: key, receipt: this.#sign(one, key) };
+      return one.signed.receipt;
+    });
   }
 
   hasAfter(number: number): boolean {
@@ -88,8 +94,8 @@ export class Receipts {
     return Math.max(0, number + 1 - first);
   }
 
-  #sign({ number, wiped }: Waiting): SignedReceipt {
-    const { key, nodeId, clusterId } = this.#identity;
+  #sign({ number, wiped }: Waiting, key: KeyObject): SignedReceipt {
+    const { nodeId, clusterId } = this.#identity;
     const { secretId, version, reason, wipedMs, durationUs, mapped } = wiped;
     const runId = this.#runId;
     return {

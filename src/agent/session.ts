@@ -19,6 +19,10 @@ export interface SessionParts {
   open: (manager: string) => AgentChannel;
   /** Runs one stream to its end; calls back once the manager has welcomed us. */
   attach: (channel: AgentChannel, onWelcome: () => void) => Promise<void>;
+  /** Why no manager need be asked at present; undefined when there is no such reason. */
+  obstacle: () => InroError | undefined;
+  /** A try has failed. True when the next one differs in what may have been the reason. */
+  onFailed: (error: InroError) => boolean;
   /** The manager says that this node is no longer one of its cluster. */
   onExpelled: () => void;
   clock: Clock;
@@ -57,9 +61,17 @@ export class Session {
 
   /** Runs until the signal aborts. Never throws: each failure is logged, shown in the status, and tried again. */
   async run(signal: AbortSignal): Promise<void> {
-    const { clock, random, log, managers, onExpelled } = this.#parts;
+    const { clock, random, log, managers, onFailed, onExpelled } = this.#parts;
     let backoffMs = 0;
     for (let attempt = 0; !signal.aborted; attempt++) {
+      const obstacle = this.#parts.obstacle();
+      if (obstacle !== undefined) {
+        if (this.#status.lastError?.message !== obstacle.message)
+          log.error({ err: obstacle, remedy: obstacle.remedy }, 'no session with a manager is tried');
+        this.#set('waiting', this.#status.manager, obstacle);
+        await clock.sleep(agentLimits.obstacleCheckMs, signal);
+        continue;
+      }
       const known = managers();
       const manager = known[attempt % known.length] as string;
       const beganMs = clock.boottimeMs();
@@ -70,8 +82,9 @@ export class Session {
       } catch (thrown) {
         const error = asInroError(thrown);
         if (signal.aborted) break;
+        const isOther = onFailed(error);
         const same = this.#status.lastError?.message === error.message;
-        if (error.code === 'not_permitted') {
+        if (error.code === 'not_permitted' && !isOther) {
           onExpelled();
           log[same ? 'debug' : 'error'](
             { err: error, manager, remedy: error.remedy },

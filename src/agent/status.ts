@@ -14,13 +14,15 @@ import type { Identity } from './identity.js';
 import type { Lease } from './lease.js';
 import type { DriverFacts, MountDriver } from './mount/driver.js';
 import { isInroMount, readMounts, topMountAt } from './mount/mountpoint.js';
+import type { Renewal } from './renewal.js';
 import type { Receipts } from './receipts.js';
 import type { Session } from './session.js';
 import { heldKey, type Vault } from './vault.js';
 import type { Attachments } from './workloads/attachments.js';
 
 export interface StatusParts {
-  identity: Identity;
+  identity: () => Identity;
+  renewal: Pick<Renewal, 'status'>;
   session: Session;
   lease: Lease;
   arena: Arena;
@@ -43,7 +45,7 @@ export interface StatusParts {
 
 export async function agentStatus(parts: StatusParts): Promise<MessageInitShape<typeof AgentStatusSchema>> {
   const {
-    identity,
+    renewal,
     session,
     lease,
     arena,
@@ -55,6 +57,7 @@ export async function agentStatus(parts: StatusParts): Promise<MessageInitShape<
     mountPath,
     startedMs,
   } = parts;
+  const identity = parts.identity();
   const { state, manager, sinceMs, lastError, revision } = session.status;
   const memory = arena.facts();
   const facts = driver.facts();
@@ -91,6 +94,7 @@ export async function agentStatus(parts: StatusParts): Promise<MessageInitShape<
     pid: process.pid,
     receipts: { pending: receipts.pending, dropped: BigInt(receipts.dropped) },
     credentials: { path: parts.credentials.path, notServed: parts.credentials.notServed() },
+    renewal: renewal.status,
   };
 }
 

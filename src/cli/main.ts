@@ -194,6 +194,14 @@ operator(token, 'revoke <ID...>', 'end tokens made to measure; nodes that have j
   async (ids, options) => (await import('./commands/token.js')).tokenRevoke(ids, options),
 );
 
+const ca = program.command('ca').description("the cluster's certificate authority");
+operator(ca, 'inspect', 'show the root certificate, and for how long certificates are issued').action(
+  async (options) => (await import('./commands/ca.js')).caInspect(options),
+);
+operator(ca, 'update', 'change for how long certificates are issued from now on')
+  .requiredOption('--cert-expiry <DURATION>', 'between 1h and 3650d: 90d, 2160h, 12h')
+  .action(async (options) => (await import('./commands/ca.js')).caUpdate(options));
+
 const node = program.command('node').description('the nodes of the cluster');
 operator(node, 'ls', 'list nodes')
   .option(...filter)

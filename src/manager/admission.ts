@@ -27,6 +27,7 @@ import type { Store } from '../store/store.js';
 import { tables } from '../store/tables.js';
 import type { Transaction } from '../store/transaction.js';
 import { CommitQueue } from './commit_queue.js';
+import { certificateLifetimeMs, clusterIn } from './cluster_record.js';
 import type { JoinGuard } from './join_guard.js';
 import type { Keyring } from './keyring.js';
 import { managerLimits } from './limits.js';
@@ -188,12 +189,12 @@ export class Admission {
       const { id: nodeId, pendingUntilMs } = node;
       return { nodeId, certificate: undefined, pendingUntilMs, newIdBecause, wasAdmitted: false, hostname };
     }
-    const certificate = this.#issue(tx, node, asked);
+    const certificate = await this.#issue(tx, node, asked);
     return { nodeId: node.id, certificate, pendingUntilMs: 0n, newIdBecause, wasAdmitted: false, hostname };
   }
 
   /** Who has the key of a node that has not used its certificate yet, is that node. */
-  #again(tx: Transaction, node: NodeRecord, asked: Asked): Decision {
+  async #again(tx: Transaction, node: NodeRecord, asked: Asked): Promise<Decision> {
     const { id: nodeId, pendingUntilMs } = node;
     const hostname = node.description?.hostname ?? '';
     const rest = { newIdBecause: '', wasAdmitted: true, hostname };
@@ -205,7 +206,7 @@ export class Admission {
         remedy: 'a host draws a key of its own when it joins: empty its state folder and join again',
       });
     }
-    return { nodeId, certificate: this.#issue(tx, node, asked), pendingUntilMs: 0n, ...rest };
+    return { nodeId, certificate: await this.#issue(tx, node, asked), pendingUntilMs: 0n, ...rest };
   }
 
   async #nodeOfKey(
@@ -224,8 +225,7 @@ export class Admission {
   async #use(tx: Transaction, asked: Asked): Promise<Grant> {
     const { token } = asked;
     const { view, keyring, authority, clock } = this.#parts;
-    const cluster = await tx.get(tables.cluster, 'self');
-    if (cluster === undefined) throw new InroError('store_corrupt', 'the cluster record is missing');
+    const cluster = await clusterIn(tx);
     const standing = parseJoinToken(keyring.readText(cluster.sealedWorkerToken));
     const isStanding = token.secretMatches(standing);
     const hash = token.secretHash(authority.clusterId);
@@ -303,23 +303,24 @@ export class Admission {
     node.pendingUntilMs = BigInt(clock.now() + managerLimits.pendingNodeMs);
   }
 
-  #issue(tx: Transaction, node: NodeRecord, { csrPem, former, digest }: Asked): Certificate {
+  async #issue(tx: Transaction, node: NodeRecord, { csrPem, former, digest }: Asked): Promise<Certificate> {
     const { authority, clock } = this.#parts;
-    const lifetimeMs = managerLimits.certificateLifetimeMs;
+    const lifetimeMs = certificateLifetimeMs(await clusterIn(tx));
     const certificate = authority.issueNode({ csr: csrPem, nodeId: node.id, role: 'worker', lifetimeMs });
     if (former?.nodeId === node.id && Buffer.compare(keyDigest(former.publicKey), digest) !== 0) {
-      // Whoever has a copy of the former key is not this node any more.
+      // Whoever has a copy of the former key is not this node any more; nor of one that it was given by a renewal since.
+      const untilMs = Math.max(former.notAfterMs, Number(node.certificateExpiresMs));
       const refused = create(RefusedRecordSchema, {
         nodeId: node.id,
         hostname: node.description?.hostname ?? '',
         reason: 'replaced',
         refusedMs: BigInt(clock.now()),
-        untilMs: BigInt(former.notAfterMs),
-        serials: [former.serial],
-        keyDigests: [keyDigest(former.publicKey)],
+        untilMs: BigInt(untilMs),
+        serials: [...new Set([former.serial, node.certificateSerial])],
+        keyDigests: [keyDigest(former.publicKey), node.keyDigest].filter(({ length }) => length > 0),
         nodeStays: true,
       });
-      if (former.notAfterMs > clock.now()) tx.put(tables.refused, `${node.id}-${former.serial}`, refused);
+      if (untilMs > clock.now()) tx.put(tables.refused, `${node.id}-${former.serial}`, refused);
     }
     noteCertificate(node, certificate);
     node.uncollected = true;

@@ -1,6 +1,7 @@
 /** The operators' service: the parts of it, and what concerns the cluster. */
 import { Control } from '../proto/gen/inro/v1/control_pb.js';
 import { serve, type Registration } from '../rpc/server.js';
+import { caHandlers } from './control_ca.js';
 import { nodeHandlers, type NodeHandlersParts } from './control_nodes.js';
 import { revokeHandlers } from './control_revoke.js';
 import { secretHandlers, type ControlParts } from './control_secrets.js';
@@ -16,6 +17,7 @@ export interface AllControlParts extends ControlParts, TokenHandlersParts, NodeH
 export function control(parts: AllControlParts): Registration {
   const { clusterId, view, keyring, clock, dispatcher, root, sealingSignature, createdMs } = parts;
   return serve(Control, 'local', {
+    ...caHandlers(parts),
     ...secretHandlers(parts),
     ...revokeHandlers(parts),
     ...serviceHandlers(parts),

@@ -13,6 +13,7 @@ import type { Handlers } from '../rpc/server.js';
 import type { Store } from '../store/store.js';
 import { tables } from '../store/tables.js';
 import { transact, type Transaction } from '../store/transaction.js';
+import { clusterIn } from './cluster_record.js';
 import { find } from './find.js';
 import type { JoinGuard } from './join_guard.js';
 import type { Keyring } from './keyring.js';
@@ -46,8 +47,7 @@ export function tokenHandlers(parts: TokenHandlersParts): Pick<Handlers<typeof C
       checkRole(role);
       const token = makeJoinToken(root.der, random);
       await transact(store, async (tx) => {
-        const cluster = await tx.get(tables.cluster, 'self');
-        if (cluster === undefined) throw new InroError('store_corrupt', 'the cluster record is missing');
+        const cluster = await clusterIn(tx);
         cluster.sealedWorkerToken = keyring.keepText(token.reveal());
         tx.put(tables.cluster, 'self', cluster);
       });

@@ -18,6 +18,7 @@ import { serve, type Registration } from '../rpc/server.js';
 import { tables } from '../store/tables.js';
 import { transact, type Transaction } from '../store/transaction.js';
 import { managerLimits } from './limits.js';
+import { checkCluster, notAMember } from './member.js';
 import { keptDescription } from './node_record.js';
 import { NodeSession, type NodeSessionParts } from './node_session.js';
 import { checkNotRefused, refusedError } from './refuse.js';
@@ -54,18 +55,9 @@ export class Dispatcher {
     return serve(DispatcherService, 'worker', {
       attach: async (channel, { peer }) => {
         const { clusterId, view } = this.#parts;
-        if (peer.clusterId !== clusterId) {
-          throw new InroError(
-            'foreign_cluster',
-            `this certificate is of cluster ${peer.clusterId}, and this is cluster ${clusterId}`,
-          );
-        }
+        checkCluster(peer, clusterId);
         checkNotRefused(view.refusals, peer);
-        if (!view.nodes.has(peer.nodeId)) {
-          throw new InroError('not_permitted', `node ${peer.nodeId} is not one of this cluster any more`, {
-            remedy: 'join it again with a fresh token: inro agent join --again --token - --manager HOST:PORT',
-          });
-        }
+        if (!view.nodes.has(peer.nodeId)) throw notAMember(peer);
         const session = new NodeSession(
           {
             ...this.#parts,

@@ -73,7 +73,14 @@ export const managerLimits = {
   maxOperatorChars: 128,
   /** Of each text in what a node says of itself. */
   maxDescriptionChars: 255,
-  certificateLifetimeMs: 90 * dayMs,
+  /** Between two certificates for one node. */
+  renewalGapMs: 60_000,
+  /** The same, for a node that still shows the certificate before: the answer may not have reached it. */
+  renewalRepeatMs: 5_000,
+  /** Nodes whose last renewal is remembered; more in one `renewalGapMs` are refused for a while. */
+  maxRecentRenewals: 100_000,
+  /** How often a manager looks whether its own certificate is due. */
+  ownRenewalCheckMs: 60_000,
   /** Swarm's restart delay: a failed task is replaced after it. */
   restartDelayMs: 5_000,
   /** Ended tasks that are kept for each slot, for `service ps`. */

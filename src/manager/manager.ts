@@ -3,14 +3,12 @@ import type { Logger } from 'pino';
 import { openArena } from '../crypto/arena.js';
 import { sealingKeyStatement } from '../crypto/statement.js';
 import type { Clock, Random } from '../model/clock.js';
-import { InroError } from '../model/error.js';
 import { parseJoinToken, type JoinToken } from '../pki/join_token.js';
 import { listenTls, listenUnix } from '../rpc/server.js';
-import { tables } from '../store/tables.js';
-import { transact } from '../store/transaction.js';
 import { addon } from '../system/addon.js';
 import { Admission } from './admission.js';
 import { arenaSize } from './arena_size.js';
+import { certificateLifetimeMs, readCluster } from './cluster_record.js';
 import { control } from './control.js';
 import { Dispatcher } from './dispatcher.js';
 import { enrollment } from './enrollment.js';
@@ -18,8 +16,10 @@ import { JoinGuard } from './join_guard.js';
 import { Ledger } from './ledger.js';
 import { managerLimits } from './limits.js';
 import { NodeRemoval } from './node_removal.js';
+import { keepOwnCertificate } from './own_certificate.js';
 import { ReadBook } from './read_book.js';
 import { checkNotRefused } from './refuse.js';
+import { renewal } from './renewal.js';
 import { Scheduler } from './scheduler.js';
 import { openManagerState } from './state_folder.js';
 import { Sweeper } from './sweeper.js';
@@ -74,9 +74,8 @@ export async function startManager({
     const clusterId = cluster.id;
     const sealingSignature = authority.sign(sealingKeyStatement(clusterId, keyring.sealingPublicKey));
     const workerToken = async (): Promise<JoinToken> => {
-      const { result } = await transact(store, (tx) => tx.get(tables.cluster, 'self'));
-      if (result === undefined) throw new InroError('store_corrupt', 'the cluster record is missing');
-      return parseJoinToken(keyring.readText(result.sealedWorkerToken));
+      const { sealedWorkerToken } = await readCluster(store);
+      return parseJoinToken(keyring.readText(sealedWorkerToken));
     };
     let address = '';
     const shared = { clusterId, store, view, keyring, clock, random, log, sealingSignature };
@@ -117,10 +116,30 @@ export async function startManager({
     const nodes = await listenTls(
       listen,
       { rootPem: authority.root.pem, certificatePem, keyPem },
-      [enrollment({ authority, admission }), dispatcher.registration()],
+      [
+        enrollment({ authority, admission }),
+        dispatcher.registration(),
+        renewal({ authority, store, clock, log }),
+      ],
       (peer) => checkNotRefused(view.refusals, peer),
     );
+    const over = new AbortController();
+    const keeping = keepOwnCertificate(
+      {
+        folder: stateFolder,
+        authority,
+        lifetimeMs: async () => certificateLifetimeMs(await readCluster(store)),
+        certificatePem,
+        show: (own) => nodes.showAs(own),
+        clock,
+        random,
+        log,
+      },
+      over.signal,
+    );
     undo.push(async () => {
+      over.abort();
+      await keeping;
       dispatcher.stop();
       await nodes.stop(managerLimits.stopGraceMs);
     });

@@ -168,6 +168,19 @@ export class NodeSession {
     this.#sessionKey = keyring.sessionKey(sessionKey);
   }
 
+  /** A connection is verified when it begins, and may last for longer than its certificate. */
+  #checkTime(): void {
+    const { notAfterMs } = this.#peer.certificate;
+    if (this.#parts.clock.now() <= notAfterMs) return;
+    throw new InroError(
+      'unauthenticated',
+      `the certificate of node ${this.nodeId} expired at ${new Date(notAfterMs).toISOString()}`,
+      {
+        remedy: 'enrol that host again with a fresh token: inro agent join --token - --manager HOST:PORT',
+      },
+    );
+  }
+
   async #welcome(): Promise<void> {
     const { clusterId, keyring, sealingSignature, managerAddresses } = this.#parts;
     await this.#channel.send({
@@ -187,6 +200,7 @@ export class NodeSession {
     for (let next = await messages.next(); next.done !== true; next = await messages.next()) {
       const silentMs = this.#parts.clock.boottimeMs() - this.heardAtMs;
       this.heardAtMs += silentMs;
+      this.#checkTime();
       if (silentMs > managerLimits.missedBeats * managerLimits.heartbeatPeriodMs) this.#parts.onBack();
       const { message } = next.value;
       switch (message.case) {

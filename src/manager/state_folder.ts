@@ -2,7 +2,7 @@
  * The manager's folder:
  *
  *   ca.crt, ca.key             the cluster's root and its key (PEM)
- *   manager.crt, manager.key   this manager's certificate and key (PEM); made anew when half of its life is over
+ *   manager.crt, manager.key   this manager's certificate and key (PEM); see own_certificate.ts
  *   sealing.key, data.key      key files (src/crypto/key_file.ts)
  *   store/                     the embedded store
  *
@@ -14,13 +14,12 @@ import { join } from 'node:path';
 import type { Arena } from '../crypto/arena.js';
 import { drawExchangeKey, drawKey, exchangeKeyOf } from '../crypto/exchange.js';
 import { readKeyFile, writeKeyFile } from '../crypto/key_file.js';
-import { generateNodeKey, publicKeyOf, readPrivateKey } from '../crypto/signing.js';
+import { readPrivateKey } from '../crypto/signing.js';
 import type { Clock, Random } from '../model/clock.js';
 import { InroError } from '../model/error.js';
 import { newId } from '../model/id.js';
 import { createAuthority, openAuthority, type Authority } from '../pki/authority.js';
 import { readCertificate } from '../pki/certificate.js';
-import { createCsr } from '../pki/csr.js';
 import { readRoot } from '../pki/root.js';
 import { makeJoinToken } from '../pki/join_token.js';
 import { ClusterRecordSchema, type ClusterRecord } from '../proto/gen/inro/v1/records_pb.js';
@@ -35,11 +34,11 @@ import {
   readFileIfThere,
   replaceFile,
 } from '../system/files.js';
+import { certificateLifetimeMs } from './cluster_record.js';
 import { createKeyring, type Keyring } from './keyring.js';
-import { managerLimits } from './limits.js';
+import { ownIdentity, restore } from './own_certificate.js';
 
 const storeFormat = 1;
-const restore = 'restore the whole folder from a backup';
 
 export interface ManagerState {
   cluster: ClusterRecord;
@@ -104,7 +103,8 @@ export async function openManagerState(
     }
     const sealing = exchangeKeyOf(readKeyFile(join(folder, 'sealing.key'), arena));
     const keyring = createKeyring(arena, sealing, readKeyFile(join(folder, 'data.key'), arena));
-    return { cluster, authority, keyring, store, isNew, ...ownIdentity(folder, authority, surroundings) };
+    const parts = { folder, authority, ...surroundings, lifetimeMs: certificateLifetimeMs(cluster) };
+    return { cluster, authority, keyring, store, isNew, ...ownIdentity(parts) };
   } catch (error) {
     await store.close();
     throw error;
@@ -138,42 +138,6 @@ async function makeCluster(
   } finally {
     keyring.wipe();
   }
-}
-
-/** The manager's own certificate; a new key with each new one. */
-function ownIdentity(
-  folder: string,
-  authority: Authority,
-  { clock, random }: StateSurroundings,
-): { certificatePem: string; keyPem: string } {
-  const certificatePath = join(folder, 'manager.crt');
-  const certificatePem = readFileIfThere(certificatePath);
-  const certificate =
-    certificatePem === undefined
-      ? undefined
-      : parseFile(certificatePath, certificatePem, readCertificate, restore);
-  const keyPem = readFileIfThere(join(folder, 'manager.key'));
-  if (certificatePem !== undefined && certificate !== undefined && keyPem !== undefined) {
-    const { notAfterMs, notBeforeMs, publicKey } = certificate;
-    // A stop between the two writes below leaves a key without its certificate.
-    const key = parseFile(join(folder, 'manager.key'), keyPem, readPrivateKey, restore);
-    const belong = publicKeyOf(key).equals(publicKey);
-    const now = clock.now();
-    if (belong && now >= notBeforeMs && now < (notBeforeMs + notAfterMs) / 2)
-      return { certificatePem, keyPem };
-  }
-  const nodeId = certificate?.nodeId ?? newId(random);
-  const key = generateNodeKey();
-  const csr = createCsr(key.privateKey);
-  const issued = authority.issueNode({
-    csr,
-    nodeId,
-    role: 'manager',
-    lifetimeMs: managerLimits.certificateLifetimeMs,
-  });
-  replaceFile(join(folder, 'manager.key'), key.privatePem, 0o600);
-  replaceFile(join(folder, 'manager.crt'), issued.pem, 0o600);
-  return { certificatePem: issued.pem, keyPem: key.privatePem };
 }
 
 /** @param parse throws for what is not a file of this kind. @throws state_unusable, naming the file. */

@@ -70,6 +70,11 @@ export class Certificate {
     return this.x509.serialNumber.toLowerCase();
   }
 
+  /** SHA-256 of its DER, lower-case hex: what `openssl x509 -fingerprint -sha256` shows. */
+  get fingerprint(): string {
+    return this.x509.fingerprint256.replaceAll(':', '').toLowerCase();
+  }
+
   /** ms since 1970. */
   get notBeforeMs(): number {
     return timeOf(this.x509.validFrom);

@@ -10,6 +10,14 @@ export const limits = {
   /** 20 years, as Swarm's root (swarmkit ca/certificates.go RootCAExpiration). */
   rootLifetimeMs: 20 * 365 * dayMs,
   nodeLifetimeMs: 90 * dayMs,
+  /** What an operator may choose. Swarm has the same least (ca/config.go MinNodeCertExpiration). */
+  minChosenLifetimeMs: hourMs,
+  maxChosenLifetimeMs: 3650 * dayMs,
+  /** Certificates are renewed at a random point between these parts of their life. */
+  renewFrom: 0.5,
+  renewTo: 0.8,
+  /** After one renewal no other for so long, whatever the wall clock says. */
+  renewalGapMs: 10 * 60 * 1000,
   /** Certificates count whole seconds. */
   minNodeLifetimeMs: 1000,
   /** Certificates begin this long before they are issued, so that a host whose clock is behind can use them. */

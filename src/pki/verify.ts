@@ -117,8 +117,14 @@ function hasBegun(certificate: Certificate, _: Certificate, { now }: Expected): 
 }
 
 function hasNotExpired(certificate: Certificate, _: Certificate, { now }: Expected): void {
-  if (now <= certificate.notAfterMs) return;
-  throw refused(`${certificate.label} expired at ${iso(certificate.notAfterMs)}; it is now ${iso(now)}`, {
+  const error = expired(certificate, now);
+  if (error !== undefined) throw error;
+}
+
+/** What to say and do about a certificate whose time is over; undefined while it is not. */
+export function expired(certificate: Certificate, now: number): InroError | undefined {
+  if (now <= certificate.notAfterMs) return undefined;
+  return refused(`${certificate.label} expired at ${iso(certificate.notAfterMs)}; it is now ${iso(now)}`, {
     remedy:
       "check the clock of this host; if it is right, join again with a fresh token, the node keeps its id: stop the agent, then 'inro agent join --token - --manager HOST:PORT'",
   });

@@ -50,6 +50,18 @@ function connection(
   return { to, client, close: () => client.close() };
 }
 
+/** Closes the connection after its use. */
+export async function withConnection<T>(
+  connection: Connection,
+  use: (connection: Connection) => Promise<T>,
+): Promise<T> {
+  try {
+    return await use(connection);
+  } finally {
+    connection.close();
+  }
+}
+
 /** @param timeoutMs how long an answer may take. @throws whatever the other side threw, or unreachable. */
 export function call<S extends Service, K extends UnaryNames<S>>(
   connection: Connection,

@@ -77,6 +77,11 @@ export interface RunningServer {
   stop(graceMs: number): Promise<void>;
 }
 
+export interface RunningTlsServer extends RunningServer {
+  /** Another certificate and key for connections that begin from now on; running calls do not notice. */
+  showAs(own: Pick<ServerIdentity, 'certificatePem' | 'keyPem'>): void;
+}
+
 /**
  * @param admit throws for a caller that is not to be served, whatever it calls; asked on every call.
  * @throws port_taken, bad_input for an address that cannot be bound.
@@ -86,11 +91,12 @@ export async function listenTls(
   identity: ServerIdentity,
   registrations: readonly Registration[],
   admit: (peer: Peer) => void = () => undefined,
-): Promise<RunningServer> {
+): Promise<RunningTlsServer> {
   const server = build(registrations, false, admit);
   try {
-    const port = await bind(server, address, serverCredentials(identity));
-    return { port, stop: (graceMs) => stop(server, graceMs) };
+    const { credentials, replace } = serverCredentials(identity);
+    const port = await bind(server, address, credentials);
+    return { port, showAs: replace, stop: (graceMs) => stop(server, graceMs) };
   } catch (error) {
     server.forceShutdown();
     const text = (error as Error).message;

@@ -14,23 +14,43 @@ export interface ServerIdentity {
   keyPem: string;
 }
 
+type KeyPair = Pick<ServerIdentity, 'certificatePem' | 'keyPem'>;
+
 /**
  * Certificates are verified if given: one port serves those who have none yet (Enrollment) and nodes. What a
  * caller without one may do is decided where services are registered.
  */
-export function serverCredentials({ rootPem, certificatePem, keyPem }: ServerIdentity): ServerCredentials {
+export function serverCredentials({ rootPem, ...own }: ServerIdentity): {
+  credentials: ServerCredentials;
+  /** For connections that begin from now on; those that are open do not notice. */
+  replace: (own: KeyPair) => void;
+} {
   const root = { caCertificate: Buffer.from(rootPem) };
-  const identity = { certificate: Buffer.from(certificatePem), privateKey: Buffer.from(keyPem) };
+  const identityOf = ({ certificatePem, keyPem }: KeyPair) => ({
+    certificate: Buffer.from(certificatePem),
+    privateKey: Buffer.from(keyPem),
+  });
+  type Listener = (update: ReturnType<typeof identityOf>) => void;
+  let identity = identityOf(own);
+  const listeners = new Set<Listener>();
   // Listeners must not be called from inside add...Listener: grpc-js would drop every connection.
   const provider = {
     addCaCertificateListener: (listener: (update: typeof root) => void) =>
       queueMicrotask(() => listener(root)),
     removeCaCertificateListener: () => undefined,
-    addIdentityCertificateListener: (listener: (update: typeof identity) => void) =>
-      queueMicrotask(() => listener(identity)),
-    removeIdentityCertificateListener: () => undefined,
+    addIdentityCertificateListener: (listener: Listener) => {
+      listeners.add(listener);
+      queueMicrotask(() => listener(identity));
+    },
+    removeIdentityCertificateListener: (listener: Listener) => void listeners.delete(listener),
   };
-  return experimental.createCertificateProviderServerCredentials(provider, provider, false);
+  return {
+    credentials: experimental.createCertificateProviderServerCredentials(provider, provider, false),
+    replace: (next) => {
+      identity = identityOf(next);
+      for (const listener of listeners) listener(identity);
+    },
+  };
 }
 
 /** For a node that has a certificate: both sides verified. */

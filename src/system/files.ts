@@ -11,6 +11,7 @@ import {
   openSync,
   readFileSync,
   renameSync,
+  rmSync,
   writeSync,
 } from 'node:fs';
 import { constants as osConstants } from 'node:os';
@@ -103,17 +104,34 @@ export function replaceFile(path: string, content: string | Uint8Array, mode: nu
       closeSync(descriptor);
     }
     renameSync(temporary, path);
-    const folder = openSync(dirname(path), 'r');
-    try {
-      fsyncSync(folder);
-    } finally {
-      closeSync(folder);
-    }
+    syncFolder(dirname(path));
   } catch (error) {
     throw new InroError('state_unusable', `${path} cannot be written: ${(error as Error).message}`, {
       remedy: 'check the folder: permissions, a read-only or full disk',
       cause: error,
     });
+  }
+}
+
+/** Gone from the disk before it returns, if it was there. @throws state_unusable. */
+export function removeFile(path: string): void {
+  try {
+    rmSync(path, { force: true });
+    syncFolder(dirname(path));
+  } catch (error) {
+    throw new InroError('state_unusable', `${path} cannot be removed: ${(error as Error).message}`, {
+      remedy: 'check the folder: permissions, a read-only disk',
+      cause: error,
+    });
+  }
+}
+
+function syncFolder(path: string): void {
+  const folder = openSync(path, 'r');
+  try {
+    fsyncSync(folder);
+  } finally {
+    closeSync(folder);
   }
 }
 

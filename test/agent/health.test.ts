@@ -35,6 +35,26 @@ const rows: [what: string, status: Status, health: string, ...reasons: string[]]
     'degraded',
     'no session with a manager, the lease holds for 1380 min more: ECONNREFUSED',
   ],
+  ['a certificate on trial', { renewal: { onTrial: true, dueMs: 5n } }, 'healthy'],
+  [
+    'a certificate that could not be renewed',
+    { renewal: { lastFailure: 'ECONNREFUSED' }, certificateExpiresMs: 1_000n },
+    'degraded',
+    'the certificate could not be renewed, it lasts until 1970-01-01T00:00:01.000Z: ECONNREFUSED',
+  ],
+  [
+    'a certificate that has expired, while the lease holds',
+    { renewal: { expired: 'it expired: join', lastFailure: 'ECONNREFUSED' } },
+    'degraded',
+    'it expired: join',
+  ],
+  [
+    'a certificate that has expired, and no lease',
+    { renewal: { expired: 'it expired: join' }, session: { ...held, leaseLeftMs: 0n } },
+    'unhealthy',
+    'nothing is served: no lease of a manager holds: ECONNREFUSED',
+    'it expired: join',
+  ],
   [
     'a protection that is not in force',
     {

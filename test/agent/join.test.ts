@@ -7,7 +7,7 @@ import { loadIdentity } from '../../src/agent/identity.js';
 import { joinCluster, type Joined } from '../../src/agent/join.js';
 import { finishJoining, joiningKey } from '../../src/agent/joining.js';
 import { generateNodeKey } from '../../src/crypto/signing.js';
-import { managerLimits } from '../../src/manager/limits.js';
+import { limits as pkiLimits } from '../../src/pki/limits.js';
 import { parseJoinToken } from '../../src/pki/join_token.js';
 import { realManager, type RealManager } from '../support/real_manager.js';
 import { refuses, refusesAsync } from '../support/refuses.js';
@@ -32,7 +32,7 @@ test('a host that has expired says what to do, and then is the node that it was,
   t.false(first.isSame);
   await refusesAsync(t, joins(m, folder), 'already_exists', /has joined a cluster already/);
   const key = readFileSync(join(folder, 'node.key'), 'utf8');
-  await m.clock.advance(managerLimits.certificateLifetimeMs + dayMs);
+  m.clock.setWall(m.clock.now() + pkiLimits.nodeLifetimeMs + dayMs);
   const error = refuses(t, () => loadIdentity(folder, m.clock.now()), 'bad_certificate', /expired at/);
   t.regex(
     error.remedy ?? '',

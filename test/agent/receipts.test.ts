@@ -8,7 +8,7 @@ import { FakeClock, settle } from '../support/fake_clock.js';
 import { refuses } from '../support/refuses.js';
 
 const key = generateNodeKey();
-const own = { key: key.privateKey, nodeId: 'n1', clusterId: 'c1' };
+const own = { nodeId: 'n1', clusterId: 'c1' };
 const wiped = (version: number): Wiped => ({
   secretId: 's1',
   version,
@@ -30,7 +30,7 @@ const numbers = (receipts: readonly SignedReceipt[]): number[] =>
 
 test('a receipt is signed over all that it says, for this run of this node of this cluster', (t) => {
   const receipts = queue(3);
-  const [receipt] = receipts.after(2, 10);
+  const [receipt] = receipts.after(2, 10, key.privateKey);
   t.like(receipt, {
     runId: 'r1',
     number: 3n,
@@ -61,28 +61,42 @@ test('a receipt is signed over all that it says, for this run of this node of th
 
 test('they go out in order, as many as asked for, and stay until they are acknowledged', (t) => {
   const receipts = queue(5);
-  t.deepEqual(numbers(receipts.after(0, 2)), [1, 2]);
-  t.deepEqual(numbers(receipts.after(2, 100)), [3, 4, 5]);
-  t.deepEqual(receipts.after(5, 100), []);
+  t.deepEqual(numbers(receipts.after(0, 2, key.privateKey)), [1, 2]);
+  t.deepEqual(numbers(receipts.after(2, 100, key.privateKey)), [3, 4, 5]);
+  t.deepEqual(receipts.after(5, 100, key.privateKey), []);
   t.true(receipts.hasAfter(4));
   t.false(receipts.hasAfter(5));
   t.is(receipts.pending, 5);
-  t.deepEqual(numbers(receipts.after(0, 100)), [1, 2, 3, 4, 5], 'another stream gets them all again');
-  t.is(receipts.after(0, 1)[0], receipts.after(0, 1)[0], 'signed once');
+  t.deepEqual(
+    numbers(receipts.after(0, 100, key.privateKey)),
+    [1, 2, 3, 4, 5],
+    'another stream gets them all again',
+  );
+  t.is(receipts.after(0, 1, key.privateKey)[0], receipts.after(0, 1, key.privateKey)[0], 'signed once');
+});
+
+test('what waited while the certificate was renewed is signed by the new key, in a stream under that', (t) => {
+  const receipts = queue(1);
+  const next = generateNodeKey();
+  const says = { ...own, runId: 'r1', number: 1, ...wiped(1) };
+  for (const { privateKey, publicKey } of [key, next, key]) {
+    const [receipt] = receipts.after(0, 1, privateKey);
+    t.true(verifyBytes(publicKey, receiptStatement(says), receipt?.signature ?? new Uint8Array()));
+  }
 });
 
 test('what is acknowledged is forgotten, up to its number; once more changes nothing', (t) => {
   const receipts = queue(5);
   receipts.taken({ runId: 'r1', number: 3n });
-  t.deepEqual(numbers(receipts.after(0, 100)), [4, 5]);
+  t.deepEqual(numbers(receipts.after(0, 100, key.privateKey)), [4, 5]);
   receipts.taken({ runId: 'r1', number: 3n });
   receipts.taken({ runId: 'r1', number: 1n });
   t.is(receipts.pending, 2);
   receipts.taken({ runId: 'r1', number: 5n });
   t.is(receipts.pending, 0);
   receipts.add(wiped(6));
-  t.deepEqual(numbers(receipts.after(0, 100)), [6], 'numbers go on');
-  t.deepEqual(receipts.after(6, 100), []);
+  t.deepEqual(numbers(receipts.after(0, 100, key.privateKey)), [6], 'numbers go on');
+  t.deepEqual(receipts.after(6, 100, key.privateKey), []);
 });
 
 test('an acknowledgement of what was never sent is refused, and nothing is forgotten', (t) => {
@@ -97,7 +111,7 @@ test('their number is bounded: the oldest are given up, and counted', (t) => {
   const receipts = queue(agentLimits.maxQueuedReceipts + 3);
   t.is(receipts.pending, agentLimits.maxQueuedReceipts);
   t.is(receipts.dropped, 3);
-  t.deepEqual(numbers(receipts.after(0, 2)), [4, 5], 'a gap says that some are missing');
+  t.deepEqual(numbers(receipts.after(0, 2, key.privateKey)), [4, 5], 'a gap says that some are missing');
   receipts.taken({ runId: 'r1', number: 2n });
   t.is(receipts.pending, agentLimits.maxQueuedReceipts);
 });

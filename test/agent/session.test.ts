@@ -27,6 +27,8 @@ function sessionOf(t: ExecutionContext, { managers = ['m1:1'], drawn = 1 } = {})
   );
   const known = [...managers];
   let expelled = 0;
+  const obstacle: { why: InroError | undefined } = { why: undefined };
+  const other = { is: false };
   const opened: string[] = [];
   const session = new Session({
     managers: () => known,
@@ -52,6 +54,8 @@ function sessionOf(t: ExecutionContext, { managers = ['m1:1'], drawn = 1 } = {})
           },
         });
       }),
+    obstacle: () => obstacle.why,
+    onFailed: () => other.is,
     onExpelled: () => (expelled += 1),
     clock,
     random: () => Buffer.alloc(4, Math.round(drawn * 255)),
@@ -70,6 +74,8 @@ function sessionOf(t: ExecutionContext, { managers = ['m1:1'], drawn = 1 } = {})
     running,
     last: () => attempts.at(-1) as Attempt,
     expelled: () => expelled,
+    obstacle,
+    other,
   };
 }
 
@@ -228,4 +234,34 @@ test('each stream is closed when it is over, however it ended', async (t) => {
     t.true(channel.closed.aborted);
     await s.clock.advance(agentLimits.backoffMaxMs);
   }
+});
+
+test('a failure that another certificate may mend expels nobody', async (t) => {
+  const s = sessionOf(t);
+  await settle();
+  s.other.is = true;
+  await s.last().end(new InroError('not_permitted', 'no such certificate'));
+  t.is(s.expelled(), 0);
+  await s.clock.advance(agentLimits.backoffMaxMs);
+  s.other.is = false;
+  await s.last().end(new InroError('not_permitted', 'no such node'));
+  t.is(s.expelled(), 1);
+});
+
+test('while there is no use in trying it tries nothing, says why once, and goes on when there is', async (t) => {
+  const s = sessionOf(t);
+  await settle();
+  s.obstacle.why = new InroError('bad_certificate', 'it has expired', { remedy: 'join again' });
+  await s.last().end(lost());
+  await s.clock.advance(60 * 60_000);
+  t.is(s.attempts.length, 1);
+  t.like(s.session.status, { state: 'waiting', lastError: { message: 'it has expired' } });
+  const told = s.logged.filter(({ msg }) => msg === 'no session with a manager is tried');
+  t.deepEqual(
+    told.map(({ remedy }) => remedy),
+    ['join again'],
+  );
+  s.obstacle.why = undefined;
+  await s.clock.advance(agentLimits.obstacleCheckMs);
+  t.is(s.attempts.length, 2);
 });

@@ -196,6 +196,8 @@ scenario('each command prints the fields of its table, with their types', async 
   await check('service ps', ['web']);
   await check('node inspect', [nodeId]);
   await check('secret revoke', ['db_password']);
+  await check('ca inspect', []);
+  await check('ca update', ['--cert-expiry', '30d']);
   await check('token show', ['worker']);
   const { token } = (await check('token rotate', ['worker'])) as { token: string };
   await check(

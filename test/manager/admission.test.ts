@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto';
 import test, { type ExecutionContext } from 'ava';
 import { generateNodeKey, publicKeyOf, readPrivateKey, signBytes, spkiOf } from '../../src/crypto/signing.js';
 import { enrolAgainStatement } from '../../src/crypto/statement.js';
+import { limits as pkiLimits } from '../../src/pki/limits.js';
 import { managerLimits } from '../../src/manager/limits.js';
 import { createCsr } from '../../src/pki/csr.js';
 import { readCertificate } from '../../src/pki/certificate.js';
@@ -174,7 +175,7 @@ test('an expired node that proves its former key keeps its id', async (t) => {
   const m = await realManager(t);
   const was = await m.joined();
   await m.attach(was).begin();
-  await m.clock.advance(managerLimits.certificateLifetimeMs + dayMs);
+  m.clock.setWall(m.clock.now() + pkiLimits.nodeLifetimeMs + dayMs);
   const { privatePem: keyPem } = generateNodeKey();
   const now = await enrol(m, { keyPem, former: proofOf(m, was, keyPem) });
   t.is(now.nodeId, was.nodeId);
@@ -229,7 +230,7 @@ test('a node that was removed, or has had two keys since, does not get its id ba
   let last = first;
   for (let n = 0; n < 2; n++) {
     // Past the end of its certificate, so that no refusal of it is kept.
-    await m.clock.advance(managerLimits.certificateLifetimeMs + dayMs);
+    m.clock.setWall(m.clock.now() + pkiLimits.nodeLifetimeMs + dayMs);
     const { privatePem: keyPem } = generateNodeKey();
     last = await enrol(m, { keyPem, former: proofOf(m, last, keyPem) });
     t.is(last.nodeId, first.nodeId);

@@ -182,6 +182,22 @@ test('a state that nobody knows, and a task that is gone, change nothing and end
   t.is(m.tasksOf(serviceId)[0]?.state, wireState('ASSIGNED'));
 });
 
+test('a stream does not outlive its certificate', async (t) => {
+  const m = await cluster(t);
+  const { node, ended } = await nodeOf(m);
+  const beat = (sequence: number) =>
+    node.channel.send({ message: { case: 'heartbeat', value: { sequence } } });
+  await m.clock.jump(90 * 86_400_000 - 60_000);
+  await beat(1);
+  t.is((await node.expect('heartbeatAck')).value.sequence, 1);
+  await m.clock.jump(120_000);
+  await beat(2);
+  const error = (await ended) as InroError;
+  t.is(error.code, 'unauthenticated');
+  t.regex(error.message, /expired at/);
+  t.regex(error.remedy ?? '', /inro agent join --token -/);
+});
+
 test('a node’s words are kept in bounds', async (t) => {
   const m = await cluster(t);
   const { node } = await nodeOf(m);

@@ -1,5 +1,5 @@
 import test from 'ava';
-import { parseDuration } from '../../src/model/duration.js';
+import { durationText, parseDuration } from '../../src/model/duration.js';
 import { refuses } from '../support/refuses.js';
 
 test('lengths of time', (t) => {
@@ -22,4 +22,10 @@ test('what is none is refused with words', (t) => {
     '10m\n',
   ])
     refuses(t, () => parseDuration(text), 'bad_input', /is not a length of time/);
+});
+
+test('they are said in words', (t) => {
+  const hourMs = 3_600_000;
+  const texts = [90 * 24 * hourMs, 24 * hourMs, 12 * hourMs, 1.5 * hourMs, 61_000, 0, 10].map(durationText);
+  t.deepEqual(texts, ['90 days', '1 day', '12 h', '1 h 30 min', '1 min 1 s', '0 s', '0 s']);
 });

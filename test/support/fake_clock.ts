@@ -18,8 +18,9 @@ export class FakeClock implements Clock {
     this.#wallMs = wallMs;
   }
 
+  /** Whole ms, as Date.now(). */
   now(): number {
-    return this.#wallMs;
+    return Math.floor(this.#wallMs);
   }
 
   boottimeMs(): number {

@@ -1,6 +1,7 @@
 /**
  * A real manager in this process: state on disk, TLS on a port, the operators' socket. Only its clock stands
- * still until the test moves it. And what one needs to talk to it without an agent or a terminal.
+ * still until the test moves it: its wall alone for months, as OpenSSL would not believe a certificate that the manager made
+ * itself in a time to come. And what one needs to talk to it without an agent or a terminal.
  */
 import { cp, mkdtemp, rm } from 'node:fs/promises';
 import { randomBytes } from 'node:crypto';

@@ -4,7 +4,7 @@ import { stateOf } from '../../proto/task_state.js';
 import { withAgent } from '../../rpc/agent_socket.js';
 import { call } from '../../rpc/client.js';
 import { paths } from '../paths.js';
-import { ago, iso, printFacts, printJson, printLine, printTable } from '../print.js';
+import { ago, iso, isoOrNull, printFacts, printJson, printLine, printTable } from '../print.js';
 
 export async function agentStatus({ socket, json }: { socket?: string; json?: boolean }): Promise<void> {
   const status = await withAgent(socket ?? paths.agentSocket, (agent) => call(agent, Agent, 'getStatus', {}));
@@ -14,7 +14,8 @@ export async function agentStatus({ socket, json }: { socket?: string; json?: bo
   printFacts([
     ['Node', status.nodeId],
     ['Cluster', status.clusterId],
-    ['Certificate', `expires ${iso(status.certificateExpiresMs)} (${ago(status.certificateExpiresMs)})`],
+    ['Certificate', certificateText(status)],
+    ['Renewal', renewalText(status)],
     ['Session', `${session?.state ?? '-'} ${session?.managerAddress ?? ''} (${ago(session?.sinceMs ?? 0n)})`],
     ...(session?.lastError ? [['Last error', session.lastError] as const] : []),
     ['Lease', lease > 0 ? `serves without a manager for ${duration(lease)}` : 'over: nothing is served'],
@@ -67,6 +68,21 @@ export async function fetchStatus(socket: string): Promise<AgentStatus> {
   return withAgent(socket, (agent) => call(agent, Agent, 'getStatus', {}));
 }
 
+function certificateText({ certificateExpiresMs, renewal }: AgentStatus): string {
+  const when = `${iso(certificateExpiresMs)} (${ago(certificateExpiresMs)})`;
+  return (renewal?.expired ?? '') === '' ? `expires ${when}` : `EXPIRED ${when}`;
+}
+
+function renewalText({ renewal }: AgentStatus): string {
+  const { dueMs = 0n, lastFailure = '', failedMs = 0n, onTrial = false, expired = '' } = renewal ?? {};
+  if (expired !== '') return `none any more: ${expired}`;
+  const due = `due ${iso(dueMs)} (${ago(dueMs)})`;
+  const trial = onTrial ? '; no manager has welcomed the present one yet, the one before is kept' : '';
+  return lastFailure === ''
+    ? `${due}${trial}`
+    : `${due}; the last try failed ${ago(failedMs)}: ${lastFailure}`;
+}
+
 function credentialsText({ credentials }: AgentStatus): string {
   const why = credentials?.notServed ?? '';
   return why === '' ? (credentials?.path ?? '-') : `not given to units: ${why}`;
@@ -93,6 +109,13 @@ function statusJson(status: AgentStatus) {
     nodeId: status.nodeId,
     clusterId: status.clusterId,
     certificateExpiresAt: iso(status.certificateExpiresMs),
+    renewal: {
+      dueAt: isoOrNull(status.renewal?.dueMs ?? 0n),
+      lastFailure: status.renewal?.lastFailure ?? '',
+      failedAt: isoOrNull(status.renewal?.failedMs ?? 0n),
+      onTrial: status.renewal?.onTrial ?? false,
+      expired: status.renewal?.expired ?? '',
+    },
     session: {
       state: session?.state ?? '',
       manager: session?.managerAddress ?? '',

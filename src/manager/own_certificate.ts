@@ -1,0 +1,105 @@
+/**
+ * The manager's own certificate: made at the first start, made anew at a start in the second half of its life, and while
+ * it runs. The CA is at hand, so a pair of files that do not belong together is no loss: it is made anew, too.
+ */
+import { join } from 'node:path';
+import type { Logger } from 'pino';
+import { generateNodeKey, publicKeyOf, readPrivateKey } from '../crypto/signing.js';
+import type { Clock, Random } from '../model/clock.js';
+import { asInroError } from '../model/error.js';
+import { newId } from '../model/id.js';
+import type { Authority } from '../pki/authority.js';
+import { readCertificate, type Certificate } from '../pki/certificate.js';
+import { createCsr } from '../pki/csr.js';
+import { issuedMs, RenewalPoint } from '../pki/renewal_point.js';
+import { parseFile, readFileIfThere, replaceFile } from '../system/files.js';
+import { managerLimits } from './limits.js';
+
+export const restore = 'restore the whole folder from a backup';
+
+export interface OwnIdentity {
+  certificatePem: string;
+  keyPem: string;
+}
+
+interface IssuingParts {
+  folder: string;
+  authority: Authority;
+  lifetimeMs: number;
+}
+
+/** @throws state_unusable. */
+export function ownIdentity(parts: IssuingParts & { clock: Clock; random: Random }): OwnIdentity {
+  const { folder, clock, random } = parts;
+  const certificatePath = join(folder, 'manager.crt');
+  const certificatePem = readFileIfThere(certificatePath);
+  const certificate =
+    certificatePem === undefined
+      ? undefined
+      : parseFile(certificatePath, certificatePem, readCertificate, restore);
+  const keyPem = readFileIfThere(join(folder, 'manager.key'));
+  if (certificatePem !== undefined && certificate !== undefined && keyPem !== undefined) {
+    // A stop between the two writes below leaves a key without its certificate.
+    const key = parseFile(join(folder, 'manager.key'), keyPem, readPrivateKey, restore);
+    const belong = publicKeyOf(key).equals(certificate.publicKey);
+    if (belong && isInFirstHalf(certificate, clock.now())) return { certificatePem, keyPem };
+  }
+  return issueOwn(parts, certificate?.nodeId ?? newId(random));
+}
+
+export interface KeptParts {
+  folder: string;
+  authority: Authority;
+  lifetimeMs: () => Promise<number>;
+  /** The present one. */
+  certificatePem: string;
+  /** Called with each new one, when it is on disk. */
+  show: (own: OwnIdentity) => void;
+  clock: Clock;
+  random: Random;
+  log: Logger;
+}
+
+/** Renews it until the signal aborts. A failure is logged and tried again with the next look. */
+export async function keepOwnCertificate(parts: KeptParts, signal: AbortSignal): Promise<void> {
+  const { folder, authority, lifetimeMs, show, clock, log } = parts;
+  let certificate = readCertificate(parts.certificatePem);
+  let point = new RenewalPoint(certificate, false, parts);
+  for (;;) {
+    await clock.sleep(managerLimits.ownRenewalCheckMs, signal);
+    if (signal.aborted) return;
+    if (!point.isOver()) continue;
+    try {
+      const own = issueOwn({ folder, authority, lifetimeMs: await lifetimeMs() }, certificate.nodeId);
+      show(own);
+      certificate = readCertificate(own.certificatePem);
+      point = new RenewalPoint(certificate, true, parts);
+      log.info(
+        { serial: certificate.serial, expires: new Date(certificate.notAfterMs).toISOString() },
+        "the manager's certificate was renewed",
+      );
+    } catch (thrown) {
+      const error = asInroError(thrown);
+      const expires = new Date(certificate.notAfterMs).toISOString();
+      log.error(
+        { err: error, remedy: error.remedy, expires },
+        "the manager's certificate could not be renewed; trying again",
+      );
+    }
+  }
+}
+
+/** A new key with each new one. @throws state_unusable; bad_certificate when the root has expired. */
+function issueOwn({ folder, authority, lifetimeMs }: IssuingParts, nodeId: string): OwnIdentity {
+  const { privateKey, privatePem } = generateNodeKey();
+  const issued = authority.issueNode({ csr: createCsr(privateKey), nodeId, role: 'manager', lifetimeMs });
+  replaceFile(join(folder, 'manager.key'), privatePem, 0o600);
+  replaceFile(join(folder, 'manager.crt'), issued.pem, 0o600);
+  return { certificatePem: issued.pem, keyPem: privatePem };
+}
+
+/** Also false before it begins: the clock was set back. */
+function isInFirstHalf(certificate: Certificate, now: number): boolean {
+  const fromMs = issuedMs(certificate);
+  return now >= certificate.notBeforeMs && now < (fromMs + certificate.notAfterMs) / 2;
+}
