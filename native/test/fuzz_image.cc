@@ -84,7 +84,12 @@ void useAll(Core& core) {
   Builder build(core);
   for (int round = 0; round < 2; round++) {
     const auto piece = core.alloc(40);
-    if (piece) values.emplace_back(piece->id, build.file(piece->id, 8));
+    const auto added = piece ? build.fileIfRoom(piece->id, 8) : std::nullopt;
+    if (added) {
+      values.emplace_back(piece->id, *added);
+    } else if (piece) {
+      core.release(piece->id);
+    }
     std::vector<std::pair<std::string, std::uint64_t>> entries;
     for (const std::uint64_t id : idsOf(image)) entries.emplace_back("n" + std::to_string(id), id);
     build.fill(rootNode, entries);

@@ -100,6 +100,11 @@ void images(Folder folder) {
       folder.write(patch(2, to * sizeof(NodeRecord) + content, word(offset)));
     }
   }
+  // No room for another node, and no serial number for one.
+  for (std::uint64_t capacity = firstFreeSlot; capacity < fuzzNodes; capacity++)
+    folder.write(patch(0, offsetof(ImageHeader, nodeCapacity), word(capacity)));
+  for (const std::uint64_t serial : {maxSerial - 1, maxSerial, maxSerial + 1})
+    folder.write(patch(0, offsetof(ImageHeader, nextSerial), word(serial)));
   // A journal that makes and ends nodes.
   const std::size_t journalLength = offsetof(ImageHeader, journalLength);
   folder.write(patch(0, journalLength, word(2)) + patch(3, 16, word(layoutOf(fuzzNodes).nodesOffset + 3 * sizeof(NodeRecord)) + word(0)));

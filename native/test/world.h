@@ -181,24 +181,23 @@ class Builder {
     std::memcpy(piece->bytes.data() + 32, text.data(), text.size());
     return piece->id;
   }
+  // Nothing when the table of nodes is full, or their serial numbers are used up.
+  std::optional<std::uint64_t> fileIfRoom(Arena::PieceId piece, std::size_t size) {
+    const auto id = core_.reserve();
+    return id ? std::optional(file(*id, piece, size, false)) : std::nullopt;
+  }
   std::uint64_t file(Arena::PieceId piece, std::size_t size, bool mappable = false) {
-    NewNode node = made(NodeKind::file, 0444);
-    node.piece = piece;
-    node.skip = 32;
-    node.size = size;
-    node.mappable = mappable;
-    step.made.push_back(node);
-    return node.id;
+    return file(reserved(), piece, size, mappable);
   }
   std::uint64_t file(std::string_view text, bool mappable = false) { return file(value(text), text.size(), mappable); }
   std::uint64_t directory(std::uint64_t parent = rootNode) {
-    NewNode node = made(NodeKind::directory, 0555);
+    NewNode node = made(reserved(), NodeKind::directory, 0555);
     node.parent = parent;
     step.made.push_back(node);
     return node.id;
   }
   std::uint64_t link(std::string text) {
-    NewNode node = made(NodeKind::link, 0777);
+    NewNode node = made(reserved(), NodeKind::link, 0777);
     node.text = std::move(text);
     step.made.push_back(node);
     return node.id;
@@ -217,14 +216,26 @@ class Builder {
   Step step;
 
  private:
-  NewNode made(NodeKind kind, std::uint32_t mode) {
-    NewNode node{};
+  std::uint64_t reserved() {
     const auto id = core_.reserve();
     if (!id) std::abort();
-    node.id = *id;
+    return *id;
+  }
+  static NewNode made(std::uint64_t id, NodeKind kind, std::uint32_t mode) {
+    NewNode node{};
+    node.id = id;
     node.kind = kind;
     node.mode = mode;
     return node;
+  }
+  std::uint64_t file(std::uint64_t id, Arena::PieceId piece, std::size_t size, bool mappable) {
+    NewNode node = made(id, NodeKind::file, 0444);
+    node.piece = piece;
+    node.skip = 32;
+    node.size = size;
+    node.mappable = mappable;
+    step.made.push_back(node);
+    return node.id;
   }
 
   Core& core_;
