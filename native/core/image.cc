@@ -205,8 +205,10 @@ bool Image::checkNode(const NodeRecord& node, std::size_t slot, std::string& err
     return wrong("is not in its place");
   if (node.note == 0 ? node.noteBytes != 0 : node.noteBytes == 0 || node.noteBytes > maxNoteBytes || !inHeap(node.note, node.noteBytes))
     return wrong("has a note outside of the heap");
+  const auto kind = static_cast<NodeKind>(node.kind);
+  if (kind != NodeKind::directory && node.gate != gateOpen) return wrong("has a gate and is no directory");
   const std::uint64_t content = node.content;
-  switch (static_cast<NodeKind>(node.kind)) {
+  switch (kind) {
     case NodeKind::directory:
       if (!S_ISDIR(node.mode)) return wrong("has a mode of another kind");
       return (content == 0 || checkBlock(node, error)) && checkGate(node, error);

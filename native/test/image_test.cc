@@ -207,6 +207,7 @@ int main() {
     refused("gate of node", [&] { web.gate = 64; });
     refused("gate of node", [&] { web.gate = memory.size() - 8; });
     refused("gate of node", [&] { web.gate = table[world.fileB & slotMask].content.load(); });
+    refused("is no directory", [&] { table[world.fileB & slotMask].gate = web.content.load(); });
     refused("counters", [&] { header.heapUsed = header.heapUsed + 1; });
     refused("outside of the heap", [&] { header.heapUsed = 0; });
     refused("not in its place", [&] { table[0].id = std::uint64_t{1} << slotBits; });

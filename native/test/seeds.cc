@@ -100,6 +100,15 @@ void images(Folder folder) {
       folder.write(patch(2, to * sizeof(NodeRecord) + content, word(offset)));
     }
   }
+  // Nodes that end with another one's block.
+  for (std::size_t from = 1; from < 9; from++) {
+    for (std::size_t to = 1; to < 9; to++) {
+      std::uint64_t offset = 0;
+      std::memcpy(&offset, good.data() + records.offset + from * sizeof(NodeRecord) + offsetof(NodeRecord, content), sizeof offset);
+      for (const std::size_t place : {offsetof(NodeRecord, gate), offsetof(NodeRecord, note)})
+        folder.write(patch(2, to * sizeof(NodeRecord) + place, word(offset)));
+    }
+  }
   // No room for another node, and no serial number for one.
   for (std::uint64_t capacity = firstFreeSlot; capacity < fuzzNodes; capacity++)
     folder.write(patch(0, offsetof(ImageHeader, nodeCapacity), word(capacity)));
