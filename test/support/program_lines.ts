@@ -24,7 +24,6 @@ const ofBusyboxToo = [
   '$b cmp $f $ordinary/$f && $b diff $f $ordinary/$f',
 ];
 
-/** A Go program is not among them: its compiler alone is larger than all that the lab installs. */
 export const programLines: readonly string[] = [
   ...ofBusyboxToo.map((line) => line.replaceAll('$b ', '')),
   ...ofBusyboxToo.map((line) => line.replaceAll('$b', 'busybox')),
