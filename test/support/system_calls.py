@@ -7,7 +7,9 @@ import fcntl
 import json
 import signal
 import socket
+import stat
 import termios
+import threading
 
 from async_reads import IOSQE_ASYNC, Uring, aio_read
 from kernel_calls import *
@@ -402,6 +404,41 @@ class Watches:
                 seen.append(f"{self.names[watch]}{'/' if entry else ''}{entry} {event}")
                 data = data[16 + length:]
         return seen
+
+
+class Fanotify:
+    """fanotify(7) on one path: events are told as [their mask, what their descriptor reads], where it has one."""
+
+    OPEN, ACCESS, CLOSE, OPEN_PERM, ACCESS_PERM = 0x20, 1, 0x10, 0x10000, 0x20000
+    ALLOW, DENY = 1, 2
+
+    def __init__(self, path, mask, of=0, report=0):
+        content = mask & (self.OPEN_PERM | self.ACCESS_PERM) != 0
+        self.fd = checked(libc.fanotify_init(1 | 2 | report | (4 if content else 0), os.O_RDONLY | os.O_CLOEXEC))
+        checked(libc.fanotify_mark(self.fd, 1 | of, ctypes.c_uint64(mask), AT_FDCWD, raw(path)))
+
+    def seen(self, answer=None):
+        """The next ones."""
+        polled(self.fd, POLLIN, row_ms)
+        data, seen = os.read(self.fd, 65536), []
+        while data:
+            length, _, _, _, mask, fd, _ = struct.unpack_from("IBBHQii", data)
+            if answer:
+                os.write(self.fd, struct.pack("iI", fd, answer))
+            elif fd >= 0:
+                seen.append([mask, os.pread(fd, 100, 0).decode() if not stat.S_ISDIR(os.fstat(fd).st_mode) else ""])
+            else:
+                seen.append([mask, length > 24])
+            if fd >= 0:
+                os.close(fd)
+            data = data[length:]
+        return seen
+
+    def answering(self, answer, call, *args):
+        """What the call gives while the events that it waits for are answered so."""
+        child = threading.Thread(target=lambda: self.seen(answer), daemon=True)
+        child.start()
+        return call(*args)
 
 
 class Epoll:

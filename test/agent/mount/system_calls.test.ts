@@ -322,6 +322,24 @@ const naming: readonly Row[] = [
   ['[os.chroot(web), opens("/..data/key")]', [null, 'value']],
 ];
 
+const [fanOpen, fanAccess, fanClose] = [0x20, 1, 0x10];
+
+/** fanotify: of scanners for malware, and of auditd's like. Its own opens of a file are readers, too. */
+const scanning: readonly Row[] = [
+  ['[f := Fanotify(key, Fanotify.OPEN), opens(key), f.seen()][2]', [[fanOpen, 'value']]],
+  [
+    '[f := Fanotify(key, Fanotify.OPEN | Fanotify.ACCESS | Fanotify.CLOSE), opens(key), f.seen()][2]',
+    [[fanOpen | fanAccess | fanClose, 'value']],
+  ],
+  ['[f := Fanotify(web, Fanotify.OPEN, of=0x10), opens(key), f.seen()][2]', [[fanOpen, 'value']]],
+  ['[f := Fanotify(web, Fanotify.OPEN, of=0x100), opens(key), f.seen()][2]', [[fanOpen, 'value']]],
+  ['Fanotify(key, Fanotify.OPEN_PERM).answering(Fanotify.ALLOW, opens, key)', 'value'],
+  ['Fanotify(key, Fanotify.OPEN_PERM).answering(Fanotify.DENY, opens, key)', 'EPERM'],
+  ['Fanotify(key, Fanotify.ACCESS_PERM).answering(Fanotify.ALLOW, opens, key)', 'value'],
+  ['Fanotify(key, Fanotify.ACCESS_PERM).answering(Fanotify.DENY, opens, key)', 'EPERM'],
+  ['[f := Fanotify(key, Fanotify.OPEN, report=0x200), opens(key), f.seen()][2]', [[fanOpen, true]]],
+];
+
 const running: readonly Row[] = [
   ['ran(key)', 'EACCES'],
   ['ran(web)', 'EACCES'],
@@ -346,7 +364,7 @@ const byUring: readonly Row[] = [
   ['Uring().poll(os.open(key, 0), POLLIN) == POLLIN', true],
 ];
 
-const tables = { opening, reading, asking, changing, naming, running };
+const tables = { opening, reading, asking, changing, naming, scanning, running };
 
 for (const [title, rows] of Object.entries(tables)) {
   mounting(title, async (t) => {
