@@ -172,6 +172,35 @@ labScenario(
     t.deepEqual((await machine.ask('ls /run/inro')).split('\n'), ['manager.sock', 'secrets']);
     t.is(await machine.ask('ls -A /run/inro/secrets'), '');
 
+    // One that hangs (here: stopped, and deaf to what systemd sends) is killed. Its mount is not left behind, and readers get an end.
+    const dropIn = `/run/systemd/system/${unit}.service.d`;
+    const hanging = '[Service]\\nTimeoutStopSec=3s\\nKillSignal=SIGWINCH\\n';
+    await machine.ask(
+      `mkdir -p ${dropIn} && printf '${hanging}' > ${dropIn}/test.conf && systemctl daemon-reload`,
+    );
+    await machine.ask(`systemctl start ${unit}`);
+    await connected(machine);
+    const last = machine.spawn(['sh', '-c', `while cat ${file}; do sleep 0.1; done; echo ended`]);
+    await last.printed(/hunter2/);
+    await machine.ask(`kill -STOP ${await machine.property(unit, 'MainPID')}`);
+    await machine.ask(`systemctl stop ${unit}`);
+    t.is(await machine.property(unit, 'Result'), 'timeout');
+    t.regex(await machine.journal(unit), /code=killed, status=9\/KILL/);
+    t.is(await machine.ask(mounts), '0');
+    t.is(await machine.property(unit, 'NFileDescriptorStore'), '0');
+    await last.printed(/ended/);
+    await machine.ask(`rm ${dropIn}/test.conf && systemctl daemon-reload && systemctl reset-failed ${unit}`);
+
+    // The doctor, in the host that the package made.
+    await machine.ask(`systemctl start ${unit}`);
+    await connected(machine);
+    const checks = JSON.parse(await machine.ask('inro doctor --json')) as Record<string, string>[];
+    for (const { name, state, detail } of checks) t.log(`${name}: ${state}, ${detail}`);
+    t.deepEqual(
+      checks.filter(({ state }) => state === 'fail'),
+      [],
+    );
+
     // Another boot: the identity is there, nothing else is.
     await machine.ask(`systemctl start ${unit}`);
     await machine.ask('tar -C / -cf /mnt/state.tar var/lib/inro etc/inro');

@@ -1,6 +1,7 @@
 /**
  * inro agent mount, inro agent unmount: what a unit does beside its agent, with the right to mount that the agent does not
- * have. Neither touches a mount that is kept for a successor: nobody answers there.
+ * have. Neither touches a mount that is kept for a successor (nobody answers there), unless the unit is being stopped: an
+ * agent that hung until it was killed has left its own behind, and no successor comes.
  */
 import { execFileSync } from 'node:child_process';
 import { resolve } from 'node:path';
@@ -39,15 +40,24 @@ export async function agentMount({ unit, mount }: AgentMountOptions): Promise<vo
 }
 
 export async function agentUnmount({ unit, mount }: AgentMountOptions): Promise<void> {
-  if (isKept(unit)) return printLine(`a mount is kept for ${unit}`);
+  if (isKept(unit) && !isBeingStopped(unit)) return printLine(`a mount is kept for ${unit}`);
   await detachInroMounts(resolve(mount ?? paths.mount), detach);
 }
 
 /** Whether the store has anything. */
 function isKept(unit: string): boolean {
-  const args = ['show', '--property=NFileDescriptorStore', '--value', '--', unit];
+  return Number(systemctl(unit, 'show', '--property=NFileDescriptorStore', '--value', '--', unit)) > 0;
+}
+
+/** By hand or at shutdown, not by its own end or to be started again: systemd empties its store then. */
+function isBeingStopped(unit: string): boolean {
+  const [, , type] = systemctl(unit, 'list-jobs', '--no-legend', '--', unit).trim().split(/\s+/);
+  return type === 'stop';
+}
+
+function systemctl(unit: string, ...args: string[]): string {
   try {
-    return Number(execFileSync('systemctl', args, { encoding: 'utf8', stdio: 'pipe' })) > 0;
+    return execFileSync('systemctl', args, { encoding: 'utf8', stdio: 'pipe' });
   } catch (cause) {
     const said = ((cause as { stderr?: string }).stderr ?? (cause as Error).message).trim();
     throw new InroError(
