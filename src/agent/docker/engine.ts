@@ -3,6 +3,7 @@
  * needs. No value of a secret ever goes there.
  */
 import { request, type IncomingMessage } from 'node:http';
+import { z } from 'zod';
 import { InroError } from '../../model/error.js';
 
 export interface ListedContainer {
@@ -22,12 +23,6 @@ export interface EngineEvent {
   atMs: number;
 }
 
-interface WireEvent {
-  Action?: string;
-  Actor?: { ID?: string };
-  timeNano?: number;
-}
-
 export interface ContainerState {
   state: string;
   exitCode: number;
@@ -36,12 +31,38 @@ export interface ContainerState {
   error: string;
 }
 
-interface WireContainer {
-  Id: string;
-  Names?: string[];
-  State: string;
-  Mounts?: { Type: string; Name?: string; Driver?: string }[];
-}
+// What is read of its answers; there is more in them. Docker leaves lists out or says null where there is nothing.
+const orNone = <T>(one: z.ZodType<T>) =>
+  z
+    .array(one)
+    .nullish()
+    .transform((list) => list ?? []);
+const wire = {
+  containers: z.array(
+    z.object({
+      Id: z.string().min(1),
+      Names: orNone(z.string()),
+      State: z.string(),
+      Mounts: orNone(
+        z.object({ Type: z.string(), Name: z.string().optional(), Driver: z.string().optional() }),
+      ),
+    }),
+  ),
+  inspected: z.object({
+    State: z.object({
+      Status: z.string(),
+      ExitCode: z.number().default(0),
+      OOMKilled: z.boolean().default(false),
+      Error: z.string().default(''),
+    }),
+  }),
+  created: z.object({ Id: z.string().min(1) }),
+  event: z.object({
+    Action: z.string().default(''),
+    Actor: z.object({ ID: z.string().default('') }).optional(),
+    timeNano: z.number().default(0),
+  }),
+};
 
 const maxAnswerBytes = 16 * 1024 * 1024;
 const answerMs = 10_000;
@@ -54,11 +75,19 @@ interface AskOptions {
   timeoutMs?: number;
 }
 
+interface AnswerLimits {
+  ms: number;
+  bytes: number;
+}
+
 export class Engine {
   readonly #socketPath: string;
+  readonly #limits: AnswerLimits;
 
-  constructor(socketPath: string) {
+  /** @param limits of the time and the size of an answer. */
+  constructor(socketPath: string, limits: Partial<AnswerLimits> = {}) {
     this.#socketPath = socketPath;
+    this.#limits = { ms: answerMs, bytes: maxAnswerBytes, ...limits };
   }
 
   get address(): string {
@@ -67,18 +96,19 @@ export class Engine {
 
   /** Not Docker itself. */
   async isPodman(): Promise<boolean> {
-    const response = await this.#open('GET', '/_ping', AbortSignal.timeout(answerMs));
-    await this.#read(response);
+    const signal = AbortSignal.timeout(this.#limits.ms);
+    const response = await this.#open('GET', '/_ping', signal);
+    await this.#read(response, signal);
     return response.headers['libpod-api-version'] !== undefined;
   }
 
   /** All containers that name a volume of this driver, whether they run or not. @throws unreachable, protocol. */
   async containersWithVolumes(driver: string): Promise<ListedContainer[]> {
-    const found = (await this.#ask('GET', '/containers/json?all=true')) as WireContainer[];
+    const found = await this.#get(wire.containers, '/containers/json?all=true');
     return found
-      .map(({ Id, Names, State, Mounts = [] }) => ({
+      .map(({ Id, Names, State, Mounts }) => ({
         id: Id,
-        name: (Names?.[0] ?? Id.slice(0, 12)).replace(/^\//, ''),
+        name: (Names[0] ?? Id.slice(0, 12)).replace(/^\//, ''),
         state: State,
         volumes: Mounts.flatMap(({ Type, Name, Driver }) =>
           Type === 'volume' && Driver === driver && Name !== undefined ? [Name] : [],
@@ -89,22 +119,19 @@ export class Engine {
 
   /** Whether it runs, and how it ended. @throws not_found, unreachable, protocol. */
   async inspect(containerId: string): Promise<ContainerState> {
-    const { State } = (await this.#ask('GET', `/containers/${containerId}/json`)) as {
-      State?: Record<string, unknown>;
-    };
-    const text = (value: unknown): string => (typeof value === 'string' ? value : '');
+    const { State } = await this.#get(wire.inspected, `/containers/${containerId}/json`);
     return {
-      state: text(State?.['Status']),
-      exitCode: Number(State?.['ExitCode'] ?? 0),
-      outOfMemory: State?.['OOMKilled'] === true,
-      error: text(State?.['Error']),
+      state: State.Status,
+      exitCode: State.ExitCode,
+      outOfMemory: State.OOMKilled,
+      error: State.Error,
     };
   }
 
   /** Containers with this label, whether they run or not. */
   async containersLabelled(key: string, value: string): Promise<{ id: string; state: string }[]> {
     const filters = encodeURIComponent(JSON.stringify({ label: [`${key}=${value}`] }));
-    const found = (await this.#ask('GET', `/containers/json?all=true&filters=${filters}`)) as WireContainer[];
+    const found = await this.#get(wire.containers, `/containers/json?all=true&filters=${filters}`);
     return found.map(({ Id, State }) => ({ id: Id, state: State }));
   }
 
@@ -124,7 +151,8 @@ export class Engine {
     const path = `/images/create?fromImage=${encodeURIComponent(image)}${tag}`;
     const response = await this.#open('POST', path, signal);
     let last = '';
-    for await (const chunk of response) last = `${last}${chunk as string}`.slice(-maxPullTextChars);
+    for await (const chunk of this.#chunks(response, signal))
+      last = `${last}${chunk}`.slice(-maxPullTextChars);
     const failure = last.split('\n').flatMap((line) => textIn(line, 'error') ?? [])[0];
     if (failure !== undefined)
       throw new InroError('not_found', `image ${image} cannot be pulled: ${failure}`);
@@ -133,8 +161,7 @@ export class Engine {
   /** @returns its id. @throws conflict, not_found, bad_input in the engine's words. */
   async create(name: string, spec: object): Promise<string> {
     const path = `/containers/create?name=${encodeURIComponent(name)}`;
-    const { Id } = (await this.#ask('POST', path, { body: spec })) as { Id: string };
-    return Id;
+    return this.#checked(wire.created, await this.#ask('POST', path, { body: spec })).Id;
   }
 
   async start(containerId: string): Promise<void> {
@@ -144,7 +171,7 @@ export class Engine {
   /** Resolves when it has ended. @throws unreachable when the engine goes away meanwhile. */
   async wait(containerId: string, signal: AbortSignal): Promise<void> {
     const response = await this.#open('POST', `/containers/${containerId}/wait`, signal);
-    for await (const _chunk of response) continue;
+    for await (const _chunk of this.#chunks(response, signal)) continue;
   }
 
   /** Its own signal, and SIGKILL after the grace. One that does not run is stopped. */
@@ -180,36 +207,50 @@ export class Engine {
     const filters = encodeURIComponent(JSON.stringify({ type: ['container'] }));
     const response = await this.#open('GET', `/events?filters=${filters}`, signal);
     let text = '';
-    for await (const chunk of response) {
-      text += chunk as string;
-      if (text.length > maxAnswerBytes) throw this.#broken('an event without an end');
+    for await (const chunk of this.#chunks(response, signal)) {
+      text += chunk;
+      if (text.length > this.#limits.bytes) throw this.#broken('an event without an end');
       for (let end = text.indexOf('\n'); end >= 0; end = text.indexOf('\n')) {
         const line = text.slice(0, end);
         text = text.slice(end + 1);
         if (line.trim() === '') continue;
-        const { Action = '', Actor, timeNano = 0 } = this.#parse(line) as WireEvent;
+        const { Action, Actor, timeNano } = this.#checked(wire.event, this.#parse(line));
         yield { action: Action, containerId: Actor?.ID ?? '', atMs: timeNano / 1e6 };
       }
     }
   }
 
+  async #get<T>(shape: z.ZodType<T>, path: string): Promise<T> {
+    return this.#checked(shape, await this.#ask('GET', path));
+  }
+
   async #ask(
     method: string,
     path: string,
-    { body, timeoutMs = answerMs }: AskOptions = {},
+    { body, timeoutMs = this.#limits.ms }: AskOptions = {},
   ): Promise<unknown> {
-    const response = await this.#open(method, path, AbortSignal.timeout(timeoutMs), body);
-    const text = await this.#read(response);
+    const signal = AbortSignal.timeout(timeoutMs);
+    const response = await this.#open(method, path, signal, body);
+    const text = await this.#read(response, signal);
     return text === '' ? {} : this.#parse(text);
   }
 
-  async #read(response: IncomingMessage): Promise<string> {
+  async #read(response: IncomingMessage, signal: AbortSignal): Promise<string> {
     let text = '';
-    for await (const chunk of response) {
-      text += chunk as string;
-      if (text.length > maxAnswerBytes) throw this.#broken('an answer of more than 16 MiB');
+    for await (const chunk of this.#chunks(response, signal)) {
+      text += chunk;
+      if (text.length > this.#limits.bytes) throw this.#broken(`more than ${this.#limits.bytes} bytes`);
     }
     return text;
+  }
+
+  /** @throws unreachable when it does not come to its end. */
+  async *#chunks(response: IncomingMessage, signal: AbortSignal): AsyncGenerator<string> {
+    try {
+      for await (const chunk of response) yield chunk as string;
+    } catch (cause) {
+      throw this.#silent(cause as NodeJS.ErrnoException, signal);
+    }
   }
 
   /** 2xx and 304 (it is so already) are answers; everything else is thrown in the engine's words. */
@@ -217,7 +258,7 @@ export class Engine {
     const response = await this.#send(method, path, signal, body);
     const status = response.statusCode ?? 0;
     if ((status >= 200 && status < 300) || status === 304) return response;
-    const said = await this.#read(response).catch(() => '');
+    const said = await this.#read(response, signal).catch(() => '');
     const words = textIn(said, 'message') ?? `status ${status}`;
     if (status === 404) throw new InroError('not_found', `the container engine says: ${words}`);
     if (status === 409) throw new InroError('conflict', `the container engine says: ${words}`);
@@ -238,20 +279,17 @@ export class Engine {
         : { 'content-type': 'application/json', 'content-length': String(bytes.length) };
     return new Promise((resolve, reject) => {
       const sent = request({ socketPath: this.#socketPath, path, method, signal, headers, agent: false });
-      sent.once('error', (cause: NodeJS.ErrnoException) => {
-        reject(
-          new InroError(
-            'unreachable',
-            `the container engine at ${this.address} does not answer: ${cause.code ?? cause.message}`,
-            {
-              remedy: 'start it, or say where its socket is: --docker SOCKET, key docker in agent.yaml',
-              cause,
-            },
-          ),
-        );
-      });
+      sent.once('error', (cause) => reject(this.#silent(cause, signal)));
       sent.once('response', (response) => resolve(response.setEncoding('utf8')));
       sent.end(bytes);
+    });
+  }
+
+  #silent(cause: NodeJS.ErrnoException, signal: AbortSignal): InroError {
+    const why = isLate(signal) ? 'it takes too long' : (cause.code ?? cause.message);
+    return new InroError('unreachable', `the container engine at ${this.address} does not answer: ${why}`, {
+      remedy: 'start it, or say where its socket is: --docker SOCKET, key docker in agent.yaml',
+      cause,
     });
   }
 
@@ -263,9 +301,20 @@ export class Engine {
     }
   }
 
+  #checked<T>(shape: z.ZodType<T>, value: unknown): T {
+    const { success, data, error } = shape.safeParse(value);
+    if (success) return data;
+    const [issue] = error.issues;
+    throw this.#broken(`what was not asked for: ${issue?.path.join('.') || 'the whole'}: ${issue?.message}`);
+  }
+
   #broken(what: string): InroError {
     return new InroError('protocol', `the container engine at ${this.address} answered ${what}`);
   }
+}
+
+function isLate({ reason }: AbortSignal): boolean {
+  return (reason as Error | undefined)?.name === 'TimeoutError';
 }
 
 /** A text of a JSON object; undefined where there is none. */

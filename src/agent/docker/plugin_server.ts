@@ -76,8 +76,9 @@ async function answer(
   try {
     const path = request.url ?? '';
     if (path === '/Plugin.Activate') return send(200, { Implements: ['VolumeDriver'] });
-    const handler = handlers[path.replace(/^\/VolumeDriver\./, '')];
-    if (request.method !== 'POST' || !path.startsWith('/VolumeDriver.') || handler === undefined)
+    const call = path.replace(/^\/VolumeDriver\./, '');
+    const handler = Object.hasOwn(handlers, call) ? handlers[call] : undefined;
+    if (request.method !== 'POST' || call === path || handler === undefined)
       return send(404, { Err: `inro knows no ${path}` });
     send(200, { ...(await handler(await read(request))), Err: '' });
   } catch (thrown) {
