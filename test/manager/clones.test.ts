@@ -135,7 +135,7 @@ test('one at a time waits; the place of one that went away is free', async (t) =
   await first.node.hears('presence');
   const third = m.attach(identity);
   await third.node.hello();
-  t.like((await third.ended) as Error, { code: 'conflict' });
+  t.like(await third.ended, { code: 'conflict' });
   second.node.channel.close();
   await second.ended;
   const fourth = m.attach(identity);
