@@ -216,6 +216,10 @@ operator(node, 'approve <NODE>', 'let a host in that waits for it').action(async
 operator(node, 'reject <NODE>', 'refuse a host that waits for approval').action(async (name, options) =>
   (await import('./commands/node_decide.js')).nodeReject(name, options),
 );
+operator(node, 'update <NODE>', 'change the labels that constraints look at')
+  .option('--label-add <KEY=VALUE>', 'add or change a label (repeatable)', collectLabel, {})
+  .option('--label-rm <KEY>', 'remove a label (repeatable)', collect, [])
+  .action(async (name, options) => (await import('./commands/node_decide.js')).nodeUpdate(name, options));
 operator(node, 'clear-alarm <NODE>', 'forget that its identity was used twice').action(
   async (name, options) => (await import('./commands/node_decide.js')).nodeClearAlarm(name, options),
 );
@@ -272,7 +276,12 @@ operator(
   .requiredOption('--name <NAME>', 'its name')
   .option('--secret <SECRET>', `a secret: ${secretSyntax}`, collect, [])
   .option('--replicas <N>', 'how many tasks (1 if not given)', wholeNumber, 1)
-  .option('--constraint <EXPR>', 'where tasks may run: node.id==ID, node.id!=ID (repeatable)', collect, [])
+  .option(
+    '--constraint <EXPR>',
+    'where tasks may run: node.id==ID, node.labels.KEY==VALUE, or != (repeatable)',
+    collect,
+    [],
+  )
   .option('--unit <NAME>', unitText)
   .addOption(readers())
   .option(...onChange)

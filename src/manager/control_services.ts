@@ -48,6 +48,7 @@ export function serviceHandlers(
       checkLabels(labels);
       const unit = request.unit === '' ? '' : unitName(request.unit);
       checkShape({ references, replicas, constraints, unit });
+      checkNodes(constraints, view);
       if (container !== undefined) checkContainer(container);
       checkUntil(request);
       const id = newId(random);
@@ -94,6 +95,7 @@ export function serviceHandlers(
         if (request.replicas !== undefined) service.replicas = request.replicas;
         if (request.readers !== undefined) service.readers = request.readers;
         if (request.onChange !== undefined) service.onChange = canonicalOnChange(request.onChange);
+        checkNodes(request.constraintsAdd, view);
         service.constraints = changedConstraints(service, request.constraintsAdd, request.constraintsRemove);
         if (request.unit !== undefined) {
           await unbind(tx, service);
@@ -286,6 +288,16 @@ function changedConstraints(
     });
   }
   return [...new Set([...constraints.filter((constraint) => !gone.includes(constraint)), ...canonical(add)])];
+}
+
+/** A node's id is drawn when it joins: one that there is not will never be. @throws not_found */
+function checkNodes(constraints: readonly string[], view: ClusterView): void {
+  for (const { key, operator, value } of constraints.map(parseConstraint)) {
+    if (key !== 'node.id' || operator !== '==' || view.nodes.has(value)) continue;
+    throw new InroError('not_found', `no node has the id ${quoted(value)}`, {
+      remedy: "write the whole id, as 'inro node ls' shows it",
+    });
+  }
 }
 
 function canonical(constraints: readonly string[]): string[] {

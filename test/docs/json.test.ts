@@ -188,7 +188,7 @@ scenario('each command prints the fields of its table, with their types', async 
     '--label',
     'a=b',
     '--constraint',
-    'node.id==none',
+    'node.labels.no==where',
     ...container,
   ]);
   await check('service inspect', ['job']);
@@ -201,6 +201,7 @@ scenario('each command prints the fields of its table, with their types', async 
   await clone.stop();
   await check('node inspect', [nodeId]);
   await check('node clear-alarm', [nodeId]);
+  await check('node update', ['--label-add', 'rack=7', nodeId]);
   await check('secret revoke', ['db_password']);
   await check('ca inspect', []);
   await check('ca update', ['--cert-expiry', '30d']);
