@@ -18,14 +18,20 @@ export interface Connection {
   /** Who is at the other end, as an operator knows it. */
   readonly to: string;
   readonly client: Client;
+  /** The root under which the other side proved itself. */
+  readonly root?: { pem: string; clusterId: string };
   close(): void;
 }
 
 /** @param address HOST:PORT of a manager. */
-export function connectTls(address: string, credentials: ChannelCredentials): Connection {
+export function connectTls(
+  address: string,
+  credentials: ChannelCredentials,
+  maxAnswerBytes: number = rpcLimits.maxMessageBytes,
+): Connection {
   return connection(`the manager at ${address}`, address, credentials, {
     'grpc.ssl_target_name_override': managerServerName,
-    'grpc.max_receive_message_length': rpcLimits.maxMessageBytes,
+    'grpc.max_receive_message_length': maxAnswerBytes,
     'grpc.keepalive_time_ms': rpcLimits.keepaliveMs,
     'grpc.keepalive_timeout_ms': rpcLimits.keepaliveAnswerMs,
     // Our own back-off decides when to try again.
