@@ -33,7 +33,12 @@ export function callerOf(view: ClusterView, peer: ControlPeer): Caller {
  * @throws foreign_cluster; not_permitted when he was removed or revoked, or has another certificate since;
  *   bad_certificate when it has expired.
  */
-export function operatorOf(view: ClusterView, peer: OperatorPeer, clusterId: string, now: number): OperatorRecord {
+export function operatorOf(
+  view: ClusterView,
+  peer: OperatorPeer,
+  clusterId: string,
+  now: number,
+): OperatorRecord {
   if (peer.clusterId !== clusterId)
     throw new InroError(
       'foreign_cluster',
@@ -87,9 +92,13 @@ function recordOf(view: ClusterView, { operatorId }: OperatorPeer): OperatorReco
 /** @throws not_permitted, whether there is such a secret or not. */
 export function checkSees(caller: Caller, secretName: string): void {
   if (caller.sees(secretName)) return;
-  throw new InroError('not_permitted', `operator ${quoted(caller.name ?? '')} has no grant for secret ${quoted(secretName)}`, {
-    remedy: `ask an admin: inro operator update --grant-add ${secretName} ${caller.name ?? 'NAME'}`,
-  });
+  throw new InroError(
+    'not_permitted',
+    `operator ${quoted(caller.name ?? '')} has no grant for secret ${quoted(secretName)}`,
+    {
+      remedy: `ask an admin: inro operator update --grant-add ${secretName} ${caller.name ?? 'NAME'}`,
+    },
+  );
 }
 
 /** A deployer sees a service, and may change it, when all its secrets are granted to him: otherwise he could move them. */

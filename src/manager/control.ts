@@ -12,7 +12,8 @@ import { serviceHandlers } from './control_services.js';
 import { tokenHandlers, type TokenHandlersParts } from './control_tokens.js';
 import { waitForNodes } from './wait.js';
 
-export interface AllControlParts extends ControlParts, TokenHandlersParts, NodeHandlersParts, OperatorHandlersParts {
+export interface AllControlParts
+  extends ControlParts, TokenHandlersParts, NodeHandlersParts, OperatorHandlersParts {
   sealingSignature: Uint8Array;
   createdMs: number;
 }

@@ -65,11 +65,13 @@ function guard(call: string, right: Right, handler: Handler, parts: GuardParts, 
           : await handler(request, { peer, signal });
     } catch (error) {
       const { code } = asInroError(error);
-      if (isRefusal(code)) throw refusals.note(about, error);
-      if (right.changes) log.info({ ...whoOf(view, peer), call, object: about.object, outcome: code }, 'operator call');
+      if (isRefusal(code) && peer.kind === 'operator') throw refusals.note(about, error);
+      if (right.changes)
+        log.info({ ...whoOf(view, peer), call, object: about.object, outcome: code }, 'operator call');
       throw error;
     }
-    if (right.changes) log.info({ ...whoOf(view, peer), call, object: about.object, outcome: 'done' }, 'operator call');
+    if (right.changes)
+      log.info({ ...whoOf(view, peer), call, object: about.object, outcome: 'done' }, 'operator call');
     return result;
   };
 }
@@ -95,10 +97,7 @@ async function whileValid<T>(
     }
   };
   const unfollow = view.onChange(look);
-  const expiry = clock.timer(
-    Math.min(notAfterMs - clock.now() + 1, managerLimits.maxWaitMs),
-    look,
-  );
+  const expiry = clock.timer(Math.min(notAfterMs - clock.now() + 1, managerLimits.maxWaitMs), look);
   try {
     return await Promise.race([use(until), ended]);
   } finally {
@@ -126,9 +125,13 @@ class Refusals {
   /** @returns what the caller hears. */
   note({ call, object, peer }: About, why: unknown): unknown {
     const { view, log } = this.#parts;
-    if (peer.kind === 'local') return why;
     // What a known operator is refused is no fault of others at his address.
-    const who = peer.kind === 'operator' ? `operator ${peer.operatorId}` : hostOf(peer.address);
+    const who =
+      peer.kind === 'operator'
+        ? `operator ${peer.operatorId}`
+        : peer.kind === 'local'
+          ? ''
+          : hostOf(peer.address);
     const { code, message } = asInroError(why);
     if (this.#tries.count(who) >= managerLimits.maxRefusedCalls) {
       return new InroError('rate_limited', `too many calls were refused, and this one is, too: ${message}`, {
@@ -149,7 +152,7 @@ function isRefusal(code: InroError['code']): boolean {
 function whoOf(view: ClusterView, peer: Peer): Record<string, string> {
   switch (peer.kind) {
     case 'local':
-      return { operator: 'local', role: 'admin', address: 'local' };
+      return { operator: '', role: 'admin', address: 'socket' };
     case 'operator': {
       const { operatorId, address, certificate } = peer;
       const record = view.operators.get(operatorId);
@@ -174,9 +177,13 @@ function objectOf(request: Record<string, unknown>, { object }: Right): string {
 }
 
 function notPermitted(name: string, role: string, call: string, { roles }: Right): InroError {
-  return new InroError('not_permitted', `operator ${quoted(name)} is ${article(role)}, who may not call ${call}`, {
-    remedy: `that is for ${roles.join(' or ')}: ask an admin of the cluster`,
-  });
+  return new InroError(
+    'not_permitted',
+    `operator ${quoted(name)} is ${article(role)}, who may not call ${call}`,
+    {
+      remedy: `that is for ${roles.join(' or ')}: ask an admin of the cluster`,
+    },
+  );
 }
 
 function article(role: string): string {

@@ -18,6 +18,7 @@ import { transact, type Transaction } from '../store/transaction.js';
 import { find } from './find.js';
 import { managerLimits } from './limits.js';
 import { keyDigest } from './refusals.js';
+import { Tries } from './tries.js';
 import type { ClusterView } from './view.js';
 
 export interface OperatorHandlersParts {
@@ -44,6 +45,8 @@ export function operatorHandlers(
   parts: OperatorHandlersParts,
 ): Pick<Handlers<typeof Control, 'operator'>, Calls> {
   const { clusterId, store, view, authority, managerAddresses, clock, random } = parts;
+
+  const renewals = new Tries(clock, managerLimits.operatorRenewalsMs);
 
   const findOperator = (typed: string): OperatorRecord =>
     find('operator', view.operators, typed, ({ name }) => name);
@@ -72,13 +75,16 @@ export function operatorHandlers(
     managers: managerAddresses().filter(isReachable),
   });
 
-  const change = async (typed: string, decide: (record: OperatorRecord, tx: Transaction) => void) => {
+  /** @param decide changes the record, or takes it away and says so. */
+  const change = async (
+    typed: string,
+    decide: (record: OperatorRecord, tx: Transaction) => 'gone' | void,
+  ) => {
     const { id } = findOperator(typed);
     const { result } = await transact(store, async (tx) => {
       const record = await tx.get(tables.operators, id);
       if (record === undefined) throw unknown(typed);
-      tx.put(tables.operators, id, record);
-      decide(record, tx);
+      if (decide(record, tx) !== 'gone') tx.put(tables.operators, id, record);
       return record;
     });
     return shown(result);
@@ -130,9 +136,13 @@ export function operatorHandlers(
         const had = role === 'deployer' ? record.grants : [];
         const missing = grantsRemove.find((grant) => !had.includes(grant));
         if (missing !== undefined) {
-          throw new InroError('not_found', `operator ${quoted(record.name)} has no grant ${quoted(missing)}`, {
-            remedy: `'inro operator inspect ${record.name}' shows what he has`,
-          });
+          throw new InroError(
+            'not_found',
+            `operator ${quoted(record.name)} has no grant ${quoted(missing)}`,
+            {
+              remedy: `'inro operator inspect ${record.name}' shows what he has`,
+            },
+          );
         }
         const kept = had.filter((grant) => !grantsRemove.includes(grant));
         record.grants = checkGrants(role, [...kept, ...grantsAdd]);
@@ -148,6 +158,7 @@ export function operatorHandlers(
       change(name, (record, tx) => {
         tx.delete(tables.operators, record.id);
         tx.deleteBytes(operatorNamePrefix + record.name);
+        return 'gone';
       }),
 
     renewOperator: async ({ csrPem }, { peer }) => {
@@ -158,15 +169,19 @@ export function operatorHandlers(
       }
       const digest = keyDigest(readCsr(csrPem));
       const { operatorId: id, certificate: own } = peer;
+      if (renewals.count(id) >= managerLimits.maxOperatorRenewals) {
+        throw new InroError('rate_limited', 'this identity was renewed too often just now', {
+          remedy: `wait for ${Math.ceil(renewals.leftMs(id) / 1000)} s`,
+        });
+      }
+      renewals.note(id);
       const { result } = await transact(store, async (tx) => {
         const record = await tx.get(tables.operators, id);
         if (record === undefined || record.revokedMs > 0n) throw unknown(id);
         checkKeyIsNew(digest, await tx.list(tables.operators), view);
         record.formerSerial = own.serial;
         record.formerKeyDigest = keyDigest(own.publicKey);
-        record.formerUntilMs = BigInt(
-          Math.min(own.notAfterMs, clock.now() + managerLimits.formerOperatorMs),
-        );
+        record.formerUntilMs = BigInt(Math.min(own.notAfterMs, clock.now() + managerLimits.formerOperatorMs));
         const certificate = issue(record, csrPem);
         tx.put(tables.operators, id, record);
         return { record, certificate };

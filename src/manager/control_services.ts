@@ -136,8 +136,7 @@ export function serviceHandlers(
       return { id, revision: BigInt(revision), nodeIds };
     },
 
-    getService: async ({ name }, { peer }) =>
-      shownService(findService(name, callerOf(view, peer)), view),
+    getService: async ({ name }, { peer }) => shownService(findService(name, callerOf(view, peer)), view),
 
     listServices: async ({ filters }, { peer }) => ({
       services: [...view.services.values()]

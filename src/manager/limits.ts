@@ -62,6 +62,8 @@ export const managerLimits = {
   maxOperatorTtlMs: 3650 * dayMs,
   /** How long a certificate that its operator has renewed is still accepted. */
   formerOperatorMs: 10 * 60_000,
+  maxOperatorRenewals: 10,
+  operatorRenewalsMs: 60 * 60_000,
   /** Calls of one operator, or of one address without a certificate, that are refused within that time and told to the log. */
   maxRefusedCalls: 10,
   refusedCallsMs: 60_000,

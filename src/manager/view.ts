@@ -209,7 +209,9 @@ const ownNotes = [
   tables.joinTokens,
   tables.operators,
   tables.refused,
-].map(({ prefix }): string => prefix).concat(operatorNamePrefix);
+]
+  .map(({ prefix }): string => prefix)
+  .concat(operatorNamePrefix);
 
 function index(map: Map<string, Set<string>>, key: string): Set<string> {
   const found = map.get(key) ?? new Set<string>();

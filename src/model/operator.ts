@@ -11,7 +11,8 @@ export function checkOperatorRole(text: string): OperatorRole {
   const role = operatorRoles.find((one) => one === text);
   if (role !== undefined) return role;
   throw new InroError('bad_input', `there is no operator's role ${quoted(text)}`, {
-    remedy: 'write --role admin (everything), deployer (services with granted secrets) or auditor (only looks)',
+    remedy:
+      'write --role admin (everything), deployer (services with granted secrets) or auditor (only looks)',
   });
 }
 
@@ -19,11 +20,15 @@ export function checkOperatorRole(text: string): OperatorRole {
 export function checkGrants(role: OperatorRole, grants: readonly string[]): string[] {
   const all = [...new Set(grants)];
   if (role !== 'deployer' && all.length > 0) {
-    throw new InroError('bad_input', `an ${role} has no grants`, { remedy: 'grants are for --role deployer' });
+    throw new InroError('bad_input', `an ${role} has no grants`, {
+      remedy: 'grants are for --role deployer',
+    });
   }
   if (all.length > limits.maxGrants)
     throw new InroError('bad_input', `${all.length} grants are more than ${limits.maxGrants}`);
-  const wrong = all.find((grant) => grant.length > limits.maxNameChars || !/^[a-zA-Z0-9\-_.*?]+$/.test(grant));
+  const wrong = all.find(
+    (grant) => grant.length > limits.maxNameChars || !/^[a-zA-Z0-9\-_.*?]+$/.test(grant),
+  );
   if (wrong === undefined) return all;
   throw new InroError('bad_input', `the grant ${quoted(wrong)} fits no name of a secret`, {
     remedy: "write a name, or one with * for any characters and ? for one: 'web_*'",

@@ -8,6 +8,7 @@ import {
   type StreamNames,
   type UnaryNames,
 } from './definition.js';
+import { InroError } from '../model/error.js';
 import { fromServiceError } from './errors.js';
 import { rpcLimits } from './limits.js';
 import { channelOf, type Channel } from './stream.js';
@@ -54,6 +55,16 @@ function connection(
 ): Connection {
   const client = new Client(target, credentials, { ...options, 'grpc.enable_http_proxy': 0 });
   return { to, client, close: () => client.close() };
+}
+
+/** Resolves when it stands. @throws unreachable, in the words of what was tried last. */
+export function ready({ client, to }: Connection, timeoutMs: number = rpcLimits.connectMs): Promise<void> {
+  return new Promise((resolve, reject) => {
+    client.waitForReady(deadlineIn(timeoutMs), (error) => {
+      if (error === undefined) resolve();
+      else reject(new InroError('unreachable', `${to} does not answer: ${error.message}`, { cause: error }));
+    });
+  });
 }
 
 /** Closes the connection after its use. */

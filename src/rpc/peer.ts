@@ -7,7 +7,14 @@ export type Peer =
   /** Through the local socket, which only its owner can open. */
   | { kind: 'local' }
   /** Through TLS, with a certificate that this cluster's CA signed and that is valid now. */
-  | { kind: 'node'; nodeId: string; role: NodeRole; clusterId: string; certificate: Certificate; address: string }
+  | {
+      kind: 'node';
+      nodeId: string;
+      role: NodeRole;
+      clusterId: string;
+      certificate: Certificate;
+      address: string;
+    }
   /** The same, of a person. Whether it is one that the cluster still has, and what it may do, the manager knows. */
   | { kind: 'operator'; operatorId: string; clusterId: string; certificate: Certificate; address: string }
   /** Through TLS, without such a certificate. */

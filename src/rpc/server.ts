@@ -262,10 +262,14 @@ function checkAccess(access: Access, peer: Peer): void {
   }
   if (access === 'anyone') return;
   if (peer.kind === 'anonymous' && access === 'operator') {
-    throw new InroError('unauthenticated', "this call needs an operator's certificate, and none was accepted", {
-      remedy:
-        "it is missing, expired or of another cluster: name an identity of this cluster with --identity FILE; an admin makes one with 'inro operator create'",
-    });
+    throw new InroError(
+      'unauthenticated',
+      "this call needs an operator's certificate, and none was accepted",
+      {
+        remedy:
+          "it is missing, expired or of another cluster: name an identity of this cluster with --identity FILE; an admin makes one with 'inro operator create'",
+      },
+    );
   }
   if (peer.kind === 'anonymous') {
     throw new InroError(
