@@ -69,7 +69,7 @@ export function operatorOf(
   return record;
 }
 
-export function expiredRemedy(name: string): string {
+function expiredRemedy(name: string): string {
   return `ask an admin for another: inro operator rm ${name}, then inro operator create ${name} --role ROLE`;
 }
 

@@ -1,6 +1,6 @@
 /** Operators against a real manager over real TLS: who may call what, grants, revocation, expiry, renewal, and the log. */
 import { randomBytes } from 'node:crypto';
-import test, { type ExecutionContext } from 'ava';
+import test from 'ava';
 import { pino } from 'pino';
 import { generateNodeKey } from '../../src/crypto/signing.js';
 import { guarded, type GuardParts } from '../../src/manager/control_guard.js';
