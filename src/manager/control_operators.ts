@@ -44,7 +44,7 @@ type Calls =
 export function operatorHandlers(
   parts: OperatorHandlersParts,
 ): Pick<Handlers<typeof Control, 'operator'>, Calls> {
-  const { clusterId, store, view, authority, managerAddresses, clock, random } = parts;
+  const { clusterId, store, view, authority, managerAddresses, clock, random, log } = parts;
 
   const renewals = new Tries(clock, managerLimits.operatorRenewalsMs);
 
@@ -67,6 +67,11 @@ export function operatorHandlers(
     return certificate;
   };
 
+  const noted = (record: OperatorRecord, words: string): void => {
+    const { id, name, role, grants, expiresMs, serial } = record;
+    log.info({ operator: id, name, role, grants, serial, expires: Number(expiresMs) }, words);
+  };
+
   const issued = (record: OperatorRecord, { pem }: Certificate) => ({
     operator: shown(record),
     certificatePem: pem,
@@ -78,6 +83,7 @@ export function operatorHandlers(
   /** @param decide changes the record, or takes it away and says so. */
   const change = async (
     typed: string,
+    words: string,
     decide: (record: OperatorRecord, tx: Transaction) => 'gone' | void,
   ) => {
     const { id } = findOperator(typed);
@@ -87,6 +93,7 @@ export function operatorHandlers(
       if (decide(record, tx) !== 'gone') tx.put(tables.operators, id, record);
       return record;
     });
+    noted(result, words);
     return shown(result);
   };
 
@@ -121,6 +128,7 @@ export function operatorHandlers(
         tx.putBytes(operatorNamePrefix + name, Buffer.from(record.id));
         return certificate;
       });
+      noted(record, 'operator created');
       return issued(record, result);
     },
 
@@ -131,7 +139,7 @@ export function operatorHandlers(
     }),
 
     updateOperator: ({ name, role: text, grantsAdd, grantsRemove }) =>
-      change(name, (record) => {
+      change(name, 'operator updated', (record) => {
         const role = checkOperatorRole(text ?? record.role);
         const had = role === 'deployer' ? record.grants : [];
         const missing = grantsRemove.find((grant) => !had.includes(grant));
@@ -150,12 +158,12 @@ export function operatorHandlers(
       }),
 
     revokeOperator: ({ name }) =>
-      change(name, (record) => {
+      change(name, 'operator revoked', (record) => {
         if (record.revokedMs === 0n) record.revokedMs = BigInt(clock.now());
       }),
 
     removeOperator: ({ name }) =>
-      change(name, (record, tx) => {
+      change(name, 'operator removed', (record, tx) => {
         tx.delete(tables.operators, record.id);
         tx.deleteBytes(operatorNamePrefix + record.name);
         return 'gone';
@@ -186,6 +194,7 @@ export function operatorHandlers(
         tx.put(tables.operators, id, record);
         return { record, certificate };
       });
+      noted(result.record, 'operator renewed');
       return issued(result.record, result.certificate);
     },
   };

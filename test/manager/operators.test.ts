@@ -221,7 +221,7 @@ test("an operator's certificate opens nothing that is for nodes or hosts", async
     t,
     () => verifyNodeCertificate(identity.certPem, { rootPem: m.rootPem, role: 'worker', now: Date.now() }),
     'bad_certificate',
-    /is for a operator, not for a worker/,
+    /is for an operator, not for a worker/,
   );
 });
 
