@@ -98,11 +98,28 @@ Napi::Value valueOf(const Napi::CallbackInfo& info, const SharedCore& core) {
   return piece ? pieceBuffer(env, core, *piece) : env.Null();
 }
 
+Napi::Value keepNote(const Napi::CallbackInfo& info, const SharedCore& core) {
+  if (!info[0].IsTypedArray() || info[0].As<Napi::TypedArray>().TypedArrayType() != napi_uint8_array) {
+    throwTypeError(info.Env(), "keepNote: note must be a Uint8Array");
+    return info.Env().Undefined();
+  }
+  const auto note = info[0].As<Napi::Uint8Array>();
+  return Napi::Boolean::New(info.Env(), core->keepNote(std::as_bytes(std::span(note.Data(), note.ElementLength()))));
+}
+
+Napi::Value keptNote(const Napi::CallbackInfo& info, const SharedCore& core) {
+  const std::shared_lock guard(core->lock());
+  const std::string_view note = core->nodes().image().keptNote();
+  return Napi::Buffer<char>::Copy(info.Env(), note.data(), note.size());
+}
+
 }  // namespace
 
 void exportInheritance(Napi::Env env, Napi::Object arena, const SharedCore& core) {
   arena.Set("nodes", Napi::Function::New(env, [core](const Napi::CallbackInfo& i) { return nodes(i, core); }, "nodes"));
   arena.Set("valueOf", Napi::Function::New(env, [core](const Napi::CallbackInfo& i) { return valueOf(i, core); }, "valueOf"));
+  arena.Set("keepNote", Napi::Function::New(env, [core](const Napi::CallbackInfo& i) { return keepNote(i, core); }, "keepNote"));
+  arena.Set("keptNote", Napi::Function::New(env, [core](const Napi::CallbackInfo& i) { return keptNote(i, core); }, "keptNote"));
   const auto descriptor = [core](const Napi::CallbackInfo& i) { return Napi::Number::New(i.Env(), core->mapping().descriptor()); };
   arena.Set("descriptor", Napi::Function::New(env, descriptor, "descriptor"));
   const auto servedUntil = [core](const Napi::CallbackInfo& i) { return numberOf(i.Env(), core->servedUntil()); };

@@ -172,6 +172,11 @@ bool Core::commit(const Step& step, std::string& error) {
   return done;
 }
 
+bool Core::keepNote(std::span<const std::byte> note) {
+  const std::scoped_lock guard(lock_);
+  return isOurs_ && nodes_->image().header().closed == 0 && nodes_->keepNote(note);
+}
+
 void Core::serveUntil(std::uint64_t boottimeMs) {
   const std::scoped_lock guard(lock_);
   if (isOurs_) nodes_->image().header().serveUntilMs.store(boottimeMs, std::memory_order_release);

@@ -86,6 +86,8 @@ class Core {
   std::optional<std::uint64_t> reserve();
   void giveBack(std::uint64_t id);
   bool commit(const Step& step, std::string& error);
+  // What a successor is to know, of no node: in place of what was kept before. False when there is no room: then nothing is kept.
+  bool keepNote(std::span<const std::byte> note);
   // CLOCK_BOOTTIME in ms, at and after which nothing is served.
   void serveUntil(std::uint64_t boottimeMs);
 

@@ -73,6 +73,7 @@ std::optional<Image> Image::open(std::span<std::byte> memory, std::string& error
   for (std::size_t slot = 0; slot < nodes.size(); slot++) {
     if (nodes[slot].id != 0 && !image.checkNode(nodes[slot], slot, error)) return std::nullopt;
   }
+  if (!image.checkKeptNote(error)) return std::nullopt;
   const NodeRecord* const root = image.find(rootNode);
   if (root == nullptr || !S_ISDIR(root->mode)) {
     error = "the image is damaged: it has no root directory";
@@ -135,6 +136,13 @@ std::string_view Image::gateNote(const NodeRecord& directory) const {
   return {reinterpret_cast<const char*>(block) + block->bytes - block->noteBytes, block->noteBytes};
 }
 
+std::string_view Image::keptNote() const {
+  const std::uint64_t offset = header().keptNote.load(std::memory_order_acquire);
+  if (offset == 0) return {};
+  const auto* const block = reinterpret_cast<const NoteBlock*>(memory_.data() + offset);
+  return {reinterpret_cast<const char*>(block + 1), block->bytes - sizeof(NoteBlock)};
+}
+
 std::string_view Image::note(const NodeRecord& node) const {
   if (node.note == 0) return {};
   return {reinterpret_cast<const char*>(memory_.data()) + node.note, node.noteBytes};
@@ -146,8 +154,9 @@ bool Image::checkHeader(std::string& error) const {
     return false;
   }
   const ImageHeader& it = header();
-  if (it.layout != imageLayout || it.headerBytes != sizeof(ImageHeader)) {
-    error = "the image has layout " + std::to_string(it.layout) + ", this program knows layout " + std::to_string(imageLayout);
+  if (it.layout < oldestImageLayout || it.layout > imageLayout || it.headerBytes != sizeof(ImageHeader)) {
+    error = "the image has layout " + std::to_string(it.layout) + ", this program knows layouts " +
+            std::to_string(oldestImageLayout) + " to " + std::to_string(imageLayout);
     return false;
   }
   if (it.imageBytes != memory_.size() || it.nodeCapacity < firstFreeSlot || it.nodeCapacity > maxNodes) {
@@ -269,6 +278,17 @@ bool Image::checkGate(const NodeRecord& directory, std::string& error) const {
     left -= entry->bytes();
   }
   return left == block->noteBytes || wrong("has another length than it says");
+}
+
+bool Image::checkKeptNote(std::string& error) const {
+  const std::uint64_t offset = header().keptNote;
+  if (offset == 0) return true;
+  if (inHeap(offset, sizeof(NoteBlock))) {
+    const std::uint64_t bytes = reinterpret_cast<const NoteBlock*>(memory_.data() + offset)->bytes;
+    if (bytes > sizeof(NoteBlock) && bytes <= sizeof(NoteBlock) + maxNoteBytes && inHeap(offset, bytes)) return true;
+  }
+  error = "the image is damaged: what is noted for a successor is outside of the heap";
+  return false;
 }
 
 }  // namespace inro

@@ -19,7 +19,9 @@
 namespace inro {
 
 constexpr char imageMagic[8] = {'I', 'N', 'R', 'O', 'I', 'M', 'G', '\n'};
-constexpr std::uint32_t imageLayout = 2;
+constexpr std::uint32_t imageLayout = 3;
+// Understood, too. In layout 2 there is no keptNote: the word is zero.
+constexpr std::uint32_t oldestImageLayout = 2;
 
 // A node id is its slot in the table and a serial that is never used again: an old id cannot name a newer node. It fits a
 // JavaScript number.
@@ -156,6 +158,11 @@ struct alignas(64) AccessCount {
 };
 static_assert(sizeof(AccessCount) == 64);
 
+// Its text follows. Immutable.
+struct NoteBlock {
+  std::uint64_t bytes;  // with this
+};
+
 struct JournalStore {
   std::uint64_t offset;  // in the image
   std::uint64_t value;
@@ -187,6 +194,7 @@ struct alignas(64) ImageHeader {
   Word accessHead;
   Word accessTail;
   Word accessesDropped;   // records, for want of room; their counts are kept
+  Word keptNote;          // offset of a NoteBlock: what a successor is to know, of no node; 0: nothing
 };
 static_assert(sizeof(ImageHeader) == 192);
 
@@ -226,6 +234,8 @@ class Image {
   DirectoryBlock* block(const NodeRecord& directory) const;  // null: empty
   const GateBlock* gate(const NodeRecord& directory) const;  // null: open or shut
   std::string_view gateNote(const NodeRecord& directory) const;
+  // Empty when there is none.
+  std::string_view keptNote() const;
   static const GateEntry* firstEntry(const GateBlock* block) { return reinterpret_cast<const GateEntry*>(block + 1); }
   static const GateEntry* nextEntry(const GateEntry* entry) {
     return reinterpret_cast<const GateEntry*>(reinterpret_cast<const std::byte*>(entry) + entry->bytes());
@@ -251,6 +261,7 @@ class Image {
   bool checkNode(const NodeRecord& node, std::size_t slot, std::string& error) const;
   bool checkBlock(const NodeRecord& directory, std::string& error) const;
   bool checkGate(const NodeRecord& directory, std::string& error) const;
+  bool checkKeptNote(std::string& error) const;
 
   std::span<std::byte> memory_;
 };

@@ -116,6 +116,10 @@ bool Nodes::adopt(std::string& error) {
     valueUsers_[content].push_back(id);
     if ((node.flags & nodeMappable) != 0) mappableValues_.insert(content);
   }
+  if (const std::uint64_t offset = image_.header().keptNote) {
+    const std::uint64_t bytes = sizeof(NoteBlock) + image_.keptNote().size();
+    if (!claims.try_emplace(offset, Claim{bytes, NodeKind::link, rootNode}).second) return overlaps(rootNode, error);
+  }
   for (const auto& [offset, claim] : claims) {
     if (!arena_->claim(offset - image_.header().heapOffset, claim.bytes)) return overlaps(claim.node, error);
   }
@@ -127,6 +131,8 @@ bool Nodes::adopt(std::string& error) {
     node->note = node->noteBytes = 0;
     node->gate = gateOpen;
   }
+  // From here on older programs refuse it.
+  image_.header().layout = imageLayout;
   const auto polls = image_.polls();
   for (std::size_t i = 0; i < polls.size(); i++) {
     if (polls[i].kernelHandle != 0 && !waiters_.emplace(polls[i].kernelHandle, i).second) polls[i].kernelHandle = 0;
@@ -537,6 +543,21 @@ void Nodes::free(std::uint64_t id, Told& told) {
   node->noteBytes = 0;
   freeSlots_.push_back(static_cast<std::uint32_t>(id & slotMask));
   used_--;
+}
+
+bool Nodes::keepNote(std::span<const std::byte> note) {
+  std::uint64_t offset = 0;
+  if (!note.empty() && note.size() <= maxNoteBytes) {
+    if (const auto piece = arena_->alloc(sizeof(NoteBlock) + note.size())) {
+      const NoteBlock block{sizeof(NoteBlock) + note.size()};
+      std::memcpy(piece->bytes.data(), &block, sizeof block);
+      std::memcpy(piece->bytes.data() + sizeof block, note.data(), note.size());
+      offset = static_cast<std::uint64_t>(piece->bytes.data() - image_.bytes().data());
+    }
+  }
+  const std::uint64_t before = image_.header().keptNote.exchange(offset);
+  if (const auto piece = before == 0 ? std::nullopt : arena_->find(image_.bytes().data() + before)) arena_->release(*piece);
+  return offset != 0 || note.empty();
 }
 
 void Nodes::unshare(std::uint64_t block) {

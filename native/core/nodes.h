@@ -95,6 +95,8 @@ class Nodes {
   // Carries out all of a step or, when memory is lacking or the step makes no sense, nothing of it, and says why. A step that
   // makes nothing, fills with nothing and shuts gates without a note needs no memory.
   bool commit(const Step& step, Told& told, std::string& error);
+  // In place of what was kept before, also when it finds no room: then nothing is kept, and it says false.
+  bool keepNote(std::span<const std::byte> note);
   // Takes the value from every node that shows this piece. The caller zeroes it then.
   void forget(Arena::PieceId piece, Told& told);
   // Frees superseded nodes whose time is over.

@@ -55,6 +55,7 @@ inline std::vector<std::byte> goodImage() {
   build.commit();
   kernel.poll(web, 5, 6);
   kernel.open(kernel.walk("web/key"));
+  core->keepNote(std::as_bytes(std::span("for a successor")));
   // A journal that waits to be carried out.
   const Image& image = core->nodes().image();
   image.journal()[0] = {image.offsetOf(image.find(web)->modifiedMs), 12345};

@@ -25,6 +25,8 @@ std::span<std::byte> sharedMemory() {
   return {static_cast<std::byte*>(start), bytes};
 }
 
+void keepNote(Core& core, std::string_view note) { CHECK(core.keepNote(std::as_bytes(std::span(note)))); }
+
 struct World {
   std::unique_ptr<Core> core;
   std::uint64_t web, task;
@@ -68,7 +70,7 @@ std::string adopted(std::span<const std::byte> memory, std::string& leftovers) {
   for (const char* path : {"web/a", "web/b", "task/a", "task/b"}) all += kernel.content(path) + " ";
   const std::string_view text(reinterpret_cast<const char*>(copy.data()), copy.size());
   leftovers.clear();
-  for (const char* marker : {"old-a-old-a", "old-b-old-b", "new-a-new-a", "new-b-new-b"}) {
+  for (const char* marker : {"old-a-old-a", "old-b-old-b", "new-a-new-a", "new-b-new-b", "first note", "second note"}) {
     if (text.find(marker) != text.npos) leftovers += std::string(marker) + " ";
   }
   return all;
@@ -162,6 +164,7 @@ int main() {
   run("damage is refused with words, not followed", [] {
     const auto memory = sharedMemory();
     World world = populated(memory);
+    keepNote(*world.core, "first note");
     const std::vector<std::byte> good(memory.begin(), memory.end());
     auto& header = *reinterpret_cast<ImageHeader*>(memory.data());
     std::string leftovers;
@@ -175,7 +178,13 @@ int main() {
     auto& web = table[world.web & slotMask];
     auto& file = table[world.fileA & slotMask];
     refused("no image of inro", [&] { header.magic[0] = 'X'; });
-    refused("layout 1, this program knows layout 2", [&] { header.layout = 1; });
+    refused("layout 1, this program knows layouts 2 to 3", [&] { header.layout = 1; });
+    refused("layout 4, this program knows layouts 2 to 3", [&] { header.layout = 4; });
+    refused("noted for a successor", [&] { header.keptNote = 64; });
+    refused("noted for a successor", [&] { header.keptNote = memory.size() - 8; });
+    refused("noted for a successor", [&] { *reinterpret_cast<std::uint64_t*>(memory.data() + header.keptNote) = 8; });
+    refused("noted for a successor", [&] { *reinterpret_cast<std::uint64_t*>(memory.data() + header.keptNote) = heapBytes; });
+    refused("overlap", [&] { header.keptNote = web.content.load(); });
     refused("contradict", [&] { header.imageBytes += 4096; });
     refused("contradict", [&] { header.nodeCapacity = ~std::uint64_t{0}; });
     refused("not where they must be", [&] { header.heapOffset += 64; });
@@ -312,6 +321,47 @@ int main() {
           }
         });
     CHECK(sawNew);
+  });
+
+  run("killed at any instruction while a note takes another one's place, one of them is there", [] {
+    bool sawSecond = false;
+    atEachInstruction([](World& world) { keepNote(*world.core, "first note"); },
+                      [](World& world) { keepNote(*world.core, "second note"); },
+                      [&](const std::string& state, const std::string& leftovers) {
+                        CHECK_IS(state, oldState);
+                        sawSecond = sawSecond || leftovers.find("second") != leftovers.npos;
+                        CHECK_IS(leftovers, std::string("old-a-old-a old-b-old-b ") + (sawSecond ? "second note " : "first note "));
+                      });
+    CHECK(sawSecond);
+  });
+
+  run("a note is kept until another one comes, or none, or there is no room", [] {
+    const auto memory = sharedMemory();
+    World world = populated(memory);
+    const auto used = world.core->use().usedBytes;
+    keepNote(*world.core, "first note");
+    std::string error;
+    const auto core = Core::adopt(LockedMapping::borrow(memory), error);
+    CHECK_IS(std::string(core->nodes().image().keptNote()), "first note");
+    keepNote(*core, "");
+    CHECK_IS(std::string(core->nodes().image().keptNote()), "");
+    CHECK_IS(core->use().usedBytes, used);
+    keepNote(*core, "second note");
+    CHECK(!core->keepNote(std::vector<std::byte>(heapBytes)));
+    CHECK_IS(std::string(core->nodes().image().keptNote()), "");
+    core->wipe();
+    CHECK(!core->keepNote(std::vector<std::byte>(8)));
+  });
+
+  run("an image of the layout before is taken over, and has this one from then on", [] {
+    const auto memory = sharedMemory();
+    World world = populated(memory);
+    auto& header = *reinterpret_cast<ImageHeader*>(memory.data());
+    header.layout = oldestImageLayout;
+    std::string error;
+    const auto core = Core::adopt(LockedMapping::borrow(memory), error);
+    CHECK_IS(error, "");
+    CHECK_IS(header.layout, imageLayout);
   });
 
   run("killed at any instruction of a wipe, the value is whole or gone", [] {

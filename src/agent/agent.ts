@@ -132,7 +132,12 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     log,
   });
   const runId = newId(random);
-  const receipts = new Receipts(identity, runId);
+  const receipts = new Receipts({
+    identity,
+    runId,
+    keepNote: (note) => arena.served.keepNote(note),
+    left: used?.arena === undefined ? new Uint8Array() : arena.served.keptNote(),
+  });
   const vault = new Vault(arena, clock, (wiped) => receipts.add(wiped));
   const lease = new Lease(clock, (deadlineMs) => driver.serveUntil(deadlineMs));
   const attachments = new Attachments();

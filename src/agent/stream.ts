@@ -64,7 +64,7 @@ export async function attach(channel: AgentChannel, parts: StreamParts): Promise
     const beating = heart.beat(over.signal);
     const assignment = new AssignmentReader(parts, shared, channel);
     const reporting = assignment.reportWipes(over.signal);
-    const reading = readAll(messages, heart, assignment, parts);
+    const reading = readAll(channel, heart, assignment, { ...parts, messages });
     const states = assignment.reportTasks(over.signal);
     running.push(beating, reporting, states, reading);
     await Promise.race(running);
@@ -140,10 +140,14 @@ function provedSealingKey({ sealingKey }: Welcome, { rootPem, clusterId }: Ident
 }
 
 async function readAll(
-  messages: AsyncIterator<ManagerMessage>,
+  channel: AgentChannel,
   heart: Heart,
   assignment: AssignmentReader,
-  { receipts, counts }: Pick<StreamParts, 'receipts' | 'counts'>,
+  {
+    messages,
+    receipts,
+    counts,
+  }: Pick<StreamParts, 'receipts' | 'counts'> & { messages: AsyncIterator<ManagerMessage> },
 ): Promise<void> {
   for (let next = await messages.next(); next.done !== true; next = await messages.next()) {
     const { message } = next.value;
@@ -166,6 +170,9 @@ async function readAll(
         break;
       case 'accessesTaken':
         counts.taken(message.value);
+        break;
+      case 'presence':
+        await channel.send({ message });
         break;
       default:
         throw new InroError(

@@ -252,6 +252,9 @@ operator(node, 'approve <NODE>', 'let a host in that waits for it').action(async
 operator(node, 'reject <NODE>', 'refuse a host that waits for approval').action(async (name, options) =>
   (await import('./commands/node_decide.js')).nodeReject(name, options),
 );
+operator(node, 'clear-alarm <NODE>', 'forget that its identity was used twice').action(
+  async (name, options) => (await import('./commands/node_decide.js')).nodeClearAlarm(name, options),
+);
 operator(node, 'rm <NODE>', 'remove a node: it wipes, and its certificate is refused from then on')
   .option('--force', 'do not wait for the node to say that it has wiped')
   .action(async (name, options) => (await import('./commands/node_decide.js')).nodeRm(name, options));

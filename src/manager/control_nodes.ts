@@ -12,6 +12,7 @@ import type { Handlers } from '../rpc/server.js';
 import type { Store } from '../store/store.js';
 import { tables } from '../store/tables.js';
 import { transact, type Transaction } from '../store/transaction.js';
+import type { Clones } from './clones.js';
 import type { Dispatcher } from './dispatcher.js';
 import { find, matcher } from './find.js';
 import { managerLimits } from './limits.js';
@@ -23,14 +24,15 @@ export interface NodeHandlersParts {
   view: ClusterView;
   dispatcher: Dispatcher;
   removal: NodeRemoval;
+  clones: Clones;
   clock: Clock;
   log: Logger;
 }
 
-type Calls = 'getNode' | 'listNodes' | 'approveNode' | 'rejectNode' | 'removeNode';
+type Calls = 'getNode' | 'listNodes' | 'approveNode' | 'rejectNode' | 'removeNode' | 'clearNodeAlarm';
 
 export function nodeHandlers(parts: NodeHandlersParts): Pick<Handlers<typeof Control, 'operator'>, Calls> {
-  const { store, view, dispatcher, removal, clock, log } = parts;
+  const { store, view, dispatcher, removal, clones, clock, log } = parts;
 
   const shown = (node: NodeRecord): MessageInitShape<typeof NodeSchema> => ({
     id: node.id,
@@ -44,6 +46,7 @@ export function nodeHandlers(parts: NodeHandlersParts): Pick<Handlers<typeof Con
     address: node.address,
     labels: node.labels,
     pendingUntilMs: node.pendingUntilMs,
+    ...(node.clone === undefined ? {} : { clone: node.clone }),
   });
 
   const decide = async (typed: string, change: (tx: Transaction, node: NodeRecord) => void) => {
@@ -96,6 +99,20 @@ export function nodeHandlers(parts: NodeHandlersParts): Pick<Handlers<typeof Con
       });
       log.info({ node: node.id, hostname: hostnameOf(node) }, 'node rejected');
       return shown(node);
+    },
+
+    clearNodeAlarm: async ({ name }) => {
+      const { id } = find('node', view.nodes, name, hostnameOf);
+      const { result } = await transact(store, async (tx) => {
+        const node = await tx.get(tables.nodes, id);
+        if (node?.clone === undefined)
+          throw new InroError('not_found', `there is no alarm about node ${quoted(name)}`);
+        clones.clear(node);
+        tx.put(tables.nodes, id, node);
+        return node;
+      });
+      log.info({ node: id }, 'the alarm about a node is cleared');
+      return shown(result);
     },
 
     removeNode: async ({ name, force }, { signal }) => {

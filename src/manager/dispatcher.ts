@@ -17,6 +17,7 @@ import { stateOf } from '../proto/task_state.js';
 import { serve, type Registration } from '../rpc/server.js';
 import { tables } from '../store/tables.js';
 import { transact, type Transaction } from '../store/transaction.js';
+import type { Clones } from './clones.js';
 import { managerLimits } from './limits.js';
 import { checkCluster, notAMember } from './member.js';
 import { keptDescription } from './node_record.js';
@@ -26,6 +27,7 @@ import { checkNotRefused, refusedError } from './refuse.js';
 export type NodeStatus = 'ready' | 'down' | 'unknown' | 'pending' | 'removing';
 
 export interface DispatcherParts extends Omit<NodeSessionParts, 'onHello' | 'onApplied' | 'onBack'> {
+  clones: Clones;
   log: Logger;
 }
 
@@ -146,35 +148,30 @@ export class Dispatcher {
   }
 
   async #hello(session: NodeSession, hello: Hello): Promise<void> {
-    const { store, clock, log } = this.#parts;
+    const { store, clock, clones, log } = this.#parts;
+    const { nodeId, address } = session;
+    const { hostname = '' } = hello.description === undefined ? {} : keptDescription(hello.description);
+    const bootId = printable(hello.bootId, managerLimits.maxDescriptionChars);
+    const other = { address, hostname, bootId };
+    for (let older = this.#sessions.get(nodeId); older !== undefined; older = this.#sessions.get(nodeId)) {
+      await clones.admit(older, session, other);
+      if (this.#sessions.get(nodeId) !== older) continue; // others were faster
+      this.#replace(older, session);
+      break;
+    }
+    // In the step that saw its place free: nobody else gets it.
+    this.#sessions.set(nodeId, session);
     await transact(store, async (tx) => {
-      const node = await tx.get(tables.nodes, session.nodeId);
-      if (node === undefined) throw new InroError('not_permitted', `node ${session.nodeId} was removed`);
+      const node = await tx.get(tables.nodes, nodeId);
+      if (node === undefined) throw new InroError('not_permitted', `node ${nodeId} was removed`);
+      clones.noteUse(node, session, other);
       node.uncollected = false;
       if (hello.description !== undefined)
         node.description = create(NodeDescriptionSchema, keptDescription(hello.description));
       node.lastSeenMs = BigInt(clock.now());
-      node.address = session.address;
+      node.address = address;
       tx.put(tables.nodes, node.id, node);
     });
-    const older = this.#sessions.get(session.nodeId);
-    if (older !== undefined) {
-      log.warn(
-        { node: session.nodeId, was: older.address, now: session.address },
-        'a newer stream of this node replaces the older one',
-      );
-      older.close(
-        new InroError(
-          'conflict',
-          `another stream of node ${session.nodeId} took the place of this one, from ${session.address}`,
-          {
-            remedy:
-              'if no other agent was started here, another host uses a copy of this identity: join one of them again',
-          },
-        ),
-      );
-    }
-    this.#sessions.set(session.nodeId, session);
     log.info(
       {
         node: session.nodeId,
@@ -184,6 +181,24 @@ export class Dispatcher {
       'node is ready',
     );
     this.onNodeReady?.();
+  }
+
+  #replace(older: NodeSession, newer: NodeSession): void {
+    const { nodeId, address } = newer;
+    this.#parts.log.warn(
+      { node: nodeId, was: older.address, now: address },
+      'a newer stream of this node replaces one that does not answer',
+    );
+    older.close(
+      new InroError(
+        'conflict',
+        `another stream of node ${nodeId} took the place of this one, which did not answer, from ${address}`,
+        {
+          remedy:
+            'if no other agent was started here, another host uses a copy of this identity: join one of them again',
+        },
+      ),
+    );
   }
 
   #gone(session: NodeSession): void {

@@ -17,6 +17,10 @@ export const managerLimits = {
   leaseMs: dayMs,
   /** How much later than by this manager's clock a node's lease may end: a day at 500 ppm, and something. */
   leaseDriftMs: 60_000,
+  /** So many heartbeats may the agent of a stream be silent, asked whether it is there, before another one takes its place. */
+  clonePatienceBeats: 2,
+  /** How often it is noted that the same one comes again. */
+  cloneAlarmGapMs: 60_000,
   /** How long a stream may take to say Hello. */
   helloMs: 10_000,
   maxHoldings: 100_000,

@@ -15,6 +15,7 @@ import { enrollment } from './enrollment.js';
 import { JoinGuard } from './join_guard.js';
 import { Ledger } from './ledger.js';
 import { managerLimits } from './limits.js';
+import { Clones } from './clones.js';
 import { NodeRemoval } from './node_removal.js';
 import { keepOwnCertificate } from './own_certificate.js';
 import { ReadBook } from './read_book.js';
@@ -83,7 +84,14 @@ export async function startManager({
     undo.push(() => ledger.stop());
     const reads = new ReadBook(shared);
     undo.push(() => reads.stop());
-    const dispatcher = new Dispatcher({ ...shared, ledger, reads, managerAddresses: () => [address] });
+    const clones = new Clones(shared);
+    const dispatcher = new Dispatcher({
+      ...shared,
+      ledger,
+      reads,
+      clones,
+      managerAddresses: () => [address],
+    });
     const scheduler = new Scheduler({
       store,
       view,
@@ -106,6 +114,7 @@ export async function startManager({
       dispatcher,
       guard,
       removal,
+      clones,
       authority,
       managerAddresses: () => [address],
       root: authority.root,

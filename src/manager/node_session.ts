@@ -79,6 +79,8 @@ export class NodeSession {
   #hasBegun = false;
   #dirty = false;
   #sentRevision = 0;
+  /** Whether it is there. */
+  #asked: { nonce: Uint8Array; answer: () => void } | undefined;
   /** The store revision that the node has applied, by its own word. */
   appliedRevision = 0;
   /** Boot-time ms at which it was heard last. */
@@ -120,6 +122,33 @@ export class NodeSession {
   /** True when a node that has applied this revision knows nothing of the task any more. */
   isRidOf(taskId: string, appliedRevision: number): boolean {
     return appliedRevision > 0 && appliedRevision >= this.#sentRevision && !this.#sent.tasks.has(taskId);
+  }
+
+  /** Over, for whatever reason. */
+  get closed(): AbortSignal {
+    return this.#channel.closed;
+  }
+
+  /** Whether its agent answers within this time. @param signal that nobody wants to know any more. */
+  async presence(ms: number, signal: AbortSignal): Promise<'answers' | 'absent'> {
+    const { clock, random } = this.#parts;
+    const over = new AbortController();
+    const nonce = random(32);
+    const answered = new Promise<'answers'>((resolve) => {
+      this.#asked = { nonce, answer: () => resolve('answers') };
+    });
+    const end = (): void => over.abort();
+    for (const one of [signal, this.#channel.closed]) one.addEventListener('abort', end, { once: true });
+    if (this.#channel.closed.aborted) end();
+    // One that reads nothing any more takes no message either.
+    this.#channel.send({ message: { case: 'presence', value: { nonce } } }).catch(end);
+    try {
+      return await Promise.race([answered, clock.sleep(ms, over.signal).then(() => 'absent' as const)]);
+    } finally {
+      this.#asked = undefined;
+      over.abort();
+      for (const one of [signal, this.#channel.closed]) one.removeEventListener('abort', end);
+    }
   }
 
   /** The view has changed, and this node may be concerned. */
@@ -216,6 +245,10 @@ export class NodeSession {
         case 'applied':
           await this.#applied(message.value);
           break;
+        case 'presence':
+          if (this.#asked !== undefined && Buffer.compare(this.#asked.nonce, message.value.nonce) === 0)
+            this.#asked.answer();
+          break; // an answer that comes late says nothing
         default:
           throw new InroError('protocol', `a second ${message.case ?? 'unknown message'} in one stream`);
       }

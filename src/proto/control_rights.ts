@@ -54,6 +54,7 @@ export const controlRights = {
   approveNode: { roles: admin, changes: true, object: 'name' },
   rejectNode: { roles: admin, changes: true, object: 'name' },
   removeNode: { roles: admin, changes: true, waits: true, object: 'name' },
+  clearNodeAlarm: { roles: admin, changes: true, object: 'name' },
   wait: { roles: deployers, changes: false, waits: true, object: '' },
   waitForWipes: { roles: lookers, changes: false, waits: true, object: 'secretId' },
 } as const satisfies Record<keyof (typeof Control)['method'], Right>;

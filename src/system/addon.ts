@@ -61,6 +61,10 @@ export interface NativeServedArena extends NativeArena {
   nodes(): InheritedNode[];
   /** The piece behind a file, from its beginning to the value's end, or null. Once for each piece: it is given back by free(). */
   valueOf(node: number): ArrayBuffer | null;
+  /** What a successor is to know, of no node, in place of what was kept before; empty: nothing. False: no room, nothing is kept. */
+  keepNote(note: Uint8Array): boolean;
+  /** Also a predecessor's; empty when there is none. */
+  keptNote(): Buffer;
   /** Of the memory, for a successor; -1 when it has none. Whoever has it can read everything. */
   descriptor(): number;
   servedUntil(): number;

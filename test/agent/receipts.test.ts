@@ -6,6 +6,7 @@ import { generateNodeKey, verifyBytes } from '../../src/crypto/signing.js';
 import { receiptStatement } from '../../src/crypto/statement.js';
 import { FakeClock, settle } from '../support/fake_clock.js';
 import { refuses } from '../support/refuses.js';
+import { receiptsOf } from '../support/receipts.js';
 
 const key = generateNodeKey();
 const own = { nodeId: 'n1', clusterId: 'c1' };
@@ -20,7 +21,7 @@ const wiped = (version: number): Wiped => ({
 
 /** With so many receipts in it. */
 function queue(count: number): Receipts {
-  const receipts = new Receipts(own, 'r1');
+  const receipts = receiptsOf(own, 'r1');
   for (let version = 1; version <= count; version++) receipts.add(wiped(version));
   return receipts;
 }
@@ -156,4 +157,85 @@ test('a wait for all of them ends with the last acknowledgement, or when time is
   t.false(done);
   await clock.advance(1);
   t.true(done);
+});
+
+const runId = 'r'.repeat(25);
+
+/** An agent with an arena in which notes lie. */
+function agentAt(arena: { note: Uint8Array; room?: number }, drawn = runId): Receipts {
+  const keepNote = (note: Uint8Array): void => {
+    arena.note = note.length > (arena.room ?? Infinity) ? new Uint8Array() : note;
+  };
+  return new Receipts({ identity: own, runId: drawn, keepNote, left: arena.note });
+}
+
+const told = (receipts: Receipts) =>
+  receipts.after(0, 1_000, key.privateKey).map(({ runId: run, number, version }) => [run, number, version]);
+
+test('what an agent that is killed has not told, its successor tells under the same numbers, and goes on', async (t) => {
+  const arena = { note: new Uint8Array() };
+  const first = agentAt(arena);
+  for (const version of [1, 2, 3]) first.add(wiped(version));
+  await settle();
+  first.taken({ runId, number: 1n });
+  await settle();
+  const second = agentAt(arena, 'other'.repeat(5));
+  t.is(second.pending, 2);
+  second.add(wiped(4));
+  t.deepEqual(told(second), [
+    [runId, 2n, 2],
+    [runId, 3n, 3],
+    [runId, 4n, 4],
+  ]);
+  second.taken({ runId, number: 4n });
+  await settle();
+  t.is(arena.note.length, 0);
+  const third = agentAt(arena, 'other'.repeat(5));
+  third.add(wiped(5));
+  t.deepEqual(told(third), [['other'.repeat(5), 1n, 5]]);
+});
+
+test('a receipt is noted before it is sent', (t) => {
+  const arena = { note: new Uint8Array() };
+  const receipts = agentAt(arena);
+  receipts.add(wiped(1));
+  t.is(arena.note.length, 0, 'in this turn more may be wiped');
+  t.is(receipts.after(0, 10, key.privateKey).length, 1);
+  t.deepEqual(told(agentAt(arena)), [[runId, 1n, 1]]);
+});
+
+test('of many the newest are noted; where there is no room, none, and the successor begins anew', async (t) => {
+  const arena = { note: new Uint8Array(), room: Infinity };
+  const receipts = agentAt(arena);
+  for (let version = 1; version <= agentLimits.maxNotedReceipts + 10; version++) receipts.add(wiped(version));
+  await settle();
+  t.true(arena.note.length < 20_000);
+  const all = told(agentAt(arena));
+  t.is(all.length, agentLimits.maxNotedReceipts);
+  t.deepEqual(all.at(-1), [
+    runId,
+    BigInt(agentLimits.maxNotedReceipts + 10),
+    agentLimits.maxNotedReceipts + 10,
+  ]);
+  arena.room = 100;
+  receipts.add(wiped(7));
+  await settle();
+  const next = agentAt(arena, 'other'.repeat(5));
+  next.add(wiped(8));
+  t.deepEqual(told(next), [['other'.repeat(5), 1n, 8]]);
+});
+
+test('a note that is none is not believed', (t) => {
+  const good = { note: new Uint8Array() };
+  const receipts = agentAt(good);
+  for (const version of [1, 2]) receipts.add(wiped(version));
+  receipts.after(0, 1, key.privateKey);
+  for (let cut = 1; cut < good.note.length; cut++) {
+    const next = agentAt({ note: good.note.subarray(0, cut) }, 'other'.repeat(5));
+    next.add(wiped(9));
+    const all = told(next);
+    t.deepEqual(all.at(-1)?.[2], 9, `cut at ${cut}`);
+    t.deepEqual(new Set(all.map(([, number]) => number)).size, all.length);
+  }
+  t.is(agentAt({ note: new TextEncoder().encode('nonsense') }).pending, 0);
 });

@@ -6,7 +6,6 @@ import { HostTasks } from '../../src/agent/host_tasks.js';
 import type { Identity } from '../../src/agent/identity.js';
 import { Lease } from '../../src/agent/lease.js';
 import { agentLimits } from '../../src/agent/limits.js';
-import { Receipts } from '../../src/agent/receipts.js';
 import { CountBatches } from '../../src/agent/access/count_batches.js';
 import { attach, type StreamParts } from '../../src/agent/stream.js';
 import { Attachments } from '../../src/agent/workloads/attachments.js';
@@ -34,6 +33,7 @@ import { fakeCluster } from '../support/fake_authority.js';
 import { fakeStream } from '../support/fake_channel.js';
 import { FakeClock, settle } from '../support/fake_clock.js';
 import { FakeDriver } from '../support/fake_driver.js';
+import { receiptsOf } from '../support/receipts.js';
 
 const dayMs = 86_400_000;
 const cluster = fakeCluster();
@@ -54,7 +54,7 @@ function host() {
   const clock = new FakeClock();
   const arena = openArena(1 << 20);
   const driver = new FakeDriver();
-  const receipts = new Receipts(identity, 'a-run');
+  const receipts = receiptsOf(identity, 'a-run');
   const vault = new Vault(arena, clock, (wiped) => receipts.add(wiped));
   const log = pino({ level: 'silent' });
   const tasks = new HostTasks({

@@ -373,3 +373,23 @@ scenario('13: a start that fails leaves what it took over to the next one', asyn
   await agent.untilReady();
   t.is(await host.read(file), 'hunter2', 'without a manager');
 });
+
+scenario('14: a receipt that no manager has is told by the successor of a killed agent', async (t) => {
+  const { host, manager, agent, status } = await keptHost(t);
+  await give(host, 'web', 'key', 'hunter2');
+  await connected(status);
+  await host.ask(['secret', 'update', 'key', '-'], { stdin: 'hunter3' });
+  await manager.kill9();
+  const pending = async () => (await status()).receipts.pending;
+  // Its grace ends.
+  await eventually('the old version is wiped', async () => (await pending()) === 1, 30_000);
+  for (let n = 0; n < 3; n++) await agent.killAndWait();
+  t.is(await pending(), 1);
+  const again = await host.startManager({ listen: manager.address });
+  const taken = /^.*"secret":"(\w+)","version":(\d+),"reason":"(\w+)".*wiped, by receipt.*$/m;
+  await again.daemon.printed(taken);
+  t.deepEqual(taken.exec(again.daemon.stderr)?.slice(2), ['1', 'superseded']);
+  await eventually('the manager has it', async () => (await pending()) === 0);
+  await agent.killAndWait();
+  t.is(await pending(), 0);
+});

@@ -56,8 +56,12 @@ test('what comes back holds what it holds: a version is not sent again, unless i
   if (delivered === undefined) return t.fail('no version');
   const { ciphertextDigest } = delivered;
 
+  let last: Pick<typeof one, 'node' | 'ended'> = one;
   const again = async (holding: { version: number; ciphertextDigest: Uint8Array }) => {
-    const { node } = m.attach(one.identity);
+    last.node.channel.close();
+    await last.ended;
+    last = m.attach(one.identity);
+    const { node } = last;
     const assignment = await node.begin({ holdings: [{ secretId, ...holding }] });
     return assignment.versions.map(({ version, ciphertext, sealedKey }) => ({
       version,
@@ -77,6 +81,8 @@ test('what a node said it holds counts for its first assignment alone', async (t
   const one = await nodeOf(m);
   const serviceId = await m.createService('web', { secrets: ['db'] });
   const [delivered] = (await one.node.assignment()).versions;
+  one.node.channel.close();
+  await one.ended;
   const { node } = m.attach(one.identity);
   await node.begin({
     holdings: [{ secretId, version: 1, ciphertextDigest: delivered?.ciphertextDigest ?? new Uint8Array() }],
@@ -284,18 +290,6 @@ for (const how of ['broke before its answer was out', 'was started anew']) {
     t.is(stateOf(second?.state ?? 0), 'SHUTDOWN');
   });
 }
-
-test('a newer stream of a node takes the place of the older one', async (t) => {
-  const m = await cluster(t);
-  const first = await nodeOf(m);
-  const second = m.attach(first.identity);
-  await second.node.begin();
-  t.deepEqual(await first.node.rest(), []);
-  await first.ended;
-  t.is(m.dispatcher.statusOf(first.nodeId), 'ready');
-  await m.createService('web');
-  t.is((await second.node.assignment()).tasks.length, 1);
-});
 
 test('who does not say hello in time is sent away', async (t) => {
   const m = await cluster(t);

@@ -108,6 +108,7 @@ const calls: { [K in Name]: [who: string, request: () => InputInit<Methods[K]>] 
   approveNode: ['admin', () => ({ name: 'none' })],
   rejectNode: ['admin', () => ({ name: 'none' })],
   removeNode: ['admin', () => ({ name: 'none' })],
+  clearNodeAlarm: ['admin', () => ({ name: 'none' })],
   wait: ['admin deployer', () => ({ timeoutMs: 0 })],
   waitForWipes: ['admin auditor', () => ({ secretId: id, version: 1, timeoutMs: 0 })],
 };

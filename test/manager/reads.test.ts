@@ -126,6 +126,7 @@ test('a node that was conquered makes no entries but its own', async (t) => {
   const other = await m.createSecret('other', 'not for a');
   await m.createService('elsewhere', { secrets: ['other'], constraints: [`node.id==${b.identity.nodeId}`] });
   const holdings = [{ secretId: other, version: 1, ciphertextDigest: new Uint8Array(32) }];
+  a.node.channel.close();
   const { node } = m.attach(a.identity);
   await node.begin({ hostname: 'a', holdings });
   const counts = [

@@ -66,6 +66,7 @@ test('the names stay, the key is new, the node list and the log know it', async 
     const node = manager.attach(identity);
     await node.hello();
     t.not((await node.expect('welcome')).value, undefined);
+    node.channel.close();
   }
 });
 

@@ -8,7 +8,6 @@ import test, { type ExecutionContext } from 'ava';
 import { pino } from 'pino';
 import { HostTasks } from '../../src/agent/host_tasks.js';
 import { Lease } from '../../src/agent/lease.js';
-import { Receipts } from '../../src/agent/receipts.js';
 import { attach } from '../../src/agent/stream.js';
 import { Attachments } from '../../src/agent/workloads/attachments.js';
 import { Vault } from '../../src/agent/vault.js';
@@ -26,6 +25,7 @@ import { systemClock } from '../../src/system/clock.js';
 import type { FakeIdentity } from '../support/fake_authority.js';
 import { FakeDriver } from '../support/fake_driver.js';
 import { realManager, type RealManager } from '../support/real_manager.js';
+import { receiptsOf } from '../support/receipts.js';
 
 /** The agent as it is, with a mount that can be looked into. */
 function runAgent(t: ExecutionContext, manager: RealManager, identity: FakeIdentity): FakeDriver {
@@ -34,7 +34,7 @@ function runAgent(t: ExecutionContext, manager: RealManager, identity: FakeIdent
   const log = pino({ level: 'silent' });
   const clusterId = manager.running.clusterId;
   const own = { nodeId: identity.nodeId, clusterId, key: readPrivateKey(identity.keyPem) };
-  const receipts = new Receipts(own, 'a-run');
+  const receipts = receiptsOf(own, 'a-run');
   const vault = new Vault(arena, systemClock, (wiped) => receipts.add(wiped));
   const tasks = new HostTasks({
     vault,

@@ -14,6 +14,7 @@ import { Dispatcher } from '../../src/manager/dispatcher.js';
 import { createKeyring } from '../../src/manager/keyring.js';
 import { JoinGuard } from '../../src/manager/join_guard.js';
 import { Ledger } from '../../src/manager/ledger.js';
+import { Clones } from '../../src/manager/clones.js';
 import { NodeRemoval } from '../../src/manager/node_removal.js';
 import { ReadBook } from '../../src/manager/read_book.js';
 import { Scheduler } from '../../src/manager/scheduler.js';
@@ -67,7 +68,14 @@ export async function fakeManager({ store = fakeStore() }: { store?: Store } = {
   const shared = { clusterId, store, view, keyring, clock, random: randomBytes, log, sealingSignature };
   const ledger = await Ledger.open(shared);
   const reads = new ReadBook(shared);
-  const dispatcher = new Dispatcher({ ...shared, ledger, reads, managerAddresses: () => ['127.0.0.1:1'] });
+  const clones = new Clones(shared);
+  const dispatcher = new Dispatcher({
+    ...shared,
+    ledger,
+    reads,
+    clones,
+    managerAddresses: () => ['127.0.0.1:1'],
+  });
   const scheduler = new Scheduler({ ...shared, readyNodes: () => dispatcher.readyNodes() });
   dispatcher.onNodeReady = () => scheduler.nodeReady();
   const token = makeJoinToken(authority.root.der, randomBytes);
@@ -78,6 +86,7 @@ export async function fakeManager({ store = fakeStore() }: { store?: Store } = {
     dispatcher,
     guard,
     removal,
+    clones,
     root: authority.root,
     authority,
     managerAddresses: () => ['127.0.0.1:1'],

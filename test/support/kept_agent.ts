@@ -2,6 +2,7 @@
 import { fileURLToPath } from 'node:url';
 import type { Host } from './host.js';
 import { eventually, program, type Daemon } from './inro.js';
+import { stuckInFuse } from './stuck.js';
 
 const store = fileURLToPath(new URL('../../../test/support/descriptor_store.py', import.meta.url));
 
@@ -81,9 +82,16 @@ export class KeptAgent {
 
   /** The agent that was started last says that it is ready. */
   async untilReady(): Promise<void> {
-    await eventually(`agent is ready\n${this.log}`, async () =>
-      this.events.some(({ ready }) => ready === this.pid && this.exits.length === this.#starts() - 1),
-    );
+    try {
+      await eventually('the agent is ready', async () =>
+        this.events.some(({ ready }) => ready === this.pid && this.exits.length === this.#starts() - 1),
+      );
+    } catch (cause) {
+      const events = JSON.stringify(this.events.slice(-8));
+      throw new Error(`${(cause as Error).message}\n${events}\n${stuckInFuse()}\n${this.log.slice(-4_000)}`, {
+        cause,
+      });
+    }
   }
 
   async killAndWait(signal = 'SIGKILL'): Promise<void> {

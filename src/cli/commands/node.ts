@@ -1,5 +1,6 @@
 /** inro node ls|inspect */
 import { Control, type Node } from '../../proto/gen/inro/v1/control_pb.js';
+import type { CloneAlarm } from '../../proto/gen/inro/v1/common_pb.js';
 import { call } from '../../rpc/client.js';
 import { withManager, type ManagerOption } from '../operator.js';
 import { ago, iso, isoOrNull, labelText, printFacts, printJson, printLine, printTable } from '../print.js';
@@ -17,7 +18,7 @@ export async function nodeLs(options: Common & { filter: string[]; quiet?: boole
   const rows = nodes.map((n) => [
     n.id,
     n.description?.hostname || '-',
-    n.status,
+    n.clone === undefined ? n.status : `${n.status}, used twice`,
     String(n.tasks),
     n.description?.agentVersion || '-',
     ago(n.lastSeenMs),
@@ -47,6 +48,7 @@ export async function nodeInspect(names: string[], options: Common): Promise<voi
       ['Joined', `${iso(node.createdMs)} (${ago(node.createdMs)})`],
       ['Seen', ago(node.lastSeenMs)],
       ['Certificate', certificateText(node)],
+      ...(node.clone === undefined ? [] : [['Alarm', alarmText(node.id, node.clone)] as [string, string]]),
     ]);
   }
 }
@@ -55,6 +57,32 @@ function statusText({ status, id, pendingUntilMs }: Node): string {
   return status === 'pending'
     ? `pending until ${iso(pendingUntilMs)}: inro node approve ${id}, or inro node reject ${id}`
     : status;
+}
+
+function alarmText(id: string, clone: CloneAlarm): string {
+  const { kind, sinceMs, seenMs, count, address, otherAddress, otherHostname } = clone;
+  const other = `${otherAddress}${otherHostname === '' ? '' : ` (${otherHostname})`}`;
+  const what =
+    kind === 'two hosts'
+      ? `its identity is used by two hosts: ${address}, which is served, and ${other}, which is held back`
+      : `${other} came with its certificate from before a renewal: a copy, or a backup that was restored`;
+  const seen = `${count} times since ${iso(sinceMs)}, last ${ago(seenMs)}`;
+  return `${what}; ${seen}. Once one of them has joined anew: inro node clear-alarm ${id}`;
+}
+
+function alarmJson(clone: CloneAlarm | undefined) {
+  if (clone === undefined) return null;
+  const { kind, sinceMs, seenMs, ...rest } = clone;
+  return {
+    kind,
+    since: iso(sinceMs),
+    lastSeen: iso(seenMs),
+    count: rest.count,
+    address: rest.address,
+    otherAddress: rest.otherAddress,
+    otherHostname: rest.otherHostname,
+    otherBootId: rest.otherBootId,
+  };
 }
 
 function certificateText({ certificateExpiresMs }: Node): string {
@@ -84,5 +112,6 @@ function nodeJson(node: Node) {
     certificateExpiresAt: isoOrNull(node.certificateExpiresMs),
     labels: node.labels,
     pendingUntil: isoOrNull(node.pendingUntilMs),
+    alarm: alarmJson(node.clone),
   };
 }

@@ -1,4 +1,4 @@
-/** inro node approve|reject|rm: an operator's decisions on who is a node. */
+/** inro node approve|reject|rm|clear-alarm: an operator's decisions on who is a node. */
 import { InroError } from '../../model/error.js';
 import { Control, type RemovedNode } from '../../proto/gen/inro/v1/control_pb.js';
 import { call } from '../../rpc/client.js';
@@ -17,8 +17,12 @@ export function nodeReject(name: string, options: Common): Promise<void> {
   return decide('rejectNode', name, options, 'is rejected');
 }
 
+export function nodeClearAlarm(name: string, options: Common): Promise<void> {
+  return decide('clearNodeAlarm', name, options, 'has no alarm any more, until it is seen again');
+}
+
 async function decide(
-  what: 'approveNode' | 'rejectNode',
+  what: 'approveNode' | 'rejectNode' | 'clearNodeAlarm',
   name: string,
   options: Common,
   words: string,
