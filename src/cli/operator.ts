@@ -4,7 +4,7 @@ import { dirname } from 'node:path';
 import { asInroError, InroError } from '../model/error.js';
 import { Control, type Changed } from '../proto/gen/inro/v1/control_pb.js';
 import { checkAddress } from '../rpc/address.js';
-import { call, connectTls, connectUnix, ready, type Connection } from '../rpc/client.js';
+import { call, connectTls, connectUnix, stands, type Connection } from '../rpc/client.js';
 import { rpcLimits } from '../rpc/limits.js';
 import { nodeCredentials } from '../rpc/tls.js';
 import { systemClock } from '../system/clock.js';
@@ -72,27 +72,33 @@ async function overNetwork<T>(
       remedy: 'say where one is: --manager HOST:PORT',
     });
   }
-  let last: unknown;
-  for (const address of addresses) {
-    const { rootPem: pem, clusterId } = identity;
-    const open = connectTls(address, nodeCredentials(identity), rpcLimits.maxOperatorMessageBytes);
-    const connection = { ...open, root: { pem, clusterId } };
-    try {
-      if (addresses.length > 1) await ready(connection);
-    } catch (error) {
-      connection.close();
-      last = error;
-      continue;
-    }
-    try {
-      return await use(connection, identity);
-    } catch (error) {
-      throw inWords(error, address, identity);
-    } finally {
-      connection.close();
-    }
+  const { connection, address } = await firstThatStands(addresses, identity);
+  try {
+    return await use(connection, identity);
+  } catch (error) {
+    throw inWords(error, address, identity);
+  } finally {
+    connection.close();
   }
-  throw last;
+}
+
+/** The last one is taken as it is: what is wrong with it, the call will say. */
+async function firstThatStands(
+  addresses: readonly string[],
+  identity: OperatorIdentity,
+): Promise<{ connection: Connection; address: string }> {
+  const { rootPem: pem, clusterId } = identity;
+  const last = addresses.at(-1) as string;
+  const open = (address: string): Connection => ({
+    ...connectTls(address, nodeCredentials(identity), rpcLimits.maxOperatorMessageBytes),
+    root: { pem, clusterId },
+  });
+  for (const address of addresses.slice(0, -1)) {
+    const connection = open(address);
+    if (await stands(connection)) return { connection, address };
+    connection.close();
+  }
+  return { connection: open(last), address: last };
 }
 
 /** OpenSSL's words for a manager that the identity's root does not vouch for. */

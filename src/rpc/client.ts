@@ -1,5 +1,11 @@
 /** Calling: typed calls on a connection, errors in our words. */
-import { ChannelCredentials, Client, type ClientOptions, type ServiceError } from '@grpc/grpc-js';
+import {
+  ChannelCredentials,
+  Client,
+  connectivityState,
+  type ClientOptions,
+  type ServiceError,
+} from '@grpc/grpc-js';
 import {
   definitionOf,
   type InputInit,
@@ -8,7 +14,6 @@ import {
   type StreamNames,
   type UnaryNames,
 } from './definition.js';
-import { InroError } from '../model/error.js';
 import { fromServiceError } from './errors.js';
 import { rpcLimits } from './limits.js';
 import { channelOf, type Channel } from './stream.js';
@@ -57,13 +62,18 @@ function connection(
   return { to, client, close: () => client.close() };
 }
 
-/** Resolves when it stands. @throws unreachable, in the words of what was tried last. */
-export function ready({ client, to }: Connection, timeoutMs: number = rpcLimits.connectMs): Promise<void> {
-  return new Promise((resolve, reject) => {
-    client.waitForReady(deadlineIn(timeoutMs), (error) => {
-      if (error === undefined) resolve();
-      else reject(new InroError('unreachable', `${to} does not answer: ${error.message}`, { cause: error }));
-    });
+/** True when it stands; false as soon as the first try to reach the other side has failed. */
+export function stands({ client }: Connection, timeoutMs: number = rpcLimits.connectMs): Promise<boolean> {
+  const channel = client.getChannel();
+  const deadline = deadlineIn(timeoutMs);
+  return new Promise((resolve) => {
+    const look = (late?: Error): void => {
+      const state = channel.getConnectivityState(true);
+      if (state === connectivityState.READY) resolve(true);
+      else if (late !== undefined || state === connectivityState.TRANSIENT_FAILURE) resolve(false);
+      else channel.watchConnectivityState(state, deadline, look);
+    };
+    look();
   });
 }
 

@@ -117,6 +117,13 @@ scenario('an identity that is not fit is refused before, or by, the other side',
   const told = await desk.inro(['secret', 'create', ...foreign, 'x', '-'], { stdin: 'v' });
   refused(t, told, 1, /127\.0\.0\.1:4748 does not prove that it is a manager of cluster [0-9a-z]{25}/);
 
+  // Of several managers the first that answers is asked; one that does not, keeps nobody waiting.
+  await desk.sh(
+    `umask 077; sed 's/^manager: .*/manager: 10.78.0.1:1\\n&\\nmanager: 127.0.0.1:4748/' ${files.admin} > /run/more.pem`,
+  );
+  const more = await ls({ INRO_IDENTITY: '/run/more.pem' });
+  t.is(more.code, 0, more.stderr);
+
   // The key stays on the desk, if one likes.
   const made = await desk.sh(
     'inro operator request --out /run/own.key > /run/own.csr && stat -c %a /run/own.key',

@@ -283,6 +283,23 @@ test('a deployer uses granted secrets, and neither uses nor sees others', async 
   );
 });
 
+test('a deployer hears by waiting of his own services alone', async (t) => {
+  const m = await realManager(t);
+  await m.createSecret('mine', 'v');
+  await m.createSecret('db', 'v');
+  const serviceIds = [await m.createService('hidden', ['db']), await m.createService('shown', ['mine'])];
+  const bob = await operator(m, 'bob', 'deployer', ['mine']);
+  const told = async (who: Pick<Operator, 'call'>): Promise<string[]> => {
+    const waiting = who.call('wait', { serviceIds, nodeIds: [], timeoutMs: 1_000 });
+    await who.call('getCluster', {}); // calls of one connection arrive in order
+    await m.clock.advance(1_000);
+    const { missing } = await waiting;
+    return missing.map(({ serviceName }) => serviceName);
+  };
+  t.deepEqual(await told(bob), ['shown']);
+  t.deepEqual(await told(await operator(m, 'alice', 'admin')), ['hidden', 'shown']);
+});
+
 test('a grant is for a name: for the next version, and for another secret of that name; and it ends at once', async (t) => {
   const m = await realManager(t);
   const first = await m.createSecret('key', 'v');
