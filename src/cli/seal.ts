@@ -24,9 +24,20 @@ export async function sealFrom(
 ): Promise<{ ciphertext: Uint8Array; sealedKey: Uint8Array }> {
   addon().forbidDumps();
   const { id: clusterId, rootPem, sealingKey } = await call(connection, Control, 'getCluster', {});
+  if (connection.root !== undefined && connection.root.clusterId !== clusterId) {
+    throw new InroError(
+      'foreign_cluster',
+      `the manager is of cluster ${clusterId}, and the identity of ${connection.root.clusterId}`,
+      {
+        remedy: 'use the identity of that cluster: --identity FILE',
+      },
+    );
+  }
+  // Whoever owns the socket vouches for the root himself; on a network the identity does.
+  const trusted = connection.root?.pem ?? rootPem;
   if (
     sealingKey === undefined ||
-    !isSignedByAuthority(rootPem, sealingKeyStatement(clusterId, sealingKey.publicKey), sealingKey.signature)
+    !isSignedByAuthority(trusted, sealingKeyStatement(clusterId, sealingKey.publicKey), sealingKey.signature)
   ) {
     throw new InroError('unauthenticated', "the manager's sealing key is not signed by its cluster's CA", {
       remedy: 'this is not a sound manager: check which socket you talk to',

@@ -33,7 +33,7 @@ export interface NodeHandlersParts {
 type Calls =
   'getNode' | 'listNodes' | 'approveNode' | 'rejectNode' | 'removeNode' | 'updateNode' | 'clearNodeAlarm';
 
-export function nodeHandlers(parts: NodeHandlersParts): Pick<Handlers<typeof Control, 'local'>, Calls> {
+export function nodeHandlers(parts: NodeHandlersParts): Pick<Handlers<typeof Control, 'operator'>, Calls> {
   const { store, view, dispatcher, removal, clones, clock, log } = parts;
 
   const shown = (node: NodeRecord): MessageInitShape<typeof NodeSchema> => ({

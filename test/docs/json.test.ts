@@ -205,6 +205,15 @@ scenario('each command prints the fields of its table, with their types', async 
   await check('secret revoke', ['db_password']);
   await check('ca inspect', []);
   await check('ca update', ['--cert-expiry', '30d']);
+  const identity = ['--identity', 'bob.pem', '--manager', manager.address];
+  await check('operator create', ['--role', 'deployer', '--grant', 'db*', '--out', 'bob.pem', 'bob']);
+  await check('operator ls', []);
+  await check('operator inspect', ['bob']);
+  await check('operator update', ['--grant-add', 'x', 'bob']);
+  await check('operator renew', identity);
+  await check('operator revoke', ['bob']);
+  await check('operator inspect', ['bob']);
+  await check('operator rm', ['bob']);
   await check('token show', ['worker']);
   const { token } = (await check('token rotate', ['worker'])) as { token: string };
   await check(
