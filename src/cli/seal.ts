@@ -26,7 +26,12 @@ export async function sealFrom(
   const { id: clusterId, rootPem, sealingKey } = await call(connection, Control, 'getCluster', {});
   if (
     sealingKey === undefined ||
-    !isSignedByAuthority(rootPem, sealingKeyStatement(clusterId, sealingKey.publicKey), sealingKey.signature)
+    !isSignedByAuthority(
+      rootPem,
+      sealingKeyStatement(clusterId, sealingKey.publicKey),
+      sealingKey.signature,
+      sealingKey.intermediatesPem,
+    )
   ) {
     throw new InroError('unauthenticated', "the manager's sealing key is not signed by its cluster's CA", {
       remedy: 'this is not a sound manager: check which socket you talk to',

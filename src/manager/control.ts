@@ -1,4 +1,6 @@
 /** The operators' service: the parts of it, and what concerns the cluster. */
+import type { MessageInitShape } from '@bufbuild/protobuf';
+import type { SealingKeySchema } from '../proto/gen/inro/v1/common_pb.js';
 import { Control } from '../proto/gen/inro/v1/control_pb.js';
 import { serve, type Registration } from '../rpc/server.js';
 import { caHandlers } from './control_ca.js';
@@ -10,12 +12,12 @@ import { tokenHandlers, type TokenHandlersParts } from './control_tokens.js';
 import { waitForNodes } from './wait.js';
 
 export interface AllControlParts extends ControlParts, TokenHandlersParts, NodeHandlersParts {
-  sealingSignature: Uint8Array;
+  sealingKey: MessageInitShape<typeof SealingKeySchema>;
   createdMs: number;
 }
 
 export function control(parts: AllControlParts): Registration {
-  const { clusterId, view, keyring, clock, dispatcher, root, sealingSignature, createdMs } = parts;
+  const { clusterId, view, keyring, clock, dispatcher, root, sealingKey, createdMs } = parts;
   return serve(Control, 'local', {
     ...caHandlers(parts),
     ...secretHandlers(parts),
@@ -27,7 +29,7 @@ export function control(parts: AllControlParts): Registration {
     getCluster: async () => ({
       id: clusterId,
       rootPem: root.pem,
-      sealingKey: { clusterId, publicKey: keyring.sealingPublicKey, signature: sealingSignature },
+      sealingKey,
       createdMs: BigInt(createdMs),
     }),
 

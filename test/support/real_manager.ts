@@ -94,6 +94,7 @@ export async function realManager(t: ExecutionContext, from?: string): Promise<R
 
   const rootPem = readFileSync(join(folder, 'ca.crt'), 'utf8');
   const authority = openAuthority(rootPem, readFileSync(join(folder, 'ca.key'), 'utf8'), {
+    clusterId: running.clusterId,
     clock,
     random: randomBytes,
   });
