@@ -42,14 +42,19 @@ const checks: readonly [
   remedy: string,
 ][] = [
   [
+    (certificate) => issuerOf(certificate)?.maySignCertificates === false,
+    'may not sign certificates: its key usage lacks keyCertSign',
+    'give a CA: one that is issued with keyUsage = critical, keyCertSign',
+  ],
+  [
     ({ isAuthority }) => !isAuthority,
     'is not a CA certificate (CA:TRUE)',
     "give a root, or an intermediate CA; not a server's or a node's certificate",
   ],
   [
-    (certificate) => issuerOf(certificate)?.maySignCertificates !== true,
-    'may not sign certificates: its key usage lacks keyCertSign',
-    'have it issued with keyUsage = critical, keyCertSign',
+    (certificate) => issuerOf(certificate) === undefined,
+    'is not written in DER',
+    'have it issued anew: openssl x509 -req writes what can be read',
   ],
   [
     (certificate) => authorityKeyOf(certificate) === undefined,
