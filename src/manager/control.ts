@@ -17,7 +17,7 @@ export interface AllControlParts extends ControlParts, TokenHandlersParts, NodeH
 }
 
 export function control(parts: AllControlParts): Registration {
-  const { clusterId, view, keyring, clock, dispatcher, root, sealingKey, createdMs } = parts;
+  const { clusterId, view, clock, dispatcher, root, sealingKey, createdMs } = parts;
   return serve(Control, 'local', {
     ...caHandlers(parts),
     ...secretHandlers(parts),

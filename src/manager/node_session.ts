@@ -212,7 +212,7 @@ export class NodeSession {
   }
 
   async #welcome(): Promise<void> {
-    const { clusterId, sealingKey, managerAddresses } = this.#parts;
+    const { sealingKey, managerAddresses } = this.#parts;
     await this.#channel.send({
       message: {
         case: 'welcome',

@@ -60,7 +60,7 @@ export function opensslCa(t: Pick<ExecutionContext, 'teardown'>, options: Openss
       ? ['-signkey', file('key')]
       : [
           '-CA',
-          file('by.crt', by.certPem.split(/(?<=-----END CERTIFICATE-----\n)/)[0] as string),
+          file('by.crt', by.certPem.split(/(?<=-----END CERTIFICATE-----\n)/)[0]),
           '-CAkey',
           file('by.key', by.keyPem),
         ];
