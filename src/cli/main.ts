@@ -33,7 +33,8 @@ function operator(parent: Command, usage: string, description: string): Command 
   return parent
     .command(usage)
     .description(description)
-    .option('--manager <unix:PATH>', "the manager's socket (or INRO_MANAGER)")
+    .option('--manager <ADDRESS>', "unix:PATH of the manager's socket, or its HOST:PORT (or INRO_MANAGER)")
+    .option('--identity <FILE>', 'who you are, for HOST:PORT (or INRO_IDENTITY)')
     .option('--json', 'print JSON (docs/json.md)');
 }
 
@@ -204,6 +205,41 @@ operator(ca, 'update', 'change for how long certificates are issued from now on'
   .requiredOption('--cert-expiry <DURATION>', 'between 1h and 3650d: 90d, 2160h, 12h')
   .action(async (options) => (await import('./commands/ca.js')).caUpdate(options));
 
+const operators = program.command('operator').description('people who may use this cluster from elsewhere');
+operator(operators, 'create <NAME>', 'make an identity for a person: a file with his key and certificate')
+  .requiredOption('--role <ROLE>', 'admin (everything), deployer (services), auditor (only looks)')
+  .option('--grant <GLOB>', "secrets that a deployer may use: a name, or 'web_*' (repeatable)", collect, [])
+  .option('--ttl <TIME>', 'how long it lasts unless he renews it (90d if not given)', '90d')
+  .option('--address <HOST:PORT>', 'how he reaches a manager (repeatable)', collect, [])
+  .option('--csr <FILE>', "his own request ('-' for standard input): his key stays with him")
+  .option('--out <FILE>', "where it is written; '-' into a pipe (NAME.pem if not given)")
+  .action(async (name, options) => (await import('./commands/operator.js')).operatorCreate(name, options));
+operators
+  .command('request')
+  .description('draw a key that stays here, and print a request for: operator create --csr')
+  .requiredOption('--out <FILE>', 'where the key is written')
+  .action(async (options) => (await import('./commands/operator.js')).operatorRequest(options));
+operator(operators, 'ls', 'list operators')
+  .option(...quiet)
+  .action(async (options) => (await import('./commands/operator.js')).operatorLs(options));
+operator(operators, 'inspect <OPERATOR...>', 'show operators').action(async (names, options) =>
+  (await import('./commands/operator.js')).operatorInspect(names, options),
+);
+operator(operators, 'update <OPERATOR>', 'change what an operator may do, at once')
+  .option('--role <ROLE>', 'admin, deployer, auditor')
+  .option('--grant-add <GLOB>', 'one more (repeatable)', collect, [])
+  .option('--grant-rm <GLOB>', 'one less, as it was written (repeatable)', collect, [])
+  .action(async (name, options) => (await import('./commands/operator.js')).operatorUpdate(name, options));
+operator(operators, 'revoke <OPERATOR...>', 'refuse operators from now on; they stay in the list').action(
+  async (names, options) => (await import('./commands/operator.js')).operatorRevoke(names, options),
+);
+operator(operators, 'rm <OPERATOR...>', 'remove operators, and refuse them from now on').action(
+  async (names, options) => (await import('./commands/operator.js')).operatorRm(names, options),
+);
+operator(operators, 'renew', 'give your own identity a new key and certificate, while it is valid').action(
+  async (options) => (await import('./commands/operator.js')).operatorRenew(options),
+);
+
 const node = program.command('node').description('the nodes of the cluster');
 operator(node, 'ls', 'list nodes')
   .option(...filter)
@@ -218,6 +254,10 @@ operator(node, 'approve <NODE>', 'let a host in that waits for it').action(async
 operator(node, 'reject <NODE>', 'refuse a host that waits for approval').action(async (name, options) =>
   (await import('./commands/node_decide.js')).nodeReject(name, options),
 );
+operator(node, 'update <NODE>', 'change the labels that constraints look at')
+  .option('--label-add <KEY=VALUE>', 'add or change a label (repeatable)', collectLabel, {})
+  .option('--label-rm <KEY>', 'remove a label (repeatable)', collect, [])
+  .action(async (name, options) => (await import('./commands/node_decide.js')).nodeUpdate(name, options));
 operator(node, 'clear-alarm <NODE>', 'forget that its identity was used twice').action(
   async (name, options) => (await import('./commands/node_decide.js')).nodeClearAlarm(name, options),
 );
@@ -274,7 +314,12 @@ operator(
   .requiredOption('--name <NAME>', 'its name')
   .option('--secret <SECRET>', `a secret: ${secretSyntax}`, collect, [])
   .option('--replicas <N>', 'how many tasks (1 if not given)', wholeNumber, 1)
-  .option('--constraint <EXPR>', 'where tasks may run: node.id==ID, node.id!=ID (repeatable)', collect, [])
+  .option(
+    '--constraint <EXPR>',
+    'where tasks may run: node.id==ID, node.labels.KEY==VALUE, or != (repeatable)',
+    collect,
+    [],
+  )
   .option('--unit <NAME>', unitText)
   .addOption(readers())
   .option(...onChange)

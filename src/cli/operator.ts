@@ -3,28 +3,40 @@ import { statSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { asInroError, InroError } from '../model/error.js';
 import { Control, type Changed } from '../proto/gen/inro/v1/control_pb.js';
-import { call, connectUnix, type Connection } from '../rpc/client.js';
+import { checkAddress } from '../rpc/address.js';
+import { call, connectTls, connectUnix, stands, type Connection } from '../rpc/client.js';
+import { rpcLimits } from '../rpc/limits.js';
+import { nodeCredentials } from '../rpc/tls.js';
+import { systemClock } from '../system/clock.js';
+import { readIdentity, type OperatorIdentity } from './identity_file.js';
 import { paths } from './paths.js';
 import { formatTable, printJson, printLine } from './print.js';
 
 export interface ManagerOption {
-  /** `unix:PATH`; INRO_MANAGER and the usual socket stand in for it. */
+  /** `unix:PATH` or HOST:PORT; INRO_MANAGER, what the identity names, and the usual socket stand in for it. */
   manager?: string;
+  /** A file; INRO_IDENTITY and the usual file stand in for it. */
+  identity?: string;
 }
 
 /** How long a change waits for the nodes. */
 export const settleMs = 30_000;
 
 export async function withManager<T>(
-  { manager }: ManagerOption,
-  use: (connection: Connection) => Promise<T>,
+  options: ManagerOption,
+  use: (connection: Connection, identity?: OperatorIdentity) => Promise<T>,
 ): Promise<T> {
-  const address = manager ?? (process.env['INRO_MANAGER'] || `unix:${paths.managerSocket}`);
-  if (!address.startsWith('unix:') || address.length === 5) {
-    throw new InroError('bad_input', `manager address ${JSON.stringify(address)} is not understood`, {
-      remedy: 'operators reach a manager through its socket: --manager unix:PATH, or INRO_MANAGER=unix:PATH',
+  const given = options.manager ?? (process.env['INRO_MANAGER'] || undefined);
+  const named = options.identity ?? (process.env['INRO_IDENTITY'] || undefined);
+  if (given === undefined ? named !== undefined : !given.startsWith('unix:'))
+    return overNetwork(given, identityPath(options), use);
+  const address = given ?? `unix:${paths.managerSocket}`;
+  if (options.identity !== undefined) {
+    throw new InroError('bad_input', "the manager's socket asks for no identity", {
+      remedy: 'leave --identity away, or name the manager by its address: --manager HOST:PORT',
     });
   }
+  if (address.length === 5) throw notUnderstood(address);
   const path = address.slice('unix:'.length);
   checkOwner(path);
   const connection = connectUnix(path, 'the manager');
@@ -35,6 +47,88 @@ export async function withManager<T>(
   } finally {
     connection.close();
   }
+}
+
+/** @throws no_identity where this user has no usual place for one. */
+export function identityPath({ identity }: ManagerOption): string {
+  const path = identity ?? (process.env['INRO_IDENTITY'] || undefined) ?? paths.operatorIdentity;
+  if (path !== undefined) return path;
+  throw new InroError('no_identity', 'this user has no home folder, so no usual place for an identity', {
+    remedy: 'name the file: --identity FILE',
+  });
+}
+
+/** With an identity, to the first manager that answers. */
+async function overNetwork<T>(
+  given: string | undefined,
+  path: string,
+  use: (connection: Connection, identity: OperatorIdentity) => Promise<T>,
+): Promise<T> {
+  if (given !== undefined && !isAddress(given)) throw notUnderstood(given);
+  const identity = readIdentity(path, systemClock.now());
+  const addresses = given === undefined ? identity.managers : [given];
+  if (addresses.length === 0) {
+    throw new InroError('bad_input', `${path} names no manager`, {
+      remedy: 'say where one is: --manager HOST:PORT',
+    });
+  }
+  const { connection, address } = await firstThatStands(addresses, identity);
+  try {
+    return await use(connection, identity);
+  } catch (error) {
+    throw inWords(error, address, identity);
+  } finally {
+    connection.close();
+  }
+}
+
+/** The last one is taken as it is: what is wrong with it, the call will say. */
+async function firstThatStands(
+  addresses: readonly string[],
+  identity: OperatorIdentity,
+): Promise<{ connection: Connection; address: string }> {
+  const { rootPem: pem, clusterId } = identity;
+  const last = addresses.at(-1) as string;
+  const open = (address: string): Connection => ({
+    ...connectTls(address, nodeCredentials(identity), rpcLimits.maxOperatorMessageBytes),
+    root: { pem, clusterId },
+  });
+  for (const address of addresses.slice(0, -1)) {
+    const connection = open(address);
+    if (await stands(connection)) return { connection, address };
+    connection.close();
+  }
+  return { connection: open(last), address: last };
+}
+
+/** OpenSSL's words for a manager that the identity's root does not vouch for. */
+function inWords(error: unknown, address: string, { clusterId }: OperatorIdentity): unknown {
+  if (!(error instanceof InroError) || error.code !== 'unreachable') return error;
+  if (!/certificate|altnames|Hostname/i.test(error.message)) return error;
+  return new InroError(
+    'foreign_cluster',
+    `what answers at ${address} does not prove that it is a manager of cluster ${clusterId}`,
+    {
+      remedy:
+        'the identity is of another cluster, or the address is wrong, or something stands in between: name the right ones with --manager HOST:PORT and --identity FILE',
+      cause: error,
+    },
+  );
+}
+
+function isAddress(text: string): boolean {
+  try {
+    return checkAddress(text) === text;
+  } catch {
+    return false;
+  }
+}
+
+function notUnderstood(address: string): InroError {
+  return new InroError('bad_input', `manager address ${JSON.stringify(address)} is not understood`, {
+    remedy:
+      'operators reach a manager through its socket, --manager unix:PATH, or with an identity: --manager HOST:PORT --identity FILE',
+  });
 }
 
 /**

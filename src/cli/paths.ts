@@ -28,6 +28,9 @@ export const paths = {
   get agentConfig(): string | undefined {
     return inConfigFolder('agent.yaml');
   },
+  get operatorIdentity(): string | undefined {
+    return inConfigFolder('operator.pem');
+  },
   get managerConfig(): string | undefined {
     return inConfigFolder('manager.yaml');
   },

@@ -24,10 +24,21 @@ export async function sealFrom(
 ): Promise<{ ciphertext: Uint8Array; sealedKey: Uint8Array }> {
   addon().forbidDumps();
   const { id: clusterId, rootPem, sealingKey } = await call(connection, Control, 'getCluster', {});
+  if (connection.root !== undefined && connection.root.clusterId !== clusterId) {
+    throw new InroError(
+      'foreign_cluster',
+      `the manager is of cluster ${clusterId}, and the identity of ${connection.root.clusterId}`,
+      {
+        remedy: 'use the identity of that cluster: --identity FILE',
+      },
+    );
+  }
+  // Whoever owns the socket vouches for the root himself; on a network the identity does.
+  const trusted = connection.root?.pem ?? rootPem;
   if (
     sealingKey === undefined ||
     !isSignedByAuthority(
-      rootPem,
+      trusted,
       sealingKeyStatement(clusterId, sealingKey.publicKey),
       sealingKey.signature,
       sealingKey.intermediatesPem,

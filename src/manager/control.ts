@@ -2,29 +2,34 @@
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import type { SealingKeySchema } from '../proto/gen/inro/v1/common_pb.js';
 import { Control } from '../proto/gen/inro/v1/control_pb.js';
-import { serve, type Registration } from '../rpc/server.js';
+import type { Handlers, Registration } from '../rpc/server.js';
+import { callerOf, seesService } from './caller.js';
 import { caHandlers } from './control_ca.js';
+import { guarded } from './control_guard.js';
 import { nodeHandlers, type NodeHandlersParts } from './control_nodes.js';
+import { operatorHandlers, type OperatorHandlersParts } from './control_operators.js';
 import { revokeHandlers } from './control_revoke.js';
 import { secretHandlers, type ControlParts } from './control_secrets.js';
 import { serviceHandlers } from './control_services.js';
 import { tokenHandlers, type TokenHandlersParts } from './control_tokens.js';
 import { waitForNodes } from './wait.js';
 
-export interface AllControlParts extends ControlParts, TokenHandlersParts, NodeHandlersParts {
+export interface AllControlParts
+  extends ControlParts, TokenHandlersParts, NodeHandlersParts, OperatorHandlersParts {
   sealingKey: MessageInitShape<typeof SealingKeySchema>;
   createdMs: number;
 }
 
 export function control(parts: AllControlParts): Registration {
   const { clusterId, view, clock, dispatcher, root, sealingKey, createdMs } = parts;
-  return serve(Control, 'local', {
+  const handlers: Handlers<typeof Control, 'operator'> = {
     ...caHandlers(parts),
     ...secretHandlers(parts),
     ...revokeHandlers(parts),
     ...serviceHandlers(parts),
     ...tokenHandlers(parts),
     ...nodeHandlers(parts),
+    ...operatorHandlers(parts),
 
     getCluster: async () => ({
       id: clusterId,
@@ -33,6 +38,15 @@ export function control(parts: AllControlParts): Registration {
       createdMs: BigInt(createdMs),
     }),
 
-    wait: (request, { signal }) => waitForNodes(request, { view, dispatcher, clock }, signal),
-  });
+    wait: (request, { peer, signal }) => {
+      const caller = callerOf(view, peer);
+      // What a deployer may not see, he does not hear of either.
+      const serviceIds = request.serviceIds.filter((id) => {
+        const service = view.services.get(id);
+        return service === undefined || seesService(caller, service);
+      });
+      return waitForNodes({ ...request, serviceIds }, { view, dispatcher, clock }, signal);
+    },
+  };
+  return { service: Control, access: 'operator', ...guarded(handlers, parts) };
 }

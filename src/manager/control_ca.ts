@@ -22,7 +22,7 @@ export function caHandlers({
   root,
   store,
   log,
-}: CaParts): Pick<Handlers<typeof Control, 'local'>, 'getCa' | 'updateCa'> {
+}: CaParts): Pick<Handlers<typeof Control, 'operator'>, 'getCa' | 'updateCa'> {
   const shown = (cluster: ClusterRecord) => ({
     clusterId: cluster.id,
     rootPem: root.pem,

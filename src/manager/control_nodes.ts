@@ -14,6 +14,7 @@ import { tables } from '../store/tables.js';
 import { transact, type Transaction } from '../store/transaction.js';
 import type { Clones } from './clones.js';
 import type { Dispatcher } from './dispatcher.js';
+import { changedLabels } from './control_secrets.js';
 import { find, matcher } from './find.js';
 import { managerLimits } from './limits.js';
 import type { NodeRemoval } from './node_removal.js';
@@ -29,9 +30,10 @@ export interface NodeHandlersParts {
   log: Logger;
 }
 
-type Calls = 'getNode' | 'listNodes' | 'approveNode' | 'rejectNode' | 'removeNode' | 'clearNodeAlarm';
+type Calls =
+  'getNode' | 'listNodes' | 'approveNode' | 'rejectNode' | 'removeNode' | 'updateNode' | 'clearNodeAlarm';
 
-export function nodeHandlers(parts: NodeHandlersParts): Pick<Handlers<typeof Control, 'local'>, Calls> {
+export function nodeHandlers(parts: NodeHandlersParts): Pick<Handlers<typeof Control, 'operator'>, Calls> {
   const { store, view, dispatcher, removal, clones, clock, log } = parts;
 
   const shown = (node: NodeRecord): MessageInitShape<typeof NodeSchema> => ({
@@ -99,6 +101,24 @@ export function nodeHandlers(parts: NodeHandlersParts): Pick<Handlers<typeof Con
       });
       log.info({ node: node.id, hostname: hostnameOf(node) }, 'node rejected');
       return shown(node);
+    },
+
+    updateNode: async ({ name, labelsAdd, labelsRemove }) => {
+      const { id } = find('node', view.nodes, name, hostnameOf);
+      const { result } = await transact(store, async (tx) => {
+        const node = await tx.get(tables.nodes, id);
+        if (node === undefined) throw new InroError('not_found', `node ${quoted(name)} was removed`);
+        const missing = labelsRemove.find((key) => !Object.hasOwn(node.labels, key));
+        if (missing !== undefined)
+          throw new InroError('not_found', `node ${quoted(name)} has no label ${quoted(missing)}`);
+        node.labels = changedLabels(node.labels, labelsAdd, labelsRemove);
+        tx.put(tables.nodes, id, node);
+        return node;
+      });
+      log.info({ node: id, labels: result.labels }, 'the labels of a node are changed');
+      // A service may have waited for just that.
+      dispatcher.onNodeReady?.();
+      return shown(result);
     },
 
     clearNodeAlarm: async ({ name }) => {

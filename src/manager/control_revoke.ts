@@ -10,6 +10,7 @@ import type { Store } from '../store/store.js';
 import { ciphertextPrefix, tables, versionKey } from '../store/tables.js';
 import { transact } from '../store/transaction.js';
 import type { Dispatcher } from './dispatcher.js';
+import { callerOf } from './caller.js';
 import { find } from './find.js';
 import { managerLimits } from './limits.js';
 import type { ClusterView } from './view.js';
@@ -25,10 +26,10 @@ export interface RevokeParts {
 
 export function revokeHandlers(
   parts: RevokeParts,
-): Pick<Handlers<typeof Control, 'local'>, 'revokeSecret' | 'waitForWipes'> {
+): Pick<Handlers<typeof Control, 'operator'>, 'revokeSecret' | 'waitForWipes'> {
   const { store, view, clock, log } = parts;
   return {
-    revokeSecret: async ({ name: typed, version: wanted, operator }) => {
+    revokeSecret: async ({ name: typed, version: wanted, operator }, { peer }) => {
       const { id } = find('secret', view.secrets, typed, (secret) => secret.name);
       const { result } = await transact(store, async (tx) => {
         const secret = await tx.get(tables.secrets, id);
@@ -38,7 +39,7 @@ export function revokeHandlers(
         if (record === undefined) throw unknown(secret, version);
         if (record.revokedMs > 0n) throw revokedBefore(secret, record);
         record.revokedMs = BigInt(clock.now());
-        record.revokedBy = printable(operator, managerLimits.maxOperatorChars);
+        record.revokedBy = printable(callerOf(view, peer).name ?? operator, managerLimits.maxOperatorChars);
         record.sealedKey = new Uint8Array();
         secret.updatedMs = record.revokedMs;
         tx.put(tables.versions, versionKey(id, version), record);

@@ -17,13 +17,14 @@ import type { Store } from '../store/store.js';
 import { ciphertextPrefix, decodeRecord, secretNamePrefix, tables, versionKey } from '../store/tables.js';
 import { transact, type Transaction } from '../store/transaction.js';
 import type { Dispatcher } from './dispatcher.js';
+import { callerOf, checkSees, type Caller } from './caller.js';
 import { find, matcher } from './find.js';
 import type { Keyring } from './keyring.js';
 import { deleteReads } from './read_records.js';
 import { shownReads } from './shown_reads.js';
 import type { ClusterView } from './view.js';
 
-type ControlHandlers = Handlers<typeof Control, 'local'>;
+type ControlHandlers = Handlers<typeof Control, 'operator'>;
 type SecretCalls =
   'createSecret' | 'updateSecret' | 'removeSecret' | 'getSecret' | 'getSecretReads' | 'listSecrets';
 
@@ -69,8 +70,15 @@ export function secretHandlers({
     tx.putBytes(ciphertextPrefix + versionKey(secretId, version), ciphertext);
   };
 
-  const findSecret = (typed: string): SecretRecord =>
-    find('secret', view.secrets, typed, (secret) => secret.name);
+  const findSecret = (typed: string, caller: Caller): SecretRecord => {
+    const seen = new Map([...view.secrets].filter(([, { name }]) => caller.sees(name)));
+    try {
+      return find('secret', seen, typed, (secret) => secret.name);
+    } catch (error) {
+      if (error instanceof InroError && error.code === 'not_found') checkSees(caller, typed);
+      throw error;
+    }
+  };
 
   return {
     createSecret: async ({ id, name, labels, ciphertext, sealedKey }) => {
@@ -138,8 +146,8 @@ export function secretHandlers({
       };
     },
 
-    removeSecret: async ({ name }) => {
-      const { id } = findSecret(name);
+    removeSecret: async ({ name }, { peer }) => {
+      const { id } = findSecret(name, callerOf(view, peer));
       const { result, revision } = await transact(store, async (tx) => {
         const secret = await tx.get(tables.secrets, id);
         if (secret === undefined) throw new InroError('not_found', `no secret ${quoted(name)}`);
@@ -157,17 +165,19 @@ export function secretHandlers({
       return { id, revision: BigInt(revision) };
     },
 
-    getSecret: async ({ name }) => shownSecret(findSecret(name), view, dispatcher),
+    getSecret: async ({ name }, { peer }) =>
+      shownSecret(findSecret(name, callerOf(view, peer)), view, dispatcher),
 
-    getSecretReads: async ({ name }) => {
-      const { id } = findSecret(name);
+    getSecretReads: async ({ name }, { peer }) => {
+      const { id } = findSecret(name, callerOf(view, peer));
       const entries = await store.list(`${tables.reads.prefix}${id}/`);
       const records = entries.map(({ key, value }) => decodeRecord(tables.reads, key, value));
       return { versions: shownReads(id, records, view) };
     },
 
-    listSecrets: async ({ filters }) => ({
+    listSecrets: async ({ filters }, { peer }) => ({
       secrets: [...view.secrets.values()]
+        .filter(({ name }) => callerOf(view, peer).sees(name))
         .filter(matcher(filters))
         .sort((a, b) => (a.name < b.name ? -1 : 1))
         .map((secret) => shownSecret(secret, view, dispatcher)),

@@ -25,11 +25,12 @@ import {
 } from '../store/tables.js';
 import { transact, type Transaction } from '../store/transaction.js';
 import { changedLabels, type ControlParts } from './control_secrets.js';
+import { callerOf, checkSees, checkSeesService, seesService, type Caller } from './caller.js';
 import { find, matcher } from './find.js';
 import { revokedNotice } from './revoked.js';
 import type { ClusterView } from './view.js';
 
-type ControlHandlers = Handlers<typeof Control, 'local'>;
+type ControlHandlers = Handlers<typeof Control, 'operator'>;
 type ServiceCalls =
   'createService' | 'updateService' | 'removeService' | 'getService' | 'listServices' | 'listTasks';
 
@@ -37,17 +38,22 @@ export function serviceHandlers(
   parts: ControlParts & { random: Random },
 ): Pick<ControlHandlers, ServiceCalls> {
   const { store, view, clock, random, log } = parts;
-  const findService = (typed: string): ServiceRecord =>
-    find('service', view.services, typed, (service) => service.name);
+  const findService = (typed: string, caller: Caller): ServiceRecord => {
+    const service = find('service', view.services, typed, ({ name }) => name);
+    checkSeesService(caller, service);
+    return service;
+  };
 
   return {
-    createService: async (request) => {
+    createService: async (request, { peer }) => {
+      const caller = callerOf(view, peer);
       const { name, labels, references, replicas, constraints, readers, container, restart } = request;
       const { untilDetached } = request;
       checkName('service', name);
       checkLabels(labels);
       const unit = request.unit === '' ? '' : unitName(request.unit);
       checkShape({ references, replicas, constraints, unit });
+      checkNodes(constraints, view);
       if (container !== undefined) checkContainer(container);
       checkUntil(request);
       const id = newId(random);
@@ -73,7 +79,7 @@ export function serviceHandlers(
           createdMs: now,
           updatedMs: now,
         });
-        service.references = await resolve(tx, id, references);
+        service.references = await resolve(tx, id, references, caller);
         await bind(tx, service);
         tx.put(tables.services, id, service);
         tx.putBytes(serviceNamePrefix + name, Buffer.from(id));
@@ -82,18 +88,21 @@ export function serviceHandlers(
       return { id, revision: BigInt(revision), serviceIds: [id] };
     },
 
-    updateService: async (request) => {
-      const { id } = findService(request.name);
+    updateService: async (request, { peer }) => {
+      const caller = callerOf(view, peer);
+      const { id } = findService(request.name, caller);
       const { result, revision } = await transact(store, async (tx) => {
         const service = await tx.get(tables.services, id);
         if (service === undefined) throw new InroError('not_found', `no service ${quoted(request.name)}`);
+        checkSeesService(caller, service);
         for (const name of request.referencesRemove) await release(tx, service, name);
-        const added = await resolve(tx, id, request.referencesAdd);
+        const added = await resolve(tx, id, request.referencesAdd, caller);
         service.references = [...service.references, ...added];
         service.labels = changedLabels(service.labels, request.labelsAdd, request.labelsRemove);
         if (request.replicas !== undefined) service.replicas = request.replicas;
         if (request.readers !== undefined) service.readers = request.readers;
         if (request.onChange !== undefined) service.onChange = canonicalOnChange(request.onChange);
+        checkNodes(request.constraintsAdd, view);
         service.constraints = changedConstraints(service, request.constraintsAdd, request.constraintsRemove);
         if (request.unit !== undefined) {
           await unbind(tx, service);
@@ -109,12 +118,14 @@ export function serviceHandlers(
       return { id, revision: BigInt(revision), nodeIds: [...view.nodesOfServices([id])], serviceIds: [id] };
     },
 
-    removeService: async ({ name }) => {
-      const { id } = findService(name);
+    removeService: async ({ name }, { peer }) => {
+      const caller = callerOf(view, peer);
+      const { id } = findService(name, caller);
       const nodeIds = [...view.nodesOfServices([id])];
       const { result, revision } = await transact(store, async (tx) => {
         const service = await tx.get(tables.services, id);
         if (service === undefined) throw new InroError('not_found', `no service ${quoted(name)}`);
+        checkSeesService(caller, service);
         for (const secretName of new Set(service.references.map((r) => r.secretName)))
           await release(tx, service, secretName);
         await unbind(tx, service);
@@ -127,18 +138,19 @@ export function serviceHandlers(
       return { id, revision: BigInt(revision), nodeIds };
     },
 
-    getService: async ({ name }) => shownService(findService(name), view),
+    getService: async ({ name }, { peer }) => shownService(findService(name, callerOf(view, peer)), view),
 
-    listServices: async ({ filters }) => ({
+    listServices: async ({ filters }, { peer }) => ({
       services: [...view.services.values()]
+        .filter((service) => seesService(callerOf(view, peer), service))
         .filter(matcher(filters))
         .sort((a, b) => (a.name < b.name ? -1 : 1))
         .map((service) => shownService(service, view)),
     }),
 
-    listTasks: async ({ name }) => ({
+    listTasks: async ({ name }, { peer }) => ({
       tasks: view
-        .tasksOfService(findService(name).id)
+        .tasksOfService(findService(name, callerOf(view, peer)).id)
         .sort((a, b) => a.slot - b.slot || Number(b.createdMs - a.createdMs))
         .map((task) => shownTask(task, view)),
     }),
@@ -228,10 +240,12 @@ async function resolve(
   tx: Transaction,
   serviceId: string,
   references: readonly Reference[],
+  caller: Caller,
 ): Promise<Reference[]> {
   const resolved: Reference[] = [];
   for (const reference of references) {
     checkName('secret', reference.secretName);
+    checkSees(caller, reference.secretName);
     const id = await tx.getBytes(secretNamePrefix + reference.secretName);
     const secret = id === undefined ? undefined : await tx.get(tables.secrets, Buffer.from(id).toString());
     if (secret === undefined) {
@@ -286,6 +300,16 @@ function changedConstraints(
     });
   }
   return [...new Set([...constraints.filter((constraint) => !gone.includes(constraint)), ...canonical(add)])];
+}
+
+/** A node's id is drawn when it joins: one that there is not will never be. @throws not_found */
+function checkNodes(constraints: readonly string[], view: ClusterView): void {
+  for (const { key, operator, value } of constraints.map(parseConstraint)) {
+    if (key !== 'node.id' || operator !== '==' || view.nodes.has(value)) continue;
+    throw new InroError('not_found', `no node has the id ${quoted(value)}`, {
+      remedy: "write the whole id, as 'inro node ls' shows it",
+    });
+  }
 }
 
 function canonical(constraints: readonly string[]): string[] {

@@ -35,7 +35,7 @@ export interface TokenHandlersParts {
 
 type Calls = 'getJoinToken' | 'rotateJoinToken' | 'createJoinToken' | 'listJoinTokens' | 'revokeJoinToken';
 
-export function tokenHandlers(parts: TokenHandlersParts): Pick<Handlers<typeof Control, 'local'>, Calls> {
+export function tokenHandlers(parts: TokenHandlersParts): Pick<Handlers<typeof Control, 'operator'>, Calls> {
   const { clusterId, store, view, keyring, guard, clock, random, log, root, workerToken } = parts;
   return {
     getJoinToken: async ({ role }) => {

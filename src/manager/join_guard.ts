@@ -2,11 +2,7 @@
 import type { Clock } from '../model/clock.js';
 import { InroError } from '../model/error.js';
 import { managerLimits } from './limits.js';
-
-interface Tries {
-  count: number;
-  sinceMs: number;
-}
+import { Tries } from './tries.js';
 
 export interface WrongTokens {
   count: number;
@@ -16,13 +12,14 @@ export interface WrongTokens {
 }
 
 export class JoinGuard {
-  readonly #clock: Pick<Clock, 'now' | 'boottimeMs'>;
-  /** By address, those that were wrong least recently first. */
-  readonly #tries = new Map<string, Tries>();
+  readonly #clock: Pick<Clock, 'now'>;
+  /** By address. */
+  readonly #tries: Tries;
   #wrong: WrongTokens = { count: 0, lastMs: 0, address: '' };
 
   constructor(clock: Pick<Clock, 'now' | 'boottimeMs'>) {
     this.#clock = clock;
+    this.#tries = new Tries(clock, managerLimits.wrongTokensMs);
   }
 
   /** Since this manager's start. */
@@ -32,38 +29,24 @@ export class JoinGuard {
 
   /** @param peer HOST:PORT. @throws rate_limited while its host is not answered. */
   check(peer: string): void {
-    const tries = this.#current(hostOf(peer));
-    if (tries === undefined || tries.count < managerLimits.maxWrongTokens) return;
-    const leftMs = tries.sinceMs + managerLimits.wrongTokensMs - this.#clock.boottimeMs();
+    const host = hostOf(peer);
+    if (this.#tries.count(host) < managerLimits.maxWrongTokens) return;
+    const leftMs = this.#tries.leftMs(host);
     throw new InroError(
       'rate_limited',
-      `too many wrong join tokens came from ${hostOf(peer)}: none is looked at for ${Math.ceil(leftMs / 1000)} s`,
+      `too many wrong join tokens came from ${host}: none is looked at for ${Math.ceil(leftMs / 1000)} s`,
       { remedy: 'wait, then try once with a token that an operator has just shown or made' },
     );
   }
 
   noteWrong(peer: string): void {
-    const host = hostOf(peer);
-    const tries = this.#current(host) ?? { count: 0, sinceMs: this.#clock.boottimeMs() };
-    this.#tries.delete(host);
-    this.#tries.set(host, { ...tries, count: tries.count + 1 });
-    const [oldest] = this.#tries.keys();
-    if (this.#tries.size > managerLimits.maxWatchedAddresses && oldest !== undefined)
-      this.#tries.delete(oldest);
+    this.#tries.note(hostOf(peer));
     this.#wrong = { count: this.#wrong.count + 1, lastMs: this.#clock.now(), address: peer };
-  }
-
-  #current(host: string): Tries | undefined {
-    const tries = this.#tries.get(host);
-    if (tries === undefined || this.#clock.boottimeMs() - tries.sinceMs < managerLimits.wrongTokensMs)
-      return tries;
-    this.#tries.delete(host);
-    return undefined;
   }
 }
 
 /** Without the port; of IPv6 the network, as one host has all addresses of its /64. */
-function hostOf(peer: string): string {
+export function hostOf(peer: string): string {
   const host = peer
     .replace(/:[0-9]+$/, '')
     .replace(/^\[(.*)\]$/, '$1')

@@ -61,6 +61,18 @@ export const managerLimits = {
   wrongTokensMs: 60_000,
   /** Whose wrong tokens are counted; beyond it those that were wrong least recently are forgotten. */
   maxWatchedAddresses: 10_000,
+  maxOperators: 1_000,
+  minOperatorTtlMs: 5 * 60_000,
+  maxOperatorTtlMs: 3650 * dayMs,
+  /** How long a certificate that its operator has renewed is still accepted. */
+  formerOperatorMs: 10 * 60_000,
+  maxOperatorRenewals: 10,
+  operatorRenewalsMs: 60 * 60_000,
+  /** Calls of one operator, or of one address without a certificate, that are refused within that time and told to the log. */
+  maxRefusedCalls: 10,
+  refusedCallsMs: 60_000,
+  /** Of what a call is about, in the log. */
+  maxObjectChars: 128,
   /** Hosts that wait for approval. */
   maxPendingNodes: 1_000,
   pendingNodeMs: dayMs,

@@ -119,18 +119,19 @@ export async function startManager({
     await removal.finishAll();
     const sweeper = new Sweeper(shared);
     undo.push(() => sweeper.stop());
-    const operators = await listenUnix(socketPath, [
-      control({
-        ...shared,
-        dispatcher,
-        guard,
-        removal,
-        clones,
-        root: authority.root,
-        createdMs: Number(cluster.createdMs),
-        workerToken,
-      }),
-    ]);
+    const service = control({
+      ...shared,
+      dispatcher,
+      guard,
+      removal,
+      clones,
+      authority,
+      managerAddresses: () => [address],
+      root: authority.root,
+      createdMs: Number(cluster.createdMs),
+      workerToken,
+    });
+    const operators = await listenUnix(socketPath, [service]);
     undo.push(() => operators.stop(managerLimits.stopGraceMs));
     const nodes = await listenTls(
       listen,
@@ -139,6 +140,7 @@ export async function startManager({
         enrollment({ authority, admission }),
         dispatcher.registration(),
         renewal({ authority, store, clock, log }),
+        service,
       ],
       (peer) => checkNotRefused(view.refusals, peer),
     );

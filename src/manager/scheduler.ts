@@ -142,7 +142,9 @@ export class Scheduler {
   /** Spread: the ready node with the fewest live tasks of this service, then with the fewest at all. */
   #choose(service: ServiceRecord, tasks: readonly TaskRecord[]): string | undefined {
     const constraints = service.constraints.map(parseConstraint);
-    const candidates = [...this.#parts.readyNodes()].filter((id) => satisfies({ id }, constraints));
+    const candidates = [...this.#parts.readyNodes()].filter((id) =>
+      satisfies({ id, labels: this.#parts.view.nodes.get(id)?.labels ?? {} }, constraints),
+    );
     const ofService = (id: string): number => tasks.filter((t) => t.nodeId === id && !isOver(t)).length;
     // The view does not know yet what this transaction places.
     const ofOthers = (id: string): number =>

@@ -19,7 +19,7 @@ import type { Clock, Random } from '../model/clock.js';
 import { InroError } from '../model/error.js';
 import { newId } from '../model/id.js';
 import { createAuthority, openAuthority, type Authority } from '../pki/authority.js';
-import { readBrought, type Brought } from '../pki/brought.js';
+import { readBrought } from '../pki/brought.js';
 import type { Certificate } from '../pki/certificate.js';
 import { chainPem, leafOf, readChain } from '../pki/chain.js';
 import { isIssuedBy } from '../pki/issuer.js';

@@ -5,11 +5,12 @@
 import type { MessageShape } from '@bufbuild/protobuf';
 import { hasEnded } from '../model/task.js';
 import type { Change, Store } from '../store/store.js';
-import { decodeRecord, tables, versionKey, type Table } from '../store/tables.js';
+import { decodeRecord, operatorNamePrefix, tables, versionKey, type Table } from '../store/tables.js';
 import type { DescMessage } from '@bufbuild/protobuf';
 import type {
   JoinTokenRecord,
   NodeRecord,
+  OperatorRecord,
   SecretRecord,
   ServiceRecord,
   TaskRecord,
@@ -38,6 +39,7 @@ export class ClusterView {
   readonly tasks = new Map<string, TaskRecord>();
   readonly holders = new Holders();
   readonly joinTokens = new Map<string, JoinTokenRecord>();
+  readonly operators = new Map<string, OperatorRecord>();
   readonly refusals = new Refusals();
   readonly #versions = new Map<string, VersionRecord>();
   readonly #byNode = new Map<string, Set<string>>();
@@ -146,6 +148,8 @@ export class ClusterView {
     else if (key.startsWith(tables.holders.prefix)) this.holders.put(read(tables.holders));
     else if (key.startsWith(tables.joinTokens.prefix))
       this.joinTokens.set(key.slice(tables.joinTokens.prefix.length), read(tables.joinTokens));
+    else if (key.startsWith(tables.operators.prefix))
+      this.operators.set(key.slice(tables.operators.prefix.length), read(tables.operators));
     else if (key.startsWith(tables.refused.prefix))
       this.refusals.put(key.slice(tables.refused.prefix.length), read(tables.refused));
     else if (key.startsWith(tables.tasks.prefix)) {
@@ -170,6 +174,8 @@ export class ClusterView {
       this.holders.delete(key.slice(tables.holders.prefix.length));
     else if (key.startsWith(tables.joinTokens.prefix))
       this.joinTokens.delete(key.slice(tables.joinTokens.prefix.length));
+    else if (key.startsWith(tables.operators.prefix))
+      this.operators.delete(key.slice(tables.operators.prefix.length));
     else if (key.startsWith(tables.refused.prefix))
       this.refusals.delete(key.slice(tables.refused.prefix.length));
   }
@@ -191,6 +197,7 @@ const followed = [
   tables.tasks,
   tables.holders,
   tables.joinTokens,
+  tables.operators,
   tables.refused,
 ];
 const ownNotes = [
@@ -200,8 +207,11 @@ const ownNotes = [
   tables.reads,
   tables.readMarks,
   tables.joinTokens,
+  tables.operators,
   tables.refused,
-].map(({ prefix }) => prefix);
+]
+  .map(({ prefix }): string => prefix)
+  .concat(operatorNamePrefix);
 
 function index(map: Map<string, Set<string>>, key: string): Set<string> {
   const found = map.get(key) ?? new Set<string>();

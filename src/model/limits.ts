@@ -2,6 +2,8 @@
 export const limits = {
   /** Swarm's bound for names of secrets and services. */
   maxNameChars: 64,
+  /** Of an operator. */
+  maxGrants: 64,
   /** Kubernetes' bound for a Secret; Swarm stops at 511,999 bytes. */
   maxSecretBytes: 1024 * 1024,
   /** A target is one file name (NAME_MAX). */

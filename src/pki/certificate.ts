@@ -52,8 +52,10 @@ export class Certificate {
 
   /** Whose certificate it says that it is, for messages: only ids, so it is safe to print before it is verified. */
   get label(): string {
-    const id = nameParts(this.x509.subject).get('CN')?.[0];
-    return id !== undefined && isId(id) ? `the certificate of node ${id}` : 'the certificate';
+    const parts = nameParts(this.x509.subject);
+    const id = parts.get('CN')?.[0];
+    const who = parts.get('OU')?.[0] === 'operator' ? 'operator' : 'node';
+    return id !== undefined && isId(id) ? `the certificate of ${who} ${id}` : 'the certificate';
   }
 
   /** The cluster that the issuer claims to be; undefined when it makes no claim that inro understands. */

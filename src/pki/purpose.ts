@@ -4,7 +4,7 @@ import type { Role } from './role.js';
 export const purposes = { serverAuth: '1.3.6.1.5.5.7.3.1', clientAuth: '1.3.6.1.5.5.7.3.2' } as const;
 export type Purpose = keyof typeof purposes;
 
-/** Everybody dials managers, nobody dials workers. */
+/** Everybody dials managers, nobody dials workers or operators. */
 export function purposesOf(role: Role): Purpose[] {
   return role === 'manager' ? ['serverAuth', 'clientAuth'] : ['clientAuth'];
 }

@@ -1,5 +1,5 @@
-/** What a node may be. The role stands in its certificate (OU), so it is proved, not claimed. */
-export const roles = ['worker', 'manager'] as const;
+/** What a certificate is for: a node, a manager, or a person. It stands in it (OU), so it is proved, not claimed. */
+export const roles = ['worker', 'manager', 'operator'] as const;
 export type Role = (typeof roles)[number];
 
 export function isRole(text: string): text is Role {

@@ -154,9 +154,13 @@ export function expired(certificate: Certificate, now: number): InroError | unde
 
 function hasRole(certificate: Certificate, _: Certificate, { role }: Expected): void {
   if (role === undefined || certificate.role === role) return;
-  throw refused(`${certificate.label} is for a ${certificate.role}, not for a ${role}`, {
-    remedy: `use the certificate of a ${role}`,
+  throw refused(`${certificate.label} is for ${a(certificate.role)}, not for ${a(role)}`, {
+    remedy: `use the certificate of ${a(role)}`,
   });
+}
+
+function a(role: Role): string {
+  return role === 'operator' ? `an ${role}` : `a ${role}`;
 }
 
 function hasNodeId(certificate: Certificate, _: Certificate, { nodeId }: Expected): void {

@@ -1,5 +1,11 @@
 /** Calling: typed calls on a connection, errors in our words. */
-import { ChannelCredentials, Client, type ClientOptions, type ServiceError } from '@grpc/grpc-js';
+import {
+  ChannelCredentials,
+  Client,
+  connectivityState,
+  type ClientOptions,
+  type ServiceError,
+} from '@grpc/grpc-js';
 import {
   definitionOf,
   type InputInit,
@@ -18,14 +24,20 @@ export interface Connection {
   /** Who is at the other end, as an operator knows it. */
   readonly to: string;
   readonly client: Client;
+  /** The root under which the other side proved itself. */
+  readonly root?: { pem: string; clusterId: string };
   close(): void;
 }
 
 /** @param address HOST:PORT of a manager. */
-export function connectTls(address: string, credentials: ChannelCredentials): Connection {
+export function connectTls(
+  address: string,
+  credentials: ChannelCredentials,
+  maxAnswerBytes: number = rpcLimits.maxMessageBytes,
+): Connection {
   return connection(`the manager at ${address}`, address, credentials, {
     'grpc.ssl_target_name_override': managerServerName,
-    'grpc.max_receive_message_length': rpcLimits.maxMessageBytes,
+    'grpc.max_receive_message_length': maxAnswerBytes,
     'grpc.keepalive_time_ms': rpcLimits.keepaliveMs,
     'grpc.keepalive_timeout_ms': rpcLimits.keepaliveAnswerMs,
     // Our own back-off decides when to try again.
@@ -48,6 +60,21 @@ function connection(
 ): Connection {
   const client = new Client(target, credentials, { ...options, 'grpc.enable_http_proxy': 0 });
   return { to, client, close: () => client.close() };
+}
+
+/** True when it stands; false as soon as the first try to reach the other side has failed. */
+export function stands({ client }: Connection, timeoutMs: number = rpcLimits.connectMs): Promise<boolean> {
+  const channel = client.getChannel();
+  const deadline = deadlineIn(timeoutMs);
+  return new Promise((resolve) => {
+    const look = (late?: Error): void => {
+      const state = channel.getConnectivityState(true);
+      if (state === connectivityState.READY) resolve(true);
+      else if (late !== undefined || state === connectivityState.TRANSIENT_FAILURE) resolve(false);
+      else channel.watchConnectivityState(state, deadline, look);
+    };
+    look();
+  });
 }
 
 /** Closes the connection after its use. */

@@ -7,9 +7,20 @@ export type Peer =
   /** Through the local socket, which only its owner can open. */
   | { kind: 'local' }
   /** Through TLS, with a certificate that this cluster's CA signed and that is valid now. */
-  | { kind: 'node'; nodeId: string; role: Role; clusterId: string; certificate: Certificate; address: string }
+  | {
+      kind: 'node';
+      nodeId: string;
+      role: NodeRole;
+      clusterId: string;
+      certificate: Certificate;
+      address: string;
+    }
+  /** The same, of a person. Whether it is one that the cluster still has, and what it may do, the manager knows. */
+  | { kind: 'operator'; operatorId: string; clusterId: string; certificate: Certificate; address: string }
   /** Through TLS, without such a certificate. */
   | { kind: 'anonymous'; address: string };
+
+type NodeRole = Exclude<Role, 'operator'>;
 
 type Call = Pick<ServerUnaryCall<unknown, unknown>, 'getAuthContext' | 'getPeer'>;
 
@@ -21,5 +32,6 @@ export function peerOf(call: Call, local: boolean): Peer {
   if (raw === undefined) return { kind: 'anonymous', address };
   const certificate = readCertificate(raw);
   const { nodeId, role, clusterId } = certificate;
+  if (role === 'operator') return { kind: 'operator', operatorId: nodeId, clusterId, certificate, address };
   return { kind: 'node', nodeId, role, clusterId, certificate, address };
 }

@@ -35,13 +35,15 @@ export interface CallContext<P extends Peer = Peer> {
 }
 
 /** Who may call a service. There is no default. */
-export type Access = 'anyone' | 'local' | 'worker';
+export type Access = 'anyone' | 'local' | 'worker' | 'operator';
 
 type PeerFor<A extends Access> = A extends 'local'
   ? Extract<Peer, { kind: 'local' }>
   : A extends 'worker'
     ? Extract<Peer, { kind: 'node' }>
-    : Peer;
+    : A extends 'operator'
+      ? Extract<Peer, { kind: 'local' | 'operator' }>
+      : Peer;
 
 export type Handlers<S extends Service, A extends Access> = {
   [K in keyof S['method'] & string]: S['method'][K]['methodKind'] extends 'unary'
@@ -59,6 +61,8 @@ export interface Registration {
   service: Service;
   access: Access;
   handlers: Record<string, (input: never, context: CallContext<never>) => Promise<unknown>>;
+  /** What a caller hears who may not make the call, instead of why. */
+  refused?: (method: string, peer: Peer, why: unknown) => unknown;
 }
 
 /** Ties a service to its handlers, with their types checked against each other. */
@@ -179,10 +183,6 @@ function build(
   local: boolean,
   admit: (peer: Peer) => void = () => undefined,
 ): Server {
-  const check = (access: Access, peer: Peer): void => {
-    admit(peer);
-    checkAccess(access, peer);
-  };
   const server = new Server({
     'grpc.max_receive_message_length': rpcLimits.maxMessageBytes,
     'grpc.max_send_message_length': -1,
@@ -190,15 +190,23 @@ function build(
     'grpc.keepalive_time_ms': rpcLimits.keepaliveMs,
     'grpc.keepalive_timeout_ms': rpcLimits.keepaliveAnswerMs,
   });
-  for (const { service, access, handlers } of registrations) {
+  for (const { service, access, handlers, refused } of registrations) {
+    const check = (method: string, peer: Peer): void => {
+      try {
+        admit(peer);
+        checkAccess(access, peer);
+      } catch (error) {
+        throw refused?.(method, peer, error) ?? error;
+      }
+    };
     const implementation = Object.fromEntries(
       Object.entries(service.method).map(([name, method]) => {
         const handler = handlers[name] as (input: unknown, context: CallContext) => Promise<unknown>;
         return [
           name,
           method.methodKind === 'unary'
-            ? unary(handler, (peer) => check(access, peer), local)
-            : stream(handler, (peer) => check(access, peer), local),
+            ? unary(handler, (peer) => check(name, peer), local)
+            : stream(handler, (peer) => check(name, peer), local),
         ];
       }),
     );
@@ -245,8 +253,24 @@ function stream(handler: AnyHandler, check: (peer: Peer) => void, local: boolean
 }
 
 function checkAccess(access: Access, peer: Peer): void {
-  if (access === 'anyone') return;
   if (peer.kind === 'local') return;
+  if (peer.kind === 'operator') {
+    if (access === 'operator') return;
+    throw new InroError('not_permitted', "an operator's certificate may not make this call", {
+      remedy: 'agents show a certificate of their own: inro agent join',
+    });
+  }
+  if (access === 'anyone') return;
+  if (peer.kind === 'anonymous' && access === 'operator') {
+    throw new InroError(
+      'unauthenticated',
+      "this call needs an operator's certificate, and none was accepted",
+      {
+        remedy:
+          "it is missing, expired or of another cluster: name an identity of this cluster with --identity FILE; an admin makes one with 'inro operator create'",
+      },
+    );
+  }
   if (peer.kind === 'anonymous') {
     throw new InroError(
       'unauthenticated',
@@ -259,7 +283,7 @@ function checkAccess(access: Access, peer: Peer): void {
   }
   if (access === 'worker' && peer.role === 'worker') return;
   throw new InroError('not_permitted', `a ${peer.role} certificate may not make this call`, {
-    remedy: "operators use the manager's local socket",
+    remedy: "operators use the manager's local socket, or a certificate of their own: inro operator create",
   });
 }
 

@@ -6,6 +6,7 @@ import {
   HolderRecordSchema,
   JoinTokenRecordSchema,
   NodeRecordSchema,
+  OperatorRecordSchema,
   ReadRecordSchema,
   ReceiptRecordSchema,
   RefusedRecordSchema,
@@ -34,6 +35,7 @@ export const tables = {
   reads: { prefix: 'read/', schema: ReadRecordSchema },
   joinTokens: { prefix: 'join-token/', schema: JoinTokenRecordSchema },
   refused: { prefix: 'refused/', schema: RefusedRecordSchema },
+  operators: { prefix: 'operator/', schema: OperatorRecordSchema },
   readMarks: { prefix: 'read-marks/', schema: RunMarksRecordSchema },
 } as const satisfies Record<string, Table<DescMessage>>;
 
@@ -42,6 +44,7 @@ export const ciphertextPrefix = 'ciphertext/';
 /** Unique names: the value is the id of who has it. */
 export const secretNamePrefix = 'secret-name/';
 export const serviceNamePrefix = 'service-name/';
+export const operatorNamePrefix = 'operator-name/';
 /** Below it, by a unit's name: ids of the services that are bound to it, a line each. */
 export const serviceUnitPrefix = 'service-unit/';
 

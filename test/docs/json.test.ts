@@ -109,7 +109,7 @@ test('the page has a section for each command that takes --json, and for no othe
   const help = async (args: string[]): Promise<string> => (await inro([...args, '--help'])).stdout;
   const names = async (args: string[]): Promise<string[]> => {
     const stdout = await help(args);
-    return [...(stdout.split('\nCommands:\n')[1] ?? '').matchAll(/^ {2}([a-z]+)/gm)].map(
+    return [...(stdout.split('\nCommands:\n')[1] ?? '').matchAll(/^ {2}([a-z-]+)/gm)].map(
       ([, name]) => name as string,
     );
   };
@@ -188,16 +188,32 @@ scenario('each command prints the fields of its table, with their types', async 
     '--label',
     'a=b',
     '--constraint',
-    'node.id==none',
+    'node.labels.no==where',
     ...container,
   ]);
   await check('service inspect', ['job']);
   await host.ask(['service', 'rm', 'job']);
   await check('service ps', ['web']);
+  await host.sh('cp -a /var/lib/inro/agent /var/lib/copy');
+  const copy = ['--state', '/var/lib/copy', '--mount', '/run/copy', '--socket', '/run/copy.sock'];
+  const clone = host.start(['agent', 'run', ...copy]);
+  await clone.printed(/two hosts use one identity/);
+  await clone.stop();
   await check('node inspect', [nodeId]);
+  await check('node clear-alarm', [nodeId]);
+  await check('node update', ['--label-add', 'rack=7', nodeId]);
   await check('secret revoke', ['db_password']);
   await check('ca inspect', []);
   await check('ca update', ['--cert-expiry', '30d']);
+  const identity = ['--identity', 'bob.pem', '--manager', manager.address];
+  await check('operator create', ['--role', 'deployer', '--grant', 'db*', '--out', 'bob.pem', 'bob']);
+  await check('operator ls', []);
+  await check('operator inspect', ['bob']);
+  await check('operator update', ['--grant-add', 'x', 'bob']);
+  await check('operator renew', identity);
+  await check('operator revoke', ['bob']);
+  await check('operator inspect', ['bob']);
+  await check('operator rm', ['bob']);
   await check('token show', ['worker']);
   const { token } = (await check('token rotate', ['worker'])) as { token: string };
   await check(

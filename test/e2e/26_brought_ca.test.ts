@@ -28,6 +28,14 @@ if (findOpenssl() !== undefined) {
     const theirs = new X509Certificate(root.certPem).fingerprint256.replaceAll(':', '').toLowerCase();
     t.is(rootFingerprint, theirs, 'what everybody trusts is their root');
 
+    const identity = '/var/lib/inro/alice.pem';
+    await host.ask(['operator', 'create', 'alice', '--role', 'admin', '--out', identity]);
+    const asAlice = ['--manager', manager.address, '--identity', identity];
+    t.is((await host.json<unknown[]>(['node', 'ls', ...asAlice])).length, 1);
+    await host.ask(['secret', 'create', 'other', '-', ...asAlice], { stdin: 'sealed below the intermediate' });
+    await host.ask(['operator', 'renew', '--identity', identity, '--manager', manager.address]);
+    t.is((await host.json<unknown[]>(['node', 'ls', ...asAlice])).length, 1);
+
     await manager.stop();
     await host.run(['rm', files['ca-key']]);
     const again = await host.startManager({ ...files, listen: manager.address });

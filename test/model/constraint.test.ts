@@ -1,6 +1,6 @@
 import test from 'ava';
 import fc from 'fast-check';
-import { parseConstraint, satisfies } from '../../src/model/constraint.js';
+import { canShareNode, parseConstraint, satisfies } from '../../src/model/constraint.js';
 import { InroError } from '../../src/model/error.js';
 import { hasControl } from '../../src/model/name.js';
 import { anyText } from '../support/any_text.js';
@@ -19,7 +19,10 @@ test('a constraint that is not understood is refused, never ignored', (t) => {
     'node.id=abc',
     'node.id>abc',
     'node.hostname==a',
-    'node.labels.x==y',
+    'node.labels.==y',
+    'node.labels==y',
+    'engine.labels.x==y',
+    'node.labels.a b==y',
     '==a',
     'node.id==a b',
     'NODE.ID==a',
@@ -30,14 +33,48 @@ test('a constraint that is not understood is refused, never ignored', (t) => {
   }
 });
 
+test('labels of a node are or are not; what a host says of itself is no constraint', (t) => {
+  t.deepEqual(parseConstraint('node.labels.rack == 7'), {
+    key: 'node.labels.rack',
+    operator: '==',
+    value: '7',
+  });
+  t.is(parseConstraint('node.labels.a.b-c!=x=y').value, 'x=y');
+  const at = (labels: Record<string, string>, ...texts: string[]) =>
+    satisfies({ id: 'a', labels }, texts.map(parseConstraint));
+  t.true(at({ rack: '7' }, 'node.labels.rack==7'));
+  t.false(at({ rack: '8' }, 'node.labels.rack==7'));
+  t.false(at({}, 'node.labels.rack==7'));
+  t.true(at({}, 'node.labels.rack!=7'));
+  t.false(at({ rack: '7' }, 'node.labels.rack!=7'));
+  t.false(at({}, 'node.labels.constructor==x'));
+  for (const text of ['node.hostname==a', 'node.platform.os==linux', 'engine.labels.x==y']) {
+    const error = refuses(t, () => parseConstraint(text), 'bad_input');
+    t.regex(error.remedy ?? '', /what a host says of itself decides nothing/);
+  }
+});
+
+test('whether two services may meet on a node', (t) => {
+  const meet = (these: string[], those: string[]) =>
+    canShareNode(these.map(parseConstraint), those.map(parseConstraint));
+  t.true(meet([], []));
+  t.true(meet(['node.id==a'], []));
+  t.false(meet(['node.id==a'], ['node.id==b']));
+  t.false(meet(['node.id==a'], ['node.id!=a']));
+  t.true(meet(['node.id==a'], ['node.labels.rack==7']));
+  t.false(meet(['node.labels.rack==7'], ['node.labels.rack==8']));
+  t.false(meet(['node.labels.rack==7'], ['node.labels.rack!=7']));
+  t.true(meet(['node.labels.rack!=7'], ['node.labels.rack!=8']));
+});
+
 test('all constraints must hold', (t) => {
   const all = (...texts: string[]) => texts.map(parseConstraint);
-  t.true(satisfies({ id: 'a' }, []));
-  t.true(satisfies({ id: 'a' }, all('node.id==a')));
-  t.false(satisfies({ id: 'b' }, all('node.id==a')));
-  t.true(satisfies({ id: 'b' }, all('node.id!=a', 'node.id!=c')));
-  t.false(satisfies({ id: 'c' }, all('node.id!=a', 'node.id!=c')));
-  t.false(satisfies({ id: 'a' }, all('node.id==a', 'node.id!=a')));
+  t.true(satisfies({ id: 'a', labels: {} }, []));
+  t.true(satisfies({ id: 'a', labels: {} }, all('node.id==a')));
+  t.false(satisfies({ id: 'b', labels: {} }, all('node.id==a')));
+  t.true(satisfies({ id: 'b', labels: {} }, all('node.id!=a', 'node.id!=c')));
+  t.false(satisfies({ id: 'c', labels: {} }, all('node.id!=a', 'node.id!=c')));
+  t.false(satisfies({ id: 'a', labels: {} }, all('node.id==a', 'node.id!=a')));
 });
 
 test('any text is a constraint or is refused with bad_input', (t) => {

@@ -36,7 +36,7 @@ import { FakeNode } from './fake_node.js';
 import { fakeStore } from './fake_store.js';
 
 type Methods = (typeof Control)['method'];
-type Operators = Handlers<typeof Control, 'local'>;
+type Operators = Handlers<typeof Control, 'operator'>;
 /** What operators call, without a connection. */
 export type Operate = <K extends keyof Methods>(
   name: K,
@@ -90,6 +90,8 @@ export async function fakeManager({ store = fakeStore() }: { store?: Store } = {
     removal,
     clones,
     root: authority.root,
+    authority,
+    managerAddresses: () => ['127.0.0.1:1'],
     createdMs: clock.now(),
     workerToken: async () => token,
   });

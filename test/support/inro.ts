@@ -167,7 +167,13 @@ function launch(command: readonly string[], { env, cwd, through = [] }: RunOptio
   // The kernel kills it when this process ends, whatever else does not run then.
   const leash = process.platform === 'linux' ? ['setpriv', '--pdeathsig', 'KILL'] : [];
   const [file, ...args] = [...leash, ...through, ...command] as [string, ...string[]];
-  const { INRO_MANAGER: _, INRO_LOG_LEVEL: __, SUDO_USER: ___, ...inherited } = process.env;
+  const {
+    INRO_MANAGER: _,
+    INRO_IDENTITY: ____,
+    INRO_LOG_LEVEL: __,
+    SUDO_USER: ___,
+    ...inherited
+  } = process.env;
   return spawn(file, args, { cwd: cwd ?? '/', env: { ...inherited, ...env }, stdio: 'pipe' });
 }
 

@@ -1,9 +1,10 @@
 /** inro node approve|reject|rm|clear-alarm: an operator's decisions on who is a node. */
 import { InroError } from '../../model/error.js';
+import { checkLabels, type Labels } from '../../model/name.js';
 import { Control, type RemovedNode } from '../../proto/gen/inro/v1/control_pb.js';
 import { call } from '../../rpc/client.js';
 import { settleMs, withManager, type ManagerOption } from '../operator.js';
-import { iso, isoOrNull, printJson, printLine } from '../print.js';
+import { iso, isoOrNull, labelText, printJson, printLine } from '../print.js';
 
 interface Common extends ManagerOption {
   json?: boolean;
@@ -19,6 +20,25 @@ export function nodeReject(name: string, options: Common): Promise<void> {
 
 export function nodeClearAlarm(name: string, options: Common): Promise<void> {
   return decide('clearNodeAlarm', name, options, 'has no alarm any more, until it is seen again');
+}
+
+/** @throws bad_input when nothing is to be changed. */
+export async function nodeUpdate(
+  name: string,
+  options: Common & { labelAdd: Labels; labelRm: string[] },
+): Promise<void> {
+  const { labelAdd, labelRm: labelsRemove, json } = options;
+  const labelsAdd = checkLabels(labelAdd);
+  if (Object.keys(labelsAdd).length + labelsRemove.length === 0)
+    throw new InroError('bad_input', 'there is nothing to change', {
+      remedy: 'write --label-add KEY=VALUE or --label-rm KEY',
+    });
+  const { id, description, labels } = await withManager(options, (manager) =>
+    call(manager, Control, 'updateNode', { name, labelsAdd, labelsRemove }),
+  );
+  const hostname = description?.hostname ?? '';
+  if (json === true) printJson({ id, hostname, labels });
+  else printLine(`node ${id}${hostname === '' ? '' : ` (${hostname})`} has labels: ${labelText(labels)}`);
 }
 
 async function decide(
