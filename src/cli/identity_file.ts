@@ -74,8 +74,9 @@ export function parseIdentity(text: string, path: string, now: number): Operator
     blocks.reduce((rest, [block]) => rest.replace(block, ''), text),
     path,
   );
+  const roots = authorities.filter(({ certificate: { x509 } }) => x509.checkIssued(x509));
   const [keyPem, rootPem = ''] = [keys[0], authorities.at(-1)?.pem];
-  if (known !== blocks.length || keys.length > 1 || own.length !== 1 || rootPem === '')
+  if (known !== blocks.length || keys.length > 1 || own.length !== 1 || roots.length !== 1)
     throw damaged(
       path,
       'it must have one private key, one certificate and its root, in PEM, and no other block but the CAs between them',

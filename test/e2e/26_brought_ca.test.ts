@@ -32,7 +32,9 @@ if (findOpenssl() !== undefined) {
     await host.ask(['operator', 'create', 'alice', '--role', 'admin', '--out', identity]);
     const asAlice = ['--manager', manager.address, '--identity', identity];
     t.is((await host.json<unknown[]>(['node', 'ls', ...asAlice])).length, 1);
-    await host.ask(['secret', 'create', 'other', '-', ...asAlice], { stdin: 'sealed below the intermediate' });
+    await host.ask(['secret', 'create', 'other', '-', ...asAlice], {
+      stdin: 'sealed below the intermediate',
+    });
     await host.ask(['operator', 'renew', '--identity', identity, '--manager', manager.address]);
     t.is((await host.json<unknown[]>(['node', 'ls', ...asAlice])).length, 1);
 
