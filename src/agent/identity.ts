@@ -1,7 +1,8 @@
 /**
  * Who this node is, on disk:
  *
- *   node.key, node.crt   the key and its certificate (PEM); the key is made here and never leaves
+ *   node.key, node.crt   the key and its certificate, with the CAs between it and the root if there are any (PEM); the key is
+ *                        made here and never leaves
  *   renewed.pem          only while a renewed certificate is tried: it and its key, in one file, so that both are there or none
  *   ca.crt               the cluster's root
  *   agent.json           where the managers are
@@ -13,7 +14,8 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { publicKeyOf, readPrivateKey, type KeyObject } from '../crypto/signing.js';
 import { asInroError, InroError } from '../model/error.js';
-import { readCertificate, type Certificate } from '../pki/certificate.js';
+import type { Certificate } from '../pki/certificate.js';
+import { leafOf } from '../pki/chain.js';
 import { readRoot } from '../pki/root.js';
 import { verifyNodeCertificate } from '../pki/verify.js';
 import { checkAddress } from '../rpc/address.js';
@@ -115,7 +117,7 @@ function readOwn(folder: string, now: number): Identity {
   }
   const others = readOthers(folder, keyPem === undefined ? [files.key] : []);
   parseFile(join(folder, files.key), keyPem as string, readPrivateKey, restore);
-  parseFile(join(folder, files.certificate), certificatePem, readCertificate, restore);
+  parseFile(join(folder, files.certificate), certificatePem, leafOf, restore);
   return identityOf({ certificatePem, keyPem: keyPem as string }, others, now);
 }
 
@@ -212,7 +214,7 @@ function splitPair(text: string): KeyPair {
   if (at < 0) throw new InroError('bad_certificate', 'it has no certificate');
   const pair = { keyPem: text.slice(0, at), certificatePem: text.slice(at) };
   readPrivateKey(pair.keyPem);
-  readCertificate(pair.certificatePem);
+  leafOf(pair.certificatePem);
   return pair;
 }
 

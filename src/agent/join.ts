@@ -7,7 +7,8 @@ import { publicKeyOf, readPrivateKey, signBytes, spkiOf, type KeyObject } from '
 import { enrolAgainStatement } from '../crypto/statement.js';
 import type { Clock } from '../model/clock.js';
 import { asInroError, InroError } from '../model/error.js';
-import { readCertificate, type Certificate } from '../pki/certificate.js';
+import type { Certificate } from '../pki/certificate.js';
+import { chainPem, leafOf, readChain } from '../pki/chain.js';
 import type { JoinToken } from '../pki/join_token.js';
 import { createCsr } from '../pki/csr.js';
 import { readRoot } from '../pki/root.js';
@@ -43,6 +44,8 @@ export interface Joined {
 }
 
 interface Former {
+  /** As it is on disk: with the CAs between it and the root. */
+  certificatePem: string;
   certificate: Certificate;
   key: KeyObject;
 }
@@ -56,11 +59,11 @@ export async function joinCluster(options: JoinOptions): Promise<Joined> {
   finishJoining(stateFolder);
   finishRenewal(stateFolder);
   const former = hasIdentity(stateFolder) ? formerIdentity(options) : undefined;
-  const root = await fetchRoot(manager, token);
-  if (former !== undefined && former.certificate.clusterId !== root.clusterId) {
+  const { root, clusterId } = await fetchRoot(manager, token);
+  if (former !== undefined && former.certificate.clusterId !== clusterId) {
     throw new InroError(
       'already_exists',
-      `this host has joined cluster ${former.certificate.clusterId}, and the token is of cluster ${root.clusterId} (${stateFolder})`,
+      `this host has joined cluster ${former.certificate.clusterId}, and the token is of cluster ${clusterId} (${stateFolder})`,
       { remedy: 'to join another cluster, stop the agent and remove that folder first' },
     );
   }
@@ -75,14 +78,15 @@ export async function joinCluster(options: JoinOptions): Promise<Joined> {
   const answer = await askUntilDecided(request, root.pem, options);
   const certificate = verifyNodeCertificate(answer.certificatePem, {
     rootPem: root.pem,
-    clusterId: root.clusterId,
+    clusterId,
     role: 'worker',
     publicKey,
     now: clock.now(),
   });
-  saveIdentity(stateFolder, { rootPem: root.pem, certificatePem: certificate.pem, managers: [manager] });
+  const certificatePem = chainPem(readChain(answer.certificatePem));
+  saveIdentity(stateFolder, { rootPem: root.pem, certificatePem, managers: [manager] });
   finishJoining(stateFolder);
-  const { nodeId, clusterId } = certificate;
+  const { nodeId } = certificate;
   const isSame = former?.certificate.nodeId === nodeId;
   return { nodeId, clusterId, isSame, newIdBecause: answer.newIdBecause };
 }
@@ -94,7 +98,7 @@ function formerIdentity({ stateFolder, clock, again = false }: JoinOptions): For
   );
   let former: Former | undefined;
   try {
-    former = { certificate: readCertificate(certificatePem), key: readPrivateKey(keyPem) };
+    former = { certificatePem, certificate: leafOf(certificatePem), key: readPrivateKey(keyPem) };
     if (!former.certificate.publicKey.equals(publicKeyOf(former.key))) former = undefined;
   } catch {
     former = undefined; // damaged: there is nothing to prove it with
@@ -107,10 +111,10 @@ function formerIdentity({ stateFolder, clock, again = false }: JoinOptions): For
   });
 }
 
-function proofOf({ certificate, key }: Former, publicKey: KeyObject) {
-  const { clusterId, nodeId, pem } = certificate;
+function proofOf({ certificatePem, certificate, key }: Former, publicKey: KeyObject) {
+  const { clusterId, nodeId } = certificate;
   const statement = enrolAgainStatement({ clusterId, nodeId, publicKey: spkiOf(publicKey) });
-  return { certificatePem: pem, proof: signBytes(key, statement) };
+  return { certificatePem, proof: signBytes(key, statement) };
 }
 
 interface Request {
@@ -144,8 +148,9 @@ async function askUntilDecided(
 
 /** Nothing is believed here but what the token's digest confirms. */
 async function fetchRoot(manager: string, token: JoinToken) {
-  const { rootPem } = await withConnection(connectTls(manager, unverifiedCredentials()), (connection) =>
-    call(connection, Enrollment, 'getRoot', {}),
+  const { rootPem, clusterId } = await withConnection(
+    connectTls(manager, unverifiedCredentials()),
+    (connection) => call(connection, Enrollment, 'getRoot', {}),
   );
   const root = readRoot(rootPem);
   if (!token.digestMatches(root.der)) {
@@ -158,5 +163,6 @@ async function fetchRoot(manager: string, token: JoinToken) {
       },
     );
   }
-  return root;
+  // Nobody vouches for the id but the certificate that comes later: it must have the same.
+  return { root, clusterId };
 }

@@ -5,7 +5,7 @@
 import { renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { generateNodeKey, publicKeyOf, readPrivateKey, type KeyObject } from '../crypto/signing.js';
-import { readCertificate } from '../pki/certificate.js';
+import { leafOf } from '../pki/chain.js';
 import { makeStateFolder, readFileIfThere, replaceFile } from '../system/files.js';
 
 const keyOf = (folder: string): string => join(folder, 'joining.key');
@@ -38,7 +38,7 @@ export function finishJoining(folder: string): void {
 
 function isFor(certificatePem: string, key: KeyObject): boolean {
   try {
-    return readCertificate(certificatePem).publicKey.equals(publicKeyOf(key));
+    return leafOf(certificatePem).publicKey.equals(publicKeyOf(key));
   } catch {
     return false; // whoever loads it says what is wrong with it
   }

@@ -1,5 +1,6 @@
 /** Asking a manager for the next certificate: a new key, proved by the request, under the identity of now. */
 import { generateNodeKey } from '../crypto/signing.js';
+import { chainPem, readChain } from '../pki/chain.js';
 import { createCsr } from '../pki/csr.js';
 import { verifyNodeCertificate } from '../pki/verify.js';
 import { Renewal } from '../proto/gen/inro/v1/enrollment_pb.js';
@@ -25,5 +26,6 @@ export async function askForRenewal(
   );
   const { rootPem, clusterId, nodeId } = identity;
   const expected = { rootPem, clusterId, nodeId, role: 'worker', publicKey, now: now() } as const;
-  return { certificatePem: verifyNodeCertificate(certificatePem, expected).pem, keyPem: privatePem };
+  verifyNodeCertificate(certificatePem, expected);
+  return { certificatePem: chainPem(readChain(certificatePem)), keyPem: privatePem };
 }

@@ -129,8 +129,9 @@ async function hello(
 /** The key that deliveries come from counts only with the CA's signature. */
 function provedSealingKey({ sealingKey }: Welcome, { rootPem, clusterId }: Identity): Uint8Array {
   if (sealingKey === undefined) throw new InroError('protocol', 'the manager sent no sealing key');
-  const { publicKey, signature } = sealingKey;
-  if (!isSignedByAuthority(rootPem, sealingKeyStatement(clusterId, publicKey), signature)) {
+  const { publicKey, signature, intermediatesPem } = sealingKey;
+  const statement = sealingKeyStatement(clusterId, publicKey);
+  if (!isSignedByAuthority(rootPem, statement, signature, intermediatesPem)) {
     throw new InroError('unauthenticated', "the manager's sealing key is not signed by this cluster's CA", {
       remedy:
         'somebody may stand between this node and the manager; compare the manager address with its operators',

@@ -67,21 +67,23 @@ export function parseIdentity(text: string, path: string, now: number): Operator
   const keys = ofLabel(/^(EC )?PRIVATE KEY$/);
   const certificates = ofLabel(/^CERTIFICATE$/).map((pem) => ({ pem, certificate: readCertificate(pem) }));
   const own = certificates.filter(({ certificate }) => !certificate.isAuthority);
-  const roots = certificates.filter(({ certificate }) => certificate.isAuthority);
+  // Those between the certificate and the root, and the root last.
+  const authorities = certificates.filter(({ certificate }) => certificate.isAuthority);
   const known = keys.length + certificates.length;
   const facts = factsIn(
     blocks.reduce((rest, [block]) => rest.replace(block, ''), text),
     path,
   );
-  const [keyPem, certificatePem, root] = [keys[0], own[0]?.pem, roots[0]];
+  const roots = authorities.filter(({ certificate: { x509 } }) => x509.checkIssued(x509));
+  const [keyPem, rootPem = ''] = [keys[0], authorities.at(-1)?.pem];
   if (known !== blocks.length || keys.length > 1 || own.length !== 1 || roots.length !== 1)
     throw damaged(
       path,
-      'it must have one private key, one certificate and one root, in PEM, and no other block',
+      'it must have one private key, one certificate and its root, in PEM, and no other block but the CAs between them',
     );
   if (keyPem === undefined) throw damaged(path, 'its private key is missing', `add it: cat KEY >> ${path}`);
-  readRoot((root as (typeof roots)[0]).pem);
-  const rootPem = (root as (typeof roots)[0]).pem;
+  readRoot(rootPem);
+  const certificatePem = [...own, ...authorities.slice(0, -1)].map(({ pem }) => pem).join('');
   const certificate = (own[0] as (typeof own)[0]).certificate;
   const name = printable(facts.get('operator')?.[0] ?? certificate.nodeId, 64);
   checkTime(certificate, name, path, now);
@@ -91,7 +93,7 @@ export function parseIdentity(text: string, path: string, now: number): Operator
   } catch (cause) {
     throw damaged(path, 'its private key is not an unencrypted P-256 key', undefined, cause);
   }
-  verifyNodeCertificate(certificatePem as string, { rootPem, role: 'operator', publicKey, now });
+  verifyNodeCertificate(certificatePem, { rootPem, role: 'operator', publicKey, now });
   const managers = (facts.get('manager') ?? []).map(checkAddress);
   if (managers.length > maxManagers) throw damaged(path, `it names more than ${maxManagers} managers`);
   const { clusterId } = certificate;
@@ -100,7 +102,7 @@ export function parseIdentity(text: string, path: string, now: number): Operator
     clusterId,
     certificate,
     rootPem,
-    certificatePem: certificatePem as string,
+    certificatePem,
     keyPem,
     managers,
   };

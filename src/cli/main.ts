@@ -93,6 +93,8 @@ manager
   .option('--state <DIR>', 'where it keeps its state')
   .option('--listen <HOST:PORT>', 'where agents reach it')
   .option('--socket <PATH>', 'where operators reach it')
+  .option('--ca-cert <FILE>', 'found the cluster with this CA: a root, or an intermediate and those above it')
+  .option('--ca-key <FILE>', 'the key of that CA')
   .action(async (options) => (await import('./commands/manager_run.js')).managerRun(options));
 
 const agent = program.command('agent').description('the agent of this host');

@@ -37,7 +37,12 @@ export async function sealFrom(
   const trusted = connection.root?.pem ?? rootPem;
   if (
     sealingKey === undefined ||
-    !isSignedByAuthority(trusted, sealingKeyStatement(clusterId, sealingKey.publicKey), sealingKey.signature)
+    !isSignedByAuthority(
+      trusted,
+      sealingKeyStatement(clusterId, sealingKey.publicKey),
+      sealingKey.signature,
+      sealingKey.intermediatesPem,
+    )
   ) {
     throw new InroError('unauthenticated', "the manager's sealing key is not signed by its cluster's CA", {
       remedy: 'this is not a sound manager: check which socket you talk to',

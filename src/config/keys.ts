@@ -48,6 +48,8 @@ export const managerKeys = z.strictObject({
   state: path.optional(),
   listen: address.optional(),
   socket: path.optional(),
+  caCert: path.optional(),
+  caKey: path.optional(),
   logLevel: logLevel.optional(),
 });
 

@@ -11,7 +11,8 @@ import type { Clock, Random } from '../model/clock.js';
 import { InroError } from '../model/error.js';
 import { newId } from '../model/id.js';
 import type { Authority } from '../pki/authority.js';
-import { readCertificate, type Certificate } from '../pki/certificate.js';
+import type { Certificate } from '../pki/certificate.js';
+import { leafOf } from '../pki/chain.js';
 import { readCsr } from '../pki/csr.js';
 import { parseJoinToken, type JoinToken } from '../pki/join_token.js';
 import { verifyNodeCertificate } from '../pki/verify.js';
@@ -156,7 +157,7 @@ export class Admission {
   #proved({ certificatePem, proof }: FormerIdentity, publicKey: KeyObject): Certificate {
     const { authority, clock } = this.#parts;
     const { clusterId } = authority;
-    const { notAfterMs } = readCertificate(certificatePem);
+    const { notAfterMs } = leafOf(certificatePem);
     const former = verifyNodeCertificate(certificatePem, {
       rootPem: authority.root.pem,
       clusterId,

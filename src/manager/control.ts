@@ -1,4 +1,6 @@
 /** The operators' service: the parts of it, and what concerns the cluster. */
+import type { MessageInitShape } from '@bufbuild/protobuf';
+import type { SealingKeySchema } from '../proto/gen/inro/v1/common_pb.js';
 import { Control } from '../proto/gen/inro/v1/control_pb.js';
 import type { Handlers, Registration } from '../rpc/server.js';
 import { callerOf, seesService } from './caller.js';
@@ -14,12 +16,12 @@ import { waitForNodes } from './wait.js';
 
 export interface AllControlParts
   extends ControlParts, TokenHandlersParts, NodeHandlersParts, OperatorHandlersParts {
-  sealingSignature: Uint8Array;
+  sealingKey: MessageInitShape<typeof SealingKeySchema>;
   createdMs: number;
 }
 
 export function control(parts: AllControlParts): Registration {
-  const { clusterId, view, keyring, clock, dispatcher, root, sealingSignature, createdMs } = parts;
+  const { clusterId, view, clock, dispatcher, root, sealingKey, createdMs } = parts;
   const handlers: Handlers<typeof Control, 'operator'> = {
     ...caHandlers(parts),
     ...secretHandlers(parts),
@@ -32,7 +34,7 @@ export function control(parts: AllControlParts): Registration {
     getCluster: async () => ({
       id: clusterId,
       rootPem: root.pem,
-      sealingKey: { clusterId, publicKey: keyring.sealingPublicKey, signature: sealingSignature },
+      sealingKey,
       createdMs: BigInt(createdMs),
     }),
 

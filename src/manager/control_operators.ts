@@ -25,7 +25,7 @@ export interface OperatorHandlersParts {
   clusterId: string;
   store: Store;
   view: ClusterView;
-  authority: Pick<Authority, 'issueNode' | 'root'>;
+  authority: Pick<Authority, 'issueNode' | 'root' | 'intermediatesPem'>;
   managerAddresses: () => readonly string[];
   clock: Clock;
   random: Random;
@@ -74,7 +74,7 @@ export function operatorHandlers(
 
   const issued = (record: OperatorRecord, { pem }: Certificate) => ({
     operator: shown(record),
-    certificatePem: pem,
+    certificatePem: pem + authority.intermediatesPem,
     rootPem: authority.root.pem,
     clusterId,
     managers: managerAddresses().filter(isReachable),

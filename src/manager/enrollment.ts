@@ -11,11 +11,12 @@ export interface EnrollmentParts {
 
 export function enrollment({ authority, admission }: EnrollmentParts): Registration {
   return serve(Enrollment, 'anyone', {
-    getRoot: async () => ({ rootPem: authority.root.pem }),
+    getRoot: async () => ({ rootPem: authority.root.pem, clusterId: authority.clusterId }),
     issueCertificate: async (request, { peer }) => {
       const address = peer.kind === 'local' ? 'local' : peer.address;
       const { certificate, ...rest } = await admission.admit(request, address);
-      return { certificatePem: certificate?.pem ?? '', clusterId: authority.clusterId, ...rest };
+      const certificatePem = certificate === undefined ? '' : certificate.pem + authority.intermediatesPem;
+      return { certificatePem, clusterId: authority.clusterId, ...rest };
     },
   });
 }

@@ -22,7 +22,7 @@ import { ReadBook } from './read_book.js';
 import { checkNotRefused } from './refuse.js';
 import { renewal } from './renewal.js';
 import { Scheduler } from './scheduler.js';
-import { openManagerState } from './state_folder.js';
+import { openManagerState, type BroughtFiles } from './state_folder.js';
 import { Sweeper } from './sweeper.js';
 import { ClusterView } from './view.js';
 
@@ -31,6 +31,8 @@ export interface ManagerOptions {
   /** HOST:PORT; port 0 takes a free one. */
   listen: string;
   socketPath: string;
+  /** A CA to found the cluster with, instead of one that inro makes. */
+  ca?: BroughtFiles;
   clock: Clock;
   random: Random;
   log: Logger;
@@ -49,6 +51,7 @@ export async function startManager({
   stateFolder,
   listen,
   socketPath,
+  ca,
   clock,
   random,
   log,
@@ -60,6 +63,7 @@ export async function startManager({
   const { cluster, authority, keyring, store, certificatePem, keyPem, isNew } = await openManagerState(
     stateFolder,
     { arena, clock, random },
+    ca,
   );
   const undo: (() => Promise<void>)[] = [
     async () => {
@@ -73,13 +77,19 @@ export async function startManager({
   try {
     const view = await ClusterView.follow(store);
     const clusterId = cluster.id;
-    const sealingSignature = authority.sign(sealingKeyStatement(clusterId, keyring.sealingPublicKey));
+    const publicKey = keyring.sealingPublicKey;
+    const sealingKey = {
+      clusterId,
+      publicKey,
+      signature: authority.sign(sealingKeyStatement(clusterId, publicKey)),
+      intermediatesPem: authority.intermediatesPem,
+    };
     const workerToken = async (): Promise<JoinToken> => {
       const { sealedWorkerToken } = await readCluster(store);
       return parseJoinToken(keyring.readText(sealedWorkerToken));
     };
     let address = '';
-    const shared = { clusterId, store, view, keyring, clock, random, log, sealingSignature };
+    const shared = { clusterId, store, view, keyring, clock, random, log, sealingKey };
     const ledger = await Ledger.open(shared);
     undo.push(() => ledger.stop());
     const reads = new ReadBook(shared);

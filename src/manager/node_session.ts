@@ -2,6 +2,7 @@
  * One agent's stream, from the manager's side: proves the session key, tells the node what it should have,
  * and takes its word for what it has done. It is an actor: the dispatcher nudges it, it looks at the view.
  */
+import type { SealingKeySchema } from '../proto/gen/inro/v1/common_pb.js';
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import type { Logger } from 'pino';
 import type { Plaintext } from '../crypto/plaintext.js';
@@ -50,7 +51,7 @@ export interface NodeSessionParts {
   keyring: Keyring;
   ledger: Ledger;
   reads: ReadBook;
-  sealingSignature: Uint8Array;
+  sealingKey: MessageInitShape<typeof SealingKeySchema>;
   clock: Clock;
   random: Random;
   log: Logger;
@@ -211,7 +212,7 @@ export class NodeSession {
   }
 
   async #welcome(): Promise<void> {
-    const { clusterId, keyring, sealingSignature, managerAddresses } = this.#parts;
+    const { sealingKey, managerAddresses } = this.#parts;
     await this.#channel.send({
       message: {
         case: 'welcome',
@@ -219,7 +220,7 @@ export class NodeSession {
           heartbeatPeriodMs: managerLimits.heartbeatPeriodMs,
           leaseMs: BigInt(managerLimits.leaseMs),
           managerAddresses: [...managerAddresses()],
-          sealingKey: { clusterId, publicKey: keyring.sealingPublicKey, signature: sealingSignature },
+          sealingKey,
         },
       },
     });

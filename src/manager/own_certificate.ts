@@ -9,7 +9,8 @@ import type { Clock, Random } from '../model/clock.js';
 import { asInroError } from '../model/error.js';
 import { newId } from '../model/id.js';
 import type { Authority } from '../pki/authority.js';
-import { readCertificate, type Certificate } from '../pki/certificate.js';
+import type { Certificate } from '../pki/certificate.js';
+import { leafOf } from '../pki/chain.js';
 import { createCsr } from '../pki/csr.js';
 import { issuedMs, RenewalPoint } from '../pki/renewal_point.js';
 import { parseFile, readFileIfThere, replaceFile } from '../system/files.js';
@@ -34,9 +35,7 @@ export function ownIdentity(parts: IssuingParts & { clock: Clock; random: Random
   const certificatePath = join(folder, 'manager.crt');
   const certificatePem = readFileIfThere(certificatePath);
   const certificate =
-    certificatePem === undefined
-      ? undefined
-      : parseFile(certificatePath, certificatePem, readCertificate, restore);
+    certificatePem === undefined ? undefined : parseFile(certificatePath, certificatePem, leafOf, restore);
   const keyPem = readFileIfThere(join(folder, 'manager.key'));
   if (certificatePem !== undefined && certificate !== undefined && keyPem !== undefined) {
     // A stop between the two writes below leaves a key without its certificate.
@@ -63,7 +62,7 @@ export interface KeptParts {
 /** Renews it until the signal aborts. A failure is logged and tried again with the next look. */
 export async function keepOwnCertificate(parts: KeptParts, signal: AbortSignal): Promise<void> {
   const { folder, authority, lifetimeMs, show, clock, log } = parts;
-  let certificate = readCertificate(parts.certificatePem);
+  let certificate = leafOf(parts.certificatePem);
   let point = new RenewalPoint(certificate, false, parts);
   for (;;) {
     await clock.sleep(managerLimits.ownRenewalCheckMs, signal);
@@ -72,7 +71,7 @@ export async function keepOwnCertificate(parts: KeptParts, signal: AbortSignal):
     try {
       const own = issueOwn({ folder, authority, lifetimeMs: await lifetimeMs() }, certificate.nodeId);
       show(own);
-      certificate = readCertificate(own.certificatePem);
+      certificate = leafOf(own.certificatePem);
       point = new RenewalPoint(certificate, true, parts);
       log.info(
         { serial: certificate.serial, expires: new Date(certificate.notAfterMs).toISOString() },
@@ -93,9 +92,10 @@ export async function keepOwnCertificate(parts: KeptParts, signal: AbortSignal):
 function issueOwn({ folder, authority, lifetimeMs }: IssuingParts, nodeId: string): OwnIdentity {
   const { privateKey, privatePem } = generateNodeKey();
   const issued = authority.issueNode({ csr: createCsr(privateKey), nodeId, role: 'manager', lifetimeMs });
+  const certificatePem = issued.pem + authority.intermediatesPem;
   replaceFile(join(folder, 'manager.key'), privatePem, 0o600);
-  replaceFile(join(folder, 'manager.crt'), issued.pem, 0o600);
-  return { certificatePem: issued.pem, keyPem: privatePem };
+  replaceFile(join(folder, 'manager.crt'), certificatePem, 0o600);
+  return { certificatePem, keyPem: privatePem };
 }
 
 /** Also false before it begins: the clock was set back. */

@@ -58,7 +58,7 @@ export function renewal({ authority, store, clock, log }: RenewalParts): Registr
         },
         'certificate renewed',
       );
-      return { certificatePem: result.pem };
+      return { certificatePem: result.pem + authority.intermediatesPem };
     },
   });
 }

@@ -1,7 +1,7 @@
 /**
  * The manager's folder:
  *
- *   ca.crt, ca.key             the cluster's root and its key (PEM)
+ *   ca.crt, ca.key             the CA that signs, those above it up to the root, and the first one's key (PEM)
  *   manager.crt, manager.key   this manager's certificate and key (PEM); see own_certificate.ts
  *   sealing.key, data.key      key files (src/crypto/key_file.ts)
  *   store/                     the embedded store
@@ -14,13 +14,15 @@ import { join } from 'node:path';
 import type { Arena } from '../crypto/arena.js';
 import { drawExchangeKey, drawKey, exchangeKeyOf } from '../crypto/exchange.js';
 import { readKeyFile, writeKeyFile } from '../crypto/key_file.js';
-import { readPrivateKey } from '../crypto/signing.js';
+import { readAuthorityKey } from '../crypto/signing.js';
 import type { Clock, Random } from '../model/clock.js';
 import { InroError } from '../model/error.js';
 import { newId } from '../model/id.js';
 import { createAuthority, openAuthority, type Authority } from '../pki/authority.js';
-import { readCertificate } from '../pki/certificate.js';
-import { readRoot } from '../pki/root.js';
+import { readBrought } from '../pki/brought.js';
+import type { Certificate } from '../pki/certificate.js';
+import { chainPem, leafOf, readChain } from '../pki/chain.js';
+import { isIssuedBy } from '../pki/issuer.js';
 import { makeJoinToken } from '../pki/join_token.js';
 import { ClusterRecordSchema, type ClusterRecord } from '../proto/gen/inro/v1/records_pb.js';
 import { openLmdbStore } from '../store/lmdb.js';
@@ -58,10 +60,20 @@ export interface StateSurroundings {
   random: Random;
 }
 
-/** @throws state_unusable, store_corrupt, already_running. */
+/** Paths of PEM files. */
+export interface BroughtFiles {
+  certificatePath: string;
+  keyPath: string;
+}
+
+/**
+ * @param ca what a new cluster is founded with; one that is there must have been.
+ * @throws state_unusable, store_corrupt, already_running; bad_certificate and bad_input for a CA that cannot be used.
+ */
 export async function openManagerState(
   folder: string,
   surroundings: StateSurroundings,
+  ca?: BroughtFiles,
 ): Promise<ManagerState> {
   claimStateFolder(folder, 'manager');
   const storePath = join(folder, 'store');
@@ -79,7 +91,7 @@ export async function openManagerState(
           remedy: 'restore the whole folder from one backup',
         },
       );
-    const cluster = entry.result ?? (await makeCluster(folder, store, surroundings));
+    const cluster = entry.result ?? (await makeCluster(folder, store, surroundings, ca));
     if (cluster.format !== storeFormat) {
       throw new InroError(
         'state_unusable',
@@ -90,17 +102,11 @@ export async function openManagerState(
       );
     }
     const { arena } = surroundings;
-    const rootPem = mustRead(folder, 'ca.crt', readRoot);
-    const authority = openAuthority(rootPem, mustRead(folder, 'ca.key', readPrivateKey), surroundings);
-    if (authority.clusterId !== cluster.id) {
-      throw new InroError(
-        'state_unusable',
-        `${join(folder, 'ca.crt')} is of cluster ${authority.clusterId}, the store of cluster ${cluster.id}`,
-        {
-          remedy: 'restore the whole folder from one backup',
-        },
-      );
-    }
+    const certPem = mustRead(folder, 'ca.crt', readChain);
+    const key = mustRead(folder, 'ca.key', readAuthorityKey);
+    const authority = openAuthority(certPem, key, { ...surroundings, clusterId: cluster.id });
+    checkSameCluster(folder, certPem, authority);
+    if (ca !== undefined && !isNew) checkSameCa(certPem, ca, cluster.id);
     const sealing = exchangeKeyOf(readKeyFile(join(folder, 'sealing.key'), arena));
     const keyring = createKeyring(arena, sealing, readKeyFile(join(folder, 'data.key'), arena));
     const parts = { folder, authority, ...surroundings, lifetimeMs: certificateLifetimeMs(cluster) };
@@ -115,9 +121,13 @@ async function makeCluster(
   folder: string,
   store: Store,
   { arena, clock, random }: StateSurroundings,
+  ca: BroughtFiles | undefined,
 ): Promise<ClusterRecord> {
   const clusterId = newId(random);
-  const { certPem, keyPem } = createAuthority({ clusterId, clock, random });
+  const { certPem, keyPem } =
+    ca === undefined
+      ? createAuthority({ clusterId, clock, random })
+      : readBrought({ certPem: readGiven(ca.certificatePath), keyPem: readGiven(ca.keyPath) }, clock.now());
   replaceFile(join(folder, 'ca.key'), keyPem, 0o600);
   replaceFile(join(folder, 'ca.crt'), certPem, 0o600);
   const sealing = drawExchangeKey(arena);
@@ -126,7 +136,7 @@ async function makeCluster(
   try {
     writeKeyFile(join(folder, 'sealing.key'), sealing.secret, arena);
     writeKeyFile(join(folder, 'data.key'), dataKey, arena);
-    const token = makeJoinToken(readCertificate(certPem).der, random);
+    const token = makeJoinToken((readChain(certPem).at(-1) as Certificate).der, random);
     const cluster = create(ClusterRecordSchema, {
       id: clusterId,
       createdMs: BigInt(clock.now()),
@@ -138,6 +148,42 @@ async function makeCluster(
   } finally {
     keyring.wipe();
   }
+}
+
+/** The names in a CA are its own, so what it signed for this manager tells. @throws state_unusable. */
+function checkSameCluster(folder: string, certPem: string, { clusterId }: Authority): void {
+  const path = join(folder, 'manager.crt');
+  const text = readFileIfThere(path);
+  if (text === undefined) return;
+  const own = parseFile(path, text, leafOf, restore);
+  if (own.clusterId === clusterId && isIssuedBy(own, leafOf(certPem), 0)) return;
+  throw new InroError(
+    'state_unusable',
+    `${path} was not issued by the CA in ${join(folder, 'ca.crt')} for cluster ${clusterId}, which the store is of`,
+    { remedy: 'restore the whole folder from one backup' },
+  );
+}
+
+/** The key may be gone from where it was brought from, so it is not looked at. @throws bad_input, bad_certificate. */
+function checkSameCa(certPem: string, { certificatePath }: BroughtFiles, clusterId: string): void {
+  if (chainPem(readChain(readGiven(certificatePath))) === chainPem(readChain(certPem))) return;
+  throw new InroError(
+    'bad_input',
+    `${certificatePath} is not the CA that cluster ${clusterId} was founded with`,
+    {
+      remedy:
+        'leave --ca-cert and --ca-key out: they are for a new cluster, and this one goes on with the CA that it has; another CA needs another cluster (--state)',
+    },
+  );
+}
+
+/** @throws bad_input, naming the file. */
+function readGiven(path: string): string {
+  const text = readFileIfThere(path);
+  if (text !== undefined) return text;
+  throw new InroError('bad_input', `the file ${path} is not there`, {
+    remedy: 'give a PEM file that is there with --ca-cert and with --ca-key',
+  });
 }
 
 /** @param parse throws for what is not a file of this kind. @throws state_unusable, naming the file. */

@@ -1,8 +1,11 @@
-/** The cluster's certificate authority: one self-signed root that signs node certificates, and nothing between. */
+/**
+ * The cluster's certificate authority: it signs node certificates, and statements. It is a root that inro made, with nothing
+ * between it and them, or one that was brought along (`brought.ts`): a root or an intermediate.
+ */
 import {
   generateNodeKey,
   publicKeyOf,
-  readPrivateKey,
+  readAuthorityKey,
   signBytes,
   spkiOf,
   type KeyObject,
@@ -11,6 +14,7 @@ import type { Clock, Random } from '../model/clock.js';
 import { InroError } from '../model/error.js';
 import { isId } from '../model/id.js';
 import { readCertificate, rootCommonName, type Certificate } from './certificate.js';
+import { chainPem, readChain, type Chain } from './chain.js';
 import { readCsr } from './csr.js';
 import {
   authorityKeyIdentifier,
@@ -21,6 +25,7 @@ import {
   subjectKeyIdentifier,
 } from './extension.js';
 import { issueCertificate, newSerial } from './issue.js';
+import { issuerOf } from './issuer.js';
 import { limits } from './limits.js';
 import { toPem } from './pem.js';
 import { purposesOf } from './purpose.js';
@@ -39,13 +44,15 @@ export interface NodeRequest {
   csr: string | Uint8Array;
   nodeId: string;
   role: Role;
-  /** From now, in ms; 90 days if not given. It never reaches beyond the root's own end. */
+  /** From now, in ms; 90 days if not given. It never reaches beyond the CA's own end. */
   lifetimeMs?: number;
 }
 
 export interface Authority {
   readonly clusterId: string;
   readonly root: Certificate;
+  /** PEM of those between the certificates that it issues and the root, which go wherever these go; '' when there are none. */
+  readonly intermediatesPem: string;
   /** @throws bad_input or too_large for the request, bad_certificate when the root has expired. */
   issueNode(request: NodeRequest): Certificate;
   /**
@@ -82,29 +89,42 @@ export function createAuthority(cluster: { clusterId: string } & Surroundings): 
   return { certPem: toPem('CERTIFICATE', issueCertificate(content, privateKey)), keyPem: privatePem };
 }
 
-/** @throws bad_certificate when the root is none of ours or the key is not its own; bad_input for a damaged key. */
-export function openAuthority(certPem: string, keyPem: string, surroundings: Surroundings): Authority {
-  const root = readRoot(certPem);
-  const key = readPrivateKey(keyPem);
-  if (!publicKeyOf(key).equals(root.publicKey)) {
-    throw new InroError('bad_certificate', 'the CA key does not belong to the root certificate', {
+/**
+ * @param certPem the CA that signs, then those above it, the root last.
+ * @throws bad_certificate when they are no CA or the key is not its own; bad_input for a damaged key.
+ */
+export function openAuthority(
+  certPem: string,
+  keyPem: string,
+  surroundings: Surroundings & { clusterId: string },
+): Authority {
+  const chain = readChain(certPem);
+  const root = readRoot((chain.at(-1) as Certificate).der);
+  const key = readAuthorityKey(keyPem);
+  if (!publicKeyOf(key).equals(chain[0].x509.publicKey)) {
+    throw new InroError('bad_certificate', 'the CA key does not belong to the CA certificate', {
       remedy: 'restore both from the same backup',
     });
   }
   return {
-    clusterId: root.clusterId,
+    clusterId: surroundings.clusterId,
     root,
-    issueNode: (request) => issueNode(root, key, request, surroundings),
+    intermediatesPem: chainPem(chain.slice(0, -1)),
+    issueNode: (request) => issueNode(chain, key, request, surroundings),
     sign: (statement) => signStatement(key, statement),
   };
 }
 
 function issueNode(
-  root: Certificate,
+  chain: Chain,
   key: KeyObject,
   request: NodeRequest,
-  { clock, random }: Surroundings,
+  { clusterId, clock, random }: Surroundings & { clusterId: string },
 ): Certificate {
+  const [signer] = chain;
+  const issuer = issuerOf(signer);
+  if (issuer === undefined)
+    throw new InroError('bad_certificate', 'the CA certificate is not written in DER');
   const { nodeId, role, lifetimeMs = limits.nodeLifetimeMs } = request;
   checkId('node id', nodeId);
   if (!Number.isFinite(lifetimeMs) || lifetimeMs < limits.minNodeLifetimeMs) {
@@ -117,11 +137,11 @@ function issueNode(
   const spki = spkiOf(publicKey);
   const nowMs = clock.now();
   const content = {
-    subject: { O: root.clusterId, OU: role, CN: nodeId },
-    issuer: { O: root.clusterId, CN: rootCommonName },
+    subject: { O: clusterId, OU: role, CN: nodeId },
+    issuer: issuer.subject,
     serial: newSerial(random),
     notBeforeMs: nowMs - limits.backdateMs,
-    notAfterMs: Math.min(nowMs + lifetimeMs, root.notAfterMs),
+    notAfterMs: Math.min(nowMs + lifetimeMs, ...chain.map(({ notAfterMs }) => notAfterMs)),
     spki,
     extensions: [
       basicConstraints(false),
@@ -129,12 +149,15 @@ function issueNode(
       extendedKeyUsage(...purposesOf(role)),
       subjectAltNames(dnsNameOf(role), nodeId),
       subjectKeyIdentifier(spki),
-      authorityKeyIdentifier(spkiOf(root.publicKey)),
+      authorityKeyIdentifier(spkiOf(signer.x509.publicKey), issuer.keyIdentifier),
     ],
   };
   const issued = readCertificate(issueCertificate(content, key));
   // Nothing leaves here that a node or a manager would refuse.
-  return verifyNodeCertificate(issued.der, { rootPem: root.pem, role, nodeId, publicKey, now: nowMs });
+  const root = chain.at(-1) as Certificate;
+  const whole = chainPem([issued, ...chain.slice(0, -1)]);
+  const expected = { rootPem: root.pem, clusterId, role, nodeId, publicKey, now: nowMs };
+  return verifyNodeCertificate(whole, expected);
 }
 
 function signStatement(key: KeyObject, statement: Uint8Array): Uint8Array {

@@ -35,6 +35,7 @@ export const tag = {
   sequence: 16,
   set: 17,
 };
+const tagNull = 5;
 const tagUtcTime = 23;
 const tagGeneralizedTime = 24;
 
@@ -57,6 +58,11 @@ export function integer(bytes: Uint8Array): Der {
 
 export function oid(dotted: string): Der {
   return kit.create(universal, tag.oid, false, kit.oidToDer(dotted).getBytes());
+}
+
+/** NULL. */
+export function nothing(): Der {
+  return kit.create(universal, tagNull, false, '');
 }
 
 export function utf8String(text: string): Der {
@@ -127,6 +133,13 @@ export function parseDer(bytes: Uint8Array): Der | undefined {
 /** The parts of a SEQUENCE, or undefined when it is something else. */
 export function partsOf(value: Der | undefined): Der[] | undefined {
   return is(value, tag.sequence) && Array.isArray(value.value) ? value.value : undefined;
+}
+
+/** The parts of `[n]`, as `contextOf` makes it, or undefined when it is something else. */
+export function contextPartsOf(value: Der | undefined, n: number): Der[] | undefined {
+  const isIt =
+    value !== undefined && (value.tagClass as number) === contextSpecific && (value.type as number) === n;
+  return isIt && Array.isArray(value.value) ? value.value : undefined;
 }
 
 /** The content of a primitive value of this tag, or undefined when it is something else. */

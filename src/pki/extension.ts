@@ -33,9 +33,9 @@ export function subjectKeyIdentifier(spki: Uint8Array): Der {
   return extension('2.5.29.14', 'normal', octetString(keyIdentifier(spki)));
 }
 
-/** 4.2.1.1. @param spki of the key that signs. */
-export function authorityKeyIdentifier(spki: Uint8Array): Der {
-  return extension('2.5.29.35', 'normal', sequence(contextBytes(0, keyIdentifier(spki))));
+/** 4.2.1.1. @param spki of the key that signs. @param identifier as its own certificate has it, if it has one. */
+export function authorityKeyIdentifier(spki: Uint8Array, identifier = keyIdentifier(spki)): Der {
+  return extension('2.5.29.35', 'normal', sequence(contextBytes(0, identifier)));
 }
 
 function extension(id: string, weight: 'critical' | 'normal', value: Der): Der {

@@ -1,11 +1,13 @@
 /** Writes and signs one certificate (RFC 5280 4.1). What goes into it, `authority.ts` decides. */
-import { signBytes, type KeyObject } from '../crypto/signing.js';
+import { signatureKindOf, signBytes, type KeyObject, type SignatureKind } from '../crypto/signing.js';
+import { InroError } from '../model/error.js';
 import type { Random } from '../model/clock.js';
 import {
   bitString,
   contextOf,
   fromBytes,
   integer,
+  nothing,
   oid,
   sequence,
   set,
@@ -22,7 +24,8 @@ export type Name = Partial<Record<keyof typeof attributes, string>>;
 
 export interface CertificateContent {
   subject: Name;
-  issuer: Name;
+  /** As a name, or as it stands in the issuer's own certificate. */
+  issuer: Name | Der;
   serial: Uint8Array;
   notBeforeMs: number;
   notAfterMs: number;
@@ -34,14 +37,25 @@ export interface CertificateContent {
 /** ecdsa-with-SHA256, parameters absent (RFC 5758 3.2). */
 export const ecdsaWithSha256 = '1.2.840.10045.4.3.2';
 
+/** RFC 5758 3.2, RFC 8410 3: parameters absent; RFC 4055 5: NULL. */
+const algorithms: Record<SignatureKind, Der> = {
+  'ecdsa-sha256': sequence(oid(ecdsaWithSha256)),
+  'ecdsa-sha384': sequence(oid('1.2.840.10045.4.3.3')),
+  'rsa-sha256': sequence(oid('1.2.840.113549.1.1.11'), nothing()),
+  ed25519: sequence(oid('1.3.101.112')),
+};
+
 /** @returns the certificate's DER. */
 export function issueCertificate(content: CertificateContent, issuerKey: KeyObject): Uint8Array {
-  const algorithm = sequence(oid(ecdsaWithSha256));
+  const kind = signatureKindOf(issuerKey);
+  if (kind === undefined)
+    throw new InroError('internal', 'the CA key is of a kind that signs no certificates');
+  const algorithm = algorithms[kind];
   const toBeSigned = sequence(
     contextOf(0, integer(Uint8Array.of(2))), // version 3
     integer(content.serial),
     algorithm,
-    distinguishedName(content.issuer),
+    'tagClass' in content.issuer ? content.issuer : distinguishedName(content.issuer),
     sequence(time(content.notBeforeMs), time(content.notAfterMs)),
     distinguishedName(content.subject),
     fromBytes(content.spki),

@@ -7,6 +7,10 @@ export const limits = {
   maxCsrBytes: 16 * 1024,
   /** Of a certificate, as DER bytes or as PEM characters. One of ours has about 500 bytes. */
   maxCertificateBytes: 16 * 1024,
+  /** From a certificate up to the one below the root. */
+  maxChainCertificates: 5,
+  /** What must be left of the life of a CA that is brought along, as Swarm asks it of a new root. */
+  minBroughtLifetimeMs: 365 * dayMs,
   /** 20 years, as Swarm's root (swarmkit ca/certificates.go RootCAExpiration). */
   rootLifetimeMs: 20 * 365 * dayMs,
   nodeLifetimeMs: 90 * dayMs,

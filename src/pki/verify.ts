@@ -2,13 +2,15 @@
 import type { KeyObject } from '../crypto/signing.js';
 import { InroError } from '../model/error.js';
 import { readCertificate, type Certificate } from './certificate.js';
+import { readChain, type Chain } from './chain.js';
+import { isIssuedBy } from './issuer.js';
 import { purposes, purposesOf } from './purpose.js';
 import { dnsNameOf, type Role } from './role.js';
 
 export interface Expected {
   /** The trusted root of the cluster. */
   rootPem: string;
-  /** The cluster that the root must be of, if the caller knows it. */
+  /** The cluster that the certificate must be of, if the caller knows it: the root does not say it. */
   clusterId?: string;
   role?: Role;
   nodeId?: string;
@@ -19,24 +21,30 @@ export interface Expected {
 }
 
 /**
- * @param input PEM as a string, DER as bytes.
+ * @param input PEM as a string, followed by the CAs between it and the root if there are any; or DER as bytes.
  * @returns the certificate, whose getters may be believed from here on.
  * @throws foreign_cluster when it belongs to another cluster, bad_certificate for everything else; the message
  *   says which check failed, the remedy what to do.
  */
 export function verifyNodeCertificate(input: string | Uint8Array, expected: Expected): Certificate {
-  const certificate = readCertificate(input);
+  const chain: Chain = typeof input === 'string' ? readChain(input) : [readCertificate(input)];
+  const [certificate, ...between] = chain;
   const root = readCertificate(expected.rootPem);
-  for (const check of checks) check(certificate, root, expected);
+  for (const check of checks) check(certificate, root, expected, between);
   return certificate;
 }
 
-type Check = (certificate: Certificate, root: Certificate, expected: Expected) => void;
+type Check = (
+  certificate: Certificate,
+  root: Certificate,
+  expected: Expected,
+  between: readonly Certificate[],
+) => void;
 
 const checks: readonly Check[] = [
   rootIsAuthority,
-  rootIsOfCluster,
   rootIsInTime,
+  othersAreInTime,
   isIssuedByRoot,
   isNoAuthority,
   isOfCluster,
@@ -55,17 +63,6 @@ function rootIsAuthority(_: Certificate, root: Certificate): void {
   });
 }
 
-function rootIsOfCluster(_: Certificate, root: Certificate, { clusterId }: Expected): void {
-  if (clusterId === undefined || root.clusterId === clusterId) return;
-  throw new InroError(
-    'foreign_cluster',
-    `the root certificate is of cluster ${root.clusterId}, not of cluster ${clusterId}`,
-    {
-      remedy: 'use the root certificate of this cluster',
-    },
-  );
-}
-
 function rootIsInTime(_: Certificate, root: Certificate, { now }: Expected): void {
   if (now < root.notBeforeMs) throw tooEarly('the root certificate', root.notBeforeMs, now);
   if (now > root.notAfterMs) {
@@ -75,13 +72,38 @@ function rootIsInTime(_: Certificate, root: Certificate, { now }: Expected): voi
   }
 }
 
-function isIssuedByRoot(certificate: Certificate, root: Certificate): void {
-  if (certificate.x509.checkIssued(root.x509) && certificate.x509.verify(root.publicKey)) return;
+function othersAreInTime(
+  _: Certificate,
+  root: Certificate,
+  { now }: Expected,
+  between: readonly Certificate[],
+): void {
+  for (const { notBeforeMs, notAfterMs } of between) {
+    if (now < notBeforeMs) throw tooEarly('the CA certificate', notBeforeMs, now);
+    if (now > notAfterMs) {
+      throw refused(`the CA certificate expired at ${iso(notAfterMs)}; it is now ${iso(now)}`, {
+        remedy: 'check the clock of this host; if it is right, the cluster needs a new CA',
+      });
+    }
+  }
+}
+
+function isIssuedByRoot(
+  certificate: Certificate,
+  root: Certificate,
+  { clusterId }: Expected,
+  between: readonly Certificate[],
+): void {
+  const path = [certificate, ...between, root];
+  const isWhole = path.slice(0, -1).every((one, at) => isIssuedBy(one, path[at + 1] as Certificate, at));
+  if (isWhole) return;
+  // Claims that are not verified, so good for words only; either way the answer is no.
   const claimed = certificate.issuerClusterId;
-  // Not verified, so good for words only; either way the answer is no.
-  if (claimed !== undefined && claimed !== root.clusterId)
-    throw foreign(certificate, claimed, root.clusterId);
-  throw refused(`${certificate.label} is not signed by the root of cluster ${root.clusterId}`, {
+  const ours = clusterId ?? root.issuerClusterId;
+  if (claimed !== undefined && ours !== undefined && claimed !== ours)
+    throw foreign(certificate, claimed, ours);
+  const whose = ours === undefined ? 'the root of this cluster' : `the root of cluster ${ours}`;
+  throw refused(`${certificate.label} is not signed by ${whose}`, {
     remedy:
       'join the node again with a join token of this cluster; if it had joined, the cluster was made anew or its root replaced',
   });
@@ -94,9 +116,9 @@ function isNoAuthority(certificate: Certificate): void {
   });
 }
 
-function isOfCluster(certificate: Certificate, root: Certificate): void {
-  if (certificate.clusterId !== root.clusterId)
-    throw foreign(certificate, certificate.clusterId, root.clusterId);
+function isOfCluster(certificate: Certificate, _: Certificate, { clusterId }: Expected): void {
+  const claimed = certificate.clusterId;
+  if (clusterId !== undefined && claimed !== clusterId) throw foreign(certificate, claimed, clusterId);
 }
 
 // Names and purposes follow from role and id; a certificate where they differ was not written by this code.

@@ -53,6 +53,7 @@ function setUp(t: ExecutionContext, { lifetimeMs = 90 * dayMs } = {}) {
   const skew = { ms: 0 };
   const cluster = fakeCluster({ now: clock.now() });
   const authority = openAuthority(cluster.rootPem, cluster.rootKeyPem, {
+    clusterId: cluster.clusterId,
     clock: { now: () => clock.now() - skew.ms },
     random: randomBytes,
   });

@@ -50,7 +50,7 @@ test('blocks may stand in any order, and the key may be added at the end', (t) =
 const other = fakeCluster();
 const twin = fakeCluster({ clusterId: cluster.clusterId });
 for (const [what, text, code, words] of [
-  ['nothing', '', 'bad_input', /one private key, one certificate and one root/],
+  ['nothing', '', 'bad_input', /one private key, one certificate and its root/],
   ['a key alone', own.keyPem, 'bad_input', /one private key/],
   ['two keys', good + own.keyPem, 'bad_input', /one private key/],
   ['two certificates', good + pair().certificatePem, 'bad_input', /one private key/],

@@ -30,7 +30,7 @@ for (const [who, keys] of [
       known,
     );
     const { stdout } = await inro([who, 'run', '--help']);
-    const options = [...stdout.matchAll(/^ +(--[a-z]+) /gm)].map(([, option]) => option as string);
+    const options = [...stdout.matchAll(/^ +(--[a-z-]+) /gm)].map(([, option]) => option as string);
     const documented = rows.map(([, , option = '']) => option).filter((option) => option.startsWith('--'));
     // What is done once is no setting.
     t.deepEqual(

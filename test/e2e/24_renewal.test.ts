@@ -25,8 +25,9 @@ async function endsIn(host: Host, lifetimeMs: number): Promise<Certificate> {
     [`${ca}/ca.crt`, `${ca}/ca.key`, `${state}/node.crt`, `${state}/node.key`].map((path) => host.read(path)),
   );
   const clock = { now: () => Date.now() };
-  const authority = openAuthority(root as string, caKey as string, { clock, random: randomBytes });
-  const { nodeId } = readCertificate(certificate as string);
+  const { nodeId, clusterId } = readCertificate(certificate as string);
+  const surroundings = { clusterId, clock, random: randomBytes };
+  const authority = openAuthority(root as string, caKey as string, surroundings);
   const csr = createCsr(readPrivateKey(key as string));
   const issued = authority.issueNode({ csr, nodeId, role: 'worker', lifetimeMs });
   await host.run(['sh', '-c', `cat > ${state}/node.crt`], { stdin: issued.pem });

@@ -260,7 +260,11 @@ test('over years its certificate never lapses, whatever the disk does meanwhile'
   t.teardown(() => rmSync(folder, { recursive: true, force: true }));
   const clock = new FakeClock();
   const cluster = fakeCluster({ now: clock.now() });
-  const authority = openAuthority(cluster.rootPem, cluster.rootKeyPem, { clock, random: randomBytes });
+  const authority = openAuthority(cluster.rootPem, cluster.rootKeyPem, {
+    clusterId: cluster.clusterId,
+    clock,
+    random: randomBytes,
+  });
   const parts = { folder, authority, clock, random: randomBytes };
   const own = ownIdentity({ ...parts, lifetimeMs: 90 * dayMs });
   const shown = [own];

@@ -20,7 +20,7 @@ const surroundings = { clock: { now: () => now }, random: randomBytes };
 const clusterId = newId(randomBytes);
 const nodeId = newId(randomBytes);
 const { certPem, keyPem } = createAuthority({ clusterId, ...surroundings });
-const authority = openAuthority(certPem, keyPem, surroundings);
+const authority = openAuthority(certPem, keyPem, { clusterId, ...surroundings });
 const csr = createCsr(generateNodeKey().privateKey);
 
 test('the root names its cluster, signs itself, and lasts 20 years from an hour ago', (t) => {
@@ -55,6 +55,7 @@ test('a manager certificate is good for a server, too', (t) => {
 test('serials are positive, 16 bytes, and differ, whatever chance brings', (t) => {
   for (const fill of [0x00, 0x7f, 0x80, 0xff]) {
     const drawn = openAuthority(certPem, keyPem, {
+      clusterId,
       ...surroundings,
       random: (n) => new Uint8Array(n).fill(fill),
     });
@@ -78,6 +79,7 @@ test('a lifetime may be chosen, within the root and not below a second', (t) => 
 
 test('an authority beyond its own end issues nothing', (t) => {
   const late = openAuthority(certPem, keyPem, {
+    clusterId,
     ...surroundings,
     clock: { now: () => now + 21 * 365 * dayMs },
   });
@@ -99,16 +101,16 @@ test('ids of another form are refused', (t) => {
 
 test('an authority opens only with its own key and its own kind of root', (t) => {
   const other = fakeCluster();
-  t.throws(() => openAuthority(certPem, other.rootKeyPem, surroundings), {
+  t.throws(() => openAuthority(certPem, other.rootKeyPem, { clusterId, ...surroundings }), {
     instanceOf: InroError,
     message: /does not belong/,
   });
   const node = other.manager();
-  t.throws(() => openAuthority(node.certPem, node.keyPem, surroundings), {
+  t.throws(() => openAuthority(node.certPem, node.keyPem, { clusterId, ...surroundings }), {
     instanceOf: InroError,
     message: /is not a CA certificate/,
   });
-  t.throws(() => openAuthority(certPem, 'x', surroundings), {
+  t.throws(() => openAuthority(certPem, 'x', { clusterId, ...surroundings }), {
     instanceOf: InroError,
     message: /^the private key/,
   });

@@ -48,8 +48,8 @@ export interface FakeCluster {
  */
 export function fakeCluster(options: { now?: number; clusterId?: string } = {}): FakeCluster {
   const { now = Date.now(), clusterId = newId(randomBytes) } = options;
-  const at = (ms: number) => ({ clock: { now: () => ms }, random: randomBytes });
-  const { certPem, keyPem } = createAuthority({ clusterId, ...at(now - 365 * dayMs) });
+  const at = (ms: number) => ({ clusterId, clock: { now: () => ms }, random: randomBytes });
+  const { certPem, keyPem } = createAuthority(at(now - 365 * dayMs));
   const authority = openAuthority(certPem, keyPem, at(now));
 
   function node(role: Role, given: FakeNodeOptions = {}): FakeIdentity {

@@ -64,8 +64,10 @@ export async function fakeManager({ store = fakeStore() }: { store?: Store } = {
   );
   const keyring = createKeyring(arena, drawExchangeKey(arena), drawKey(arena));
   const view = await ClusterView.follow(store);
-  const sealingSignature = authority.sign(sealingKeyStatement(clusterId, keyring.sealingPublicKey));
-  const shared = { clusterId, store, view, keyring, clock, random: randomBytes, log, sealingSignature };
+  const publicKey = keyring.sealingPublicKey;
+  const signature = authority.sign(sealingKeyStatement(clusterId, publicKey));
+  const sealingKey = { clusterId, publicKey, signature };
+  const shared = { clusterId, store, view, keyring, clock, random: randomBytes, log, sealingKey };
   const ledger = await Ledger.open(shared);
   const reads = new ReadBook(shared);
   const clones = new Clones(shared);

@@ -19,6 +19,8 @@ export interface ManagerOptions {
   state?: string;
   listen?: string;
   socket?: string;
+  'ca-cert'?: string;
+  'ca-key'?: string;
 }
 
 export interface AgentOptions {
@@ -131,16 +133,8 @@ export class Host {
   }
 
   async startManager(options: ManagerOptions = {}): Promise<Manager> {
-    const { state = '/var/lib/inro/manager', listen = '127.0.0.1:0', socket } = options;
-    const daemon = this.start([
-      'manager',
-      'run',
-      '--state',
-      state,
-      '--listen',
-      listen,
-      ...optional({ socket }),
-    ]);
+    const { state = '/var/lib/inro/manager', listen = '127.0.0.1:0', ...others } = options;
+    const daemon = this.start(['manager', 'run', '--state', state, '--listen', listen, ...optional(others)]);
     const [, address = ''] = await daemon.printed(/"address":"([^"]+)".*"manager is ready"/);
     return { daemon, address, stop: () => daemon.stop(), kill9: () => daemon.kill9() };
   }

@@ -15,6 +15,7 @@ import { openArena } from '../../src/crypto/arena.js';
 import { digestOf, sealValue, submitContentKey } from '../../src/crypto/envelope.js';
 import { generateNodeKey } from '../../src/crypto/signing.js';
 import { startManager, type RunningManager } from '../../src/manager/manager.js';
+import type { BroughtFiles } from '../../src/manager/state_folder.js';
 import { newId } from '../../src/model/id.js';
 import { openAuthority, type Authority } from '../../src/pki/authority.js';
 import { createCsr } from '../../src/pki/csr.js';
@@ -57,7 +58,11 @@ export interface RealManager {
   restarted(tamper: (folder: string) => Promise<void>): Promise<RealManager>;
 }
 
-export async function realManager(t: ExecutionContext, from?: string): Promise<RealManager> {
+export async function realManager(
+  t: ExecutionContext,
+  from?: string,
+  ca?: BroughtFiles,
+): Promise<RealManager> {
   const root = await mkdtemp(join(tmpdir(), 'inro-manager-'));
   t.teardown(() => rm(root, { recursive: true, force: true }));
   const folder = join(root, 'state');
@@ -74,6 +79,7 @@ export async function realManager(t: ExecutionContext, from?: string): Promise<R
     stateFolder: folder,
     listen: '127.0.0.1:0',
     socketPath,
+    ...(ca === undefined ? {} : { ca }),
     clock,
     random: randomBytes,
     log,
@@ -92,11 +98,16 @@ export async function realManager(t: ExecutionContext, from?: string): Promise<R
   };
   t.teardown(stop);
 
-  const rootPem = readFileSync(join(folder, 'ca.crt'), 'utf8');
-  const authority = openAuthority(rootPem, readFileSync(join(folder, 'ca.key'), 'utf8'), {
-    clock,
-    random: randomBytes,
-  });
+  const authority = openAuthority(
+    readFileSync(join(folder, 'ca.crt'), 'utf8'),
+    readFileSync(join(folder, 'ca.key'), 'utf8'),
+    {
+      clusterId: running.clusterId,
+      clock,
+      random: randomBytes,
+    },
+  );
+  const rootPem = authority.root.pem;
   const operator = kept(connectUnix(socketPath, 'the manager'));
   const arena = openArena(8 << 20);
   const { id: clusterId, sealingKey } = await call(operator, Control, 'getCluster', {});
@@ -151,7 +162,7 @@ export async function realManager(t: ExecutionContext, from?: string): Promise<R
     issue(role, nodeId = newId(randomBytes)) {
       const key = generateNodeKey();
       const issued = authority.issueNode({ csr: createCsr(key.privateKey), nodeId, role });
-      return { nodeId, certPem: issued.pem, keyPem: key.privatePem };
+      return { nodeId, certPem: issued.pem + authority.intermediatesPem, keyPem: key.privatePem };
     },
     connect(identity) {
       const credentials =
@@ -165,7 +176,7 @@ export async function realManager(t: ExecutionContext, from?: string): Promise<R
     async restarted(tamper) {
       await stop();
       await tamper(folder);
-      return realManager(t, folder);
+      return realManager(t, folder, ca);
     },
   };
   return manager;

@@ -3,6 +3,7 @@ import type { ManagerConfig } from '../../config/keys.js';
 import { readManagerConfig } from '../../config/read.js';
 import { Reload } from '../../config/reload.js';
 import { startManager } from '../../manager/manager.js';
+import type { BroughtFiles } from '../../manager/state_folder.js';
 import { InroError } from '../../model/error.js';
 import { checkAddress } from '../../rpc/address.js';
 import { systemClock, systemRandom } from '../../system/clock.js';
@@ -18,15 +19,18 @@ export interface ManagerRunOptions {
   state?: string;
   listen?: string;
   socket?: string;
+  caCert?: string;
+  caKey?: string;
 }
 
 export async function managerRun({ config, ...flags }: ManagerRunOptions): Promise<void> {
   const file = settingsFile(config, paths.managerConfig, readManagerConfig);
   const started = file.read();
-  const { state, listen, socket, logLevel } = { ...started, ...flags };
+  const { state, listen, socket, caCert, caKey, logLevel } = { ...started, ...flags };
   if (state === undefined) throw missing('where to keep its state', 'state', 'DIR', file.path);
   if (listen === undefined) throw missing('where agents reach it', 'listen', 'HOST:PORT', file.path);
   checkAddress(listen);
+  const ca = broughtFiles(caCert, caKey);
   const hangup = new Hangup();
   const stopped = untilStopped(hangup);
   const log = await createLogger('manager', logLevel ?? 'info');
@@ -34,6 +38,7 @@ export async function managerRun({ config, ...flags }: ManagerRunOptions): Promi
     stateFolder: state,
     listen,
     socketPath: socket ?? paths.managerSocket,
+    ...(ca === undefined ? {} : { ca }),
     clock: systemClock,
     random: systemRandom,
     log,
@@ -64,6 +69,15 @@ export async function managerRun({ config, ...flags }: ManagerRunOptions): Promi
   log.info({ signal }, 'stopping');
   await manager.stop();
   log.info('stopped');
+}
+
+function broughtFiles(certificatePath?: string, keyPath?: string): BroughtFiles | undefined {
+  if (certificatePath === undefined && keyPath === undefined) return undefined;
+  if (certificatePath !== undefined && keyPath !== undefined) return { certificatePath, keyPath };
+  const [given, lacks] = certificatePath === undefined ? ['key', '--ca-cert'] : ['certificate', '--ca-key'];
+  throw new InroError('bad_input', `the ${given} of a CA is given without its other half`, {
+    remedy: `add ${lacks} FILE; or leave both out, and inro makes a CA`,
+  });
 }
 
 function missing(what: string, key: string, value: string, file: string | undefined): InroError {
