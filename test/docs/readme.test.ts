@@ -84,7 +84,7 @@ test('the table has every command, and each example uses options that there are'
     const [, commands] = stdout.split('\nCommands:\n');
     if (commands === undefined) found.push(path.join(' '));
     else
-      for (const [, name] of commands.matchAll(/^ {2}([a-z]+)/gm))
+      for (const [, name] of commands.matchAll(/^ {2}([a-z-]+)/gm))
         if (name !== 'help') await look([...path, name as string]);
   };
   await look([]);
