@@ -13,9 +13,14 @@ const rows: [string, string[], number, RegExp, string[]?][] = [
     'an unknown name',
     [bench, 'write'],
     2,
-    /^inro bench: no benchmark is called write\nthere are\n {2}read: .*\n {4}--rounds 20: /,
+    /^inro bench: no benchmark is called write\nthere are\n [^]*\n {2}read: .*\n {4}--rounds 20: /,
   ],
-  ['no name', [bench, '--json'], 2, /^inro bench: usage: npm run bench -- NAME .*\nthere are\n {2}read: /],
+  [
+    'no name',
+    [bench, '--json'],
+    2,
+    /^inro bench: usage: npm run bench -- NAME .*\nthere are\n [^]*\n {2}read: /,
+  ],
   ['an unknown option', [bench, 'read', '--rouns', '1'], 2, /^inro bench: Unknown option '--rouns'/],
   [
     'a number that is none',
