@@ -186,19 +186,22 @@ scenario('two services cannot have one unit on one node; on two nodes they can',
   const host = await clusterWith(t);
   const create = (name: string, ...options: string[]) =>
     host.inro(['service', 'create', '--detach', '--name', name, '--unit', 'nginx', ...options]);
-  t.is((await create('a', '--constraint', 'node.id==one')).code, 0);
-  t.is((await create('b', '--constraint', 'node.id==two')).code, 0);
-  t.is((await create('c', '--constraint', 'node.id!=one', '--constraint', 'node.id!=two')).code, 0);
+  t.is((await create('a', '--constraint', 'node.labels.at==one')).code, 0);
+  t.is((await create('b', '--constraint', 'node.labels.at==two')).code, 0);
+  t.is(
+    (await create('c', '--constraint', 'node.labels.at!=one', '--constraint', 'node.labels.at!=two')).code,
+    0,
+  );
   refused(t, await create('d'), 1, /unit "nginx.service" gets the secrets of service "a" already/);
-  refused(t, await create('d', '--constraint', 'node.id==two'), 1, /of service "b" already/);
+  refused(t, await create('d', '--constraint', 'node.labels.at==two'), 1, /of service "b" already/);
   refused(
     t,
-    await host.inro(['service', 'update', '--constraint-rm', 'node.id==one', 'a']),
+    await host.inro(['service', 'update', '--constraint-rm', 'node.labels.at==one', 'a']),
     1,
     /of service "b" already/,
   );
   await host.ask(['service', 'rm', 'a', 'c']);
-  t.is((await create('d', '--constraint', 'node.id!=two')).code, 0);
+  t.is((await create('d', '--constraint', 'node.labels.at!=two')).code, 0);
   refused(t, await create('e', '--unit', 'a b'), 2, /unit name "a b" is not valid/);
   refused(t, await create('e', '--unit', 'x.timer'), 2, /runs no program/);
   const long = `${'a'.repeat(60)}.service`;

@@ -175,7 +175,10 @@ scenario('the TLS port: operators who come there are told where to go', async (t
     const error = await t.throwsAsync(call(connection, Control, 'listSecrets', {}), {
       instanceOf: InroError,
     });
-    t.regex(error?.remedy ?? '', /^check that this is the right address or socket/);
+    t.regex(
+      error?.remedy ?? '',
+      /^it is missing, expired or of another cluster: name an identity of this cluster with --identity FILE/,
+    );
   });
 });
 
