@@ -67,7 +67,7 @@ scenario('operators work from another host, each as far as his role and grants g
 
   // 7. Revoked while he waits: the wait ends, and nothing is answered from then on. The service goes on.
   await desk.ask(
-    ['service', 'create', '--detach', '--name', 'stuck', '--constraint', 'node.id==none'],
+    ['service', 'create', '--detach', '--name', 'stuck', '--constraint', 'node.labels.no==where'],
     as('admin'),
   );
   const waiting = desk.inro(['service', 'update', '--label-add', 'a=b', 'stuck'], as('deployer'));
