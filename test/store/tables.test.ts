@@ -2,6 +2,7 @@ import test from 'ava';
 import fc from 'fast-check';
 import {
   ciphertextPrefix,
+  operatorNamePrefix,
   holderKey,
   receiptKey,
   secretNamePrefix,
@@ -16,6 +17,7 @@ test('where records lie is for ever', (t) => {
     cluster: 'cluster/',
     nodes: 'node/',
     joinTokens: 'join-token/',
+    operators: 'operator/',
     refused: 'refused/',
     readMarks: 'read-marks/',
     reads: 'read/',
@@ -28,8 +30,8 @@ test('where records lie is for ever', (t) => {
     receiptMarks: 'receipt-marks/',
   });
   t.deepEqual(
-    [ciphertextPrefix, secretNamePrefix, serviceNamePrefix],
-    ['ciphertext/', 'secret-name/', 'service-name/'],
+    [ciphertextPrefix, operatorNamePrefix, secretNamePrefix, serviceNamePrefix],
+    ['ciphertext/', 'operator-name/', 'secret-name/', 'service-name/'],
   );
   t.is(versionKey('s1', 12), 's1/0000000012');
   t.is(holderKey('n1', 's1', 12), 'n1/s1/0000000012');
@@ -40,6 +42,7 @@ test('no table lies inside another', (t) => {
   const all = [
     ...Object.values(tables).map(({ prefix }) => prefix),
     ciphertextPrefix,
+    operatorNamePrefix,
     secretNamePrefix,
     serviceNamePrefix,
   ];
