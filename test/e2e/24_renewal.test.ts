@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { Host, scenario, type Manager } from '../support/host.js';
 import { eventually, refused } from '../support/inro.js';
 import { KeptAgent } from '../support/kept_agent.js';
+import { labScenario } from '../support/lab.js';
 import { allRead, readSteadily } from '../support/steady_reader.js';
 import { readPrivateKey } from '../../src/crypto/signing.js';
 import { openAuthority } from '../../src/pki/authority.js';
@@ -80,7 +81,7 @@ scenario(
   { timeoutMs: 300_000 },
 );
 
-scenario(
+labScenario(
   '2: an agent that has taken over renews, and the one after it goes on with that',
   async (t) => {
     const host = await Host.of(t);
@@ -104,7 +105,7 @@ scenario(
   { timeoutMs: 300_000 },
 );
 
-scenario(
+labScenario(
   '3: without a manager it ends, and says what to do wherever one looks',
   async (t) => {
     const host = await Host.of(t);
