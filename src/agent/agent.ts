@@ -220,6 +220,10 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
           onWelcome();
           welcomed();
         },
+        onRoots: (roots) => {
+          held.trust(roots, clock.now());
+          if (roots.renew) renewal.renewNow();
+        },
         onApplied: (revision) => {
           session.applied(revision);
           credentials?.open();

@@ -1,11 +1,15 @@
 /** The identity that this agent uses now, and the way from one certificate to the next: disk first, and back if need be. */
 import type { Logger } from 'pino';
-import { asInroError, type ErrorCode, type InroError } from '../model/error.js';
+import { asInroError, InroError, type ErrorCode } from '../model/error.js';
+import type { Certificate } from '../pki/certificate.js';
+import { chainPem } from '../pki/chain.js';
+import { isVouchedFor, readRoots } from '../pki/root.js';
 import {
   dropRenewed,
   findIdentity,
   identityOf,
   saveRenewed,
+  saveRoots,
   settleRenewed,
   type FoundIdentity,
   type Identity,
@@ -69,6 +73,39 @@ export class HeldIdentity {
     this.#former ??= this.#current;
     this.#current = next;
     this.#isUnsettled = true;
+  }
+
+  /**
+   * Trusts these roots from now on, on disk when it returns. One that is new is taken if a root that is trusted vouches for it:
+   * who joined while the CA was rotated has no use for the root before.
+   * @throws unauthenticated when nothing is left; bad_certificate, when the present certificate could not be verified any more;
+   *   state_unusable; and nothing has changed.
+   */
+  trust({ rootsPem, crossPem }: { rootsPem: string; crossPem: string }, now: number): void {
+    const { rootPem: known } = this.#current;
+    const before = readRoots(known);
+    const isTrusted = (root: Certificate): boolean =>
+      before.some(({ fingerprint }) => fingerprint === root.fingerprint) ||
+      isVouchedFor(root, crossPem, known, now);
+    const roots = readRoots(rootsPem).filter(isTrusted);
+    if (roots.length === 0) {
+      throw new InroError(
+        'unauthenticated',
+        'the manager names roots that the trusted one does not vouch for',
+        {
+          remedy:
+            'somebody may stand between this node and the manager; compare the root with its operators: inro ca inspect',
+        },
+      );
+    }
+    const next = chainPem(roots);
+    if (this.#hasLetGo || next === chainPem(before)) return;
+    const [current, former] = [this.#current, this.#former];
+    identityOf(current, { ...current, rootPem: next }, Math.min(now, current.certificate.notAfterMs));
+    saveRoots(this.#folder, next);
+    current.rootPem = next;
+    if (former !== undefined) former.rootPem = next;
+    this.#log.info({ roots: roots.map(({ fingerprint }) => fingerprint) }, 'the trusted roots have changed');
   }
 
   /** A manager has welcomed the node under it. */

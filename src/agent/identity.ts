@@ -4,7 +4,7 @@
  *   node.key, node.crt   the key and its certificate, with the CAs between it and the root if there are any (PEM); the key is
  *                        made here and never leaves
  *   renewed.pem          only while a renewed certificate is tried: it and its key, in one file, so that both are there or none
- *   ca.crt               the cluster's root
+ *   ca.crt               the cluster's root; two while the CA is rotated
  *   agent.json           where the managers are
  *
  * A renewed pair is written to renewed.pem, used, and moved to node.key and node.crt when a manager has welcomed the node
@@ -16,7 +16,7 @@ import { publicKeyOf, readPrivateKey, type KeyObject } from '../crypto/signing.j
 import { asInroError, InroError } from '../model/error.js';
 import type { Certificate } from '../pki/certificate.js';
 import { leafOf } from '../pki/chain.js';
-import { readRoot } from '../pki/root.js';
+import { readRoots } from '../pki/root.js';
 import { verifyNodeCertificate } from '../pki/verify.js';
 import { checkAddress } from '../rpc/address.js';
 import { makeStateFolder, parseFile, readFileIfThere, removeFile, replaceFile } from '../system/files.js';
@@ -26,6 +26,7 @@ export interface Identity {
   clusterId: string;
   certificate: Certificate;
   key: KeyObject;
+  /** What is trusted, one after the other. */
   rootPem: string;
   certificatePem: string;
   keyPem: string;
@@ -146,7 +147,7 @@ function readOthers(folder: string, missing: readonly string[]): Others {
     ];
     throw new InroError('state_unusable', `${folder} lacks ${gone.join(', ')}`, { remedy: restore });
   }
-  parseFile(join(folder, files.root), rootPem, readRoot, restore);
+  parseFile(join(folder, files.root), rootPem, readRoots, restore);
   return { rootPem, managers: parseAgentFile(folder, agentText) };
 }
 
@@ -176,9 +177,14 @@ export function saveIdentity(
   { rootPem, certificatePem, managers }: Pick<Identity, 'rootPem' | 'certificatePem' | 'managers'>,
 ): void {
   dropRenewed(folder);
-  replaceFile(join(folder, files.root), rootPem, 0o600);
+  saveRoots(folder, rootPem);
   saveManagers(folder, managers);
   replaceFile(join(folder, files.certificate), certificatePem, 0o600);
+}
+
+/** @throws state_unusable. */
+export function saveRoots(folder: string, rootPem: string): void {
+  replaceFile(join(folder, files.root), rootPem, 0o600);
 }
 
 export function saveManagers(folder: string, managers: readonly string[]): void {

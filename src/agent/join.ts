@@ -150,7 +150,7 @@ async function askUntilDecided(
 async function fetchRoot(manager: string, token: JoinToken) {
   const { rootPem, clusterId } = await withConnection(
     connectTls(manager, unverifiedCredentials()),
-    (connection) => call(connection, Enrollment, 'getRoot', {}),
+    (connection) => call(connection, Enrollment, 'getRoot', { digest: token.rootDigest }),
   );
   const root = readRoot(rootPem);
   if (!token.digestMatches(root.der)) {

@@ -38,6 +38,9 @@ export class Renewal {
   #lastFailure: InroError | undefined;
   #failedMs = 0;
   #hasToldEnd = false;
+  /** A manager wants it, whenever it is due. */
+  #isWanted = false;
+  #wake = new AbortController();
 
   constructor(parts: RenewalParts) {
     this.#parts = parts;
@@ -71,14 +74,28 @@ export class Renewal {
     return expired(this.#parts.held.current.certificate, this.#parts.clock.now());
   }
 
+  /** Whatever its time: the CA that signed it is being given up. */
+  renewNow(): void {
+    if (this.#isWanted) return;
+    this.#parts.log.info('the manager wants the certificate to be renewed now');
+    this.#isWanted = true;
+    this.#nextTryMs = -Infinity;
+    this.#wake.abort();
+  }
+
   /** Runs until the signal aborts. Never throws: each failure is logged, shown in the status, and tried again. */
   async run(signal: AbortSignal): Promise<void> {
     const { clock } = this.#parts;
     while (!signal.aborted) {
       await this.#look(signal);
-      const untilMs = Math.max(this.#nextTryMs - clock.boottimeMs(), this.#point.leftMs());
+      const leftMs = this.#isWanted ? 0 : this.#point.leftMs();
+      const untilMs = Math.max(this.#nextTryMs - clock.boottimeMs(), leftMs);
       const checkMs = agentLimits.renewalCheckMs;
-      await clock.sleep(untilMs > 0 ? Math.min(untilMs, checkMs) : checkMs, signal);
+      await clock.sleep(
+        untilMs > 0 ? Math.min(untilMs, checkMs) : checkMs,
+        AbortSignal.any([signal, this.#wake.signal]),
+      );
+      this.#wake = new AbortController();
     }
   }
 
@@ -93,7 +110,8 @@ export class Renewal {
       return;
     }
     this.#hasToldEnd = false;
-    if (!this.#point.isOver() || clock.boottimeMs() < this.#nextTryMs) return;
+    if (!this.#isWanted && !this.#point.isOver()) return;
+    if (clock.boottimeMs() < this.#nextTryMs) return;
     try {
       await this.#renew(signal);
     } catch (error) {
@@ -113,6 +131,7 @@ export class Renewal {
     held.take(pair, clock.now());
     if (!isAnotherTrial) this.#formerPoint = this.#point;
     this.#point = this.#drawn(true);
+    this.#isWanted = false;
     this.#attempt = 0;
     this.#lastFailure = undefined;
     this.#failedMs = 0;

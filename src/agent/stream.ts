@@ -11,7 +11,7 @@ import { sealingKeyStatement, sessionKeyStatement } from '../crypto/statement.js
 import type { Clock, Random } from '../model/clock.js';
 import { InroError } from '../model/error.js';
 import { isSignedByAuthority } from '../pki/root.js';
-import type { Challenge, ManagerMessage, Welcome } from '../proto/gen/inro/v1/dispatcher_pb.js';
+import type { Challenge, ManagerMessage, TrustedRoots, Welcome } from '../proto/gen/inro/v1/dispatcher_pb.js';
 import type { CountBatches } from './access/count_batches.js';
 import { AssignmentReader } from './assignment_reader.js';
 import type { AgentChannel } from './channel.js';
@@ -38,6 +38,8 @@ export interface StreamParts {
   describe: () => Promise<Description>;
   onWelcome: (welcome: Welcome) => void;
   onApplied: (revision: number) => void;
+  /** @throws unauthenticated, bad_certificate, state_unusable. */
+  onRoots: (roots: TrustedRoots) => void;
 }
 
 type Message<C extends ManagerMessage['message']['case']> = Extract<ManagerMessage['message'], { case: C }>;
@@ -148,7 +150,8 @@ async function readAll(
     messages,
     receipts,
     counts,
-  }: Pick<StreamParts, 'receipts' | 'counts'> & { messages: AsyncIterator<ManagerMessage> },
+    onRoots,
+  }: Pick<StreamParts, 'receipts' | 'counts' | 'onRoots'> & { messages: AsyncIterator<ManagerMessage> },
 ): Promise<void> {
   for (let next = await messages.next(); next.done !== true; next = await messages.next()) {
     const { message } = next.value;
@@ -171,6 +174,9 @@ async function readAll(
         break;
       case 'accessesTaken':
         counts.taken(message.value);
+        break;
+      case 'trustedRoots':
+        onRoots(message.value);
         break;
       case 'presence':
         await channel.send({ message });

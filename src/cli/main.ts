@@ -201,9 +201,24 @@ const ca = program.command('ca').description("the cluster's certificate authorit
 operator(ca, 'inspect', 'show the root certificate, and for how long certificates are issued').action(
   async (options) => (await import('./commands/ca.js')).caInspect(options),
 );
-operator(ca, 'update', 'change for how long certificates are issued from now on')
-  .requiredOption('--cert-expiry <DURATION>', 'between 1h and 3650d: 90d, 2160h, 12h')
+operator(ca, 'update', 'change for how long certificates are issued from now on, or when a rotation ends')
+  .option('--cert-expiry <DURATION>', 'between 1h and 3650d: 90d, 2160h, 12h')
+  .option('--rotation-deadline <TIME>', 'when the rotation that is under way ends: from now, or "now"')
   .action(async (options) => (await import('./commands/ca.js')).caUpdate(options));
+
+operator(ca, 'rotate', 'have another CA sign, and every node get a certificate of it')
+  .option(
+    '--ca-cert <FILE>',
+    'a CA that you bring along, with those above it up to the root (PEM); else one is made',
+  )
+  .option('--ca-key <FILE>', 'its private key (PEM); taken through the socket alone')
+  .option(
+    '--deadline <TIME>',
+    'how long nodes that are away are waited for; later they must enrol again',
+    '24h',
+  )
+  .option('--wait', 'come back when it is over, and show how far it is')
+  .action(async (options) => (await import('./commands/ca.js')).caRotate(options));
 
 const operators = program.command('operator').description('people who may use this cluster from elsewhere');
 operator(operators, 'create <NAME>', 'make an identity for a person: a file with his key and certificate')

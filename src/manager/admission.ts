@@ -10,7 +10,6 @@ import { enrolAgainStatement } from '../crypto/statement.js';
 import type { Clock, Random } from '../model/clock.js';
 import { InroError } from '../model/error.js';
 import { newId } from '../model/id.js';
-import type { Authority } from '../pki/authority.js';
 import type { Certificate } from '../pki/certificate.js';
 import { leafOf } from '../pki/chain.js';
 import { readCsr } from '../pki/csr.js';
@@ -27,6 +26,7 @@ import {
 import type { Store } from '../store/store.js';
 import { tables } from '../store/tables.js';
 import type { Transaction } from '../store/transaction.js';
+import type { Authorities } from './authorities.js';
 import { CommitQueue } from './commit_queue.js';
 import { certificateLifetimeMs, clusterIn } from './cluster_record.js';
 import type { JoinGuard } from './join_guard.js';
@@ -38,7 +38,7 @@ import { refusedError } from './refuse.js';
 import type { ClusterView } from './view.js';
 
 export interface AdmissionParts {
-  authority: Authority;
+  authority: Authorities;
   store: Store;
   view: ClusterView;
   keyring: Keyring;
@@ -159,7 +159,8 @@ export class Admission {
     const { clusterId } = authority;
     const { notAfterMs } = leafOf(certificatePem);
     const former = verifyNodeCertificate(certificatePem, {
-      rootPem: authority.root.pem,
+      // Also one of a CA that is not believed any more: whose key it has stands in the node's record.
+      rootPem: authority.everyRootPem,
       clusterId,
       role: 'worker',
       now: Math.min(clock.now(), notAfterMs),
@@ -323,7 +324,7 @@ export class Admission {
       });
       if (untilMs > clock.now()) tx.put(tables.refused, `${node.id}-${former.serial}`, refused);
     }
-    noteCertificate(node, certificate);
+    noteCertificate(node, certificate, authority.keyDigest);
     node.uncollected = true;
     tx.put(tables.nodes, node.id, node);
     return certificate;

@@ -4,7 +4,7 @@ import type { SealingKeySchema } from '../proto/gen/inro/v1/common_pb.js';
 import { Control } from '../proto/gen/inro/v1/control_pb.js';
 import type { Handlers, Registration } from '../rpc/server.js';
 import { callerOf, seesService } from './caller.js';
-import { caHandlers } from './control_ca.js';
+import { caHandlers, type CaHandlersParts } from './control_ca.js';
 import { guarded } from './control_guard.js';
 import { nodeHandlers, type NodeHandlersParts } from './control_nodes.js';
 import { operatorHandlers, type OperatorHandlersParts } from './control_operators.js';
@@ -15,13 +15,18 @@ import { tokenHandlers, type TokenHandlersParts } from './control_tokens.js';
 import { waitForNodes } from './wait.js';
 
 export interface AllControlParts
-  extends ControlParts, TokenHandlersParts, NodeHandlersParts, OperatorHandlersParts {
-  sealingKey: MessageInitShape<typeof SealingKeySchema>;
+  extends
+    ControlParts,
+    Omit<TokenHandlersParts, 'authority'>,
+    NodeHandlersParts,
+    Omit<OperatorHandlersParts, 'authority'>,
+    CaHandlersParts {
+  sealingKey: () => MessageInitShape<typeof SealingKeySchema>;
   createdMs: number;
 }
 
 export function control(parts: AllControlParts): Registration {
-  const { clusterId, view, clock, dispatcher, root, sealingKey, createdMs } = parts;
+  const { clusterId, view, clock, dispatcher, authority, sealingKey, createdMs } = parts;
   const handlers: Handlers<typeof Control, 'operator'> = {
     ...caHandlers(parts),
     ...secretHandlers(parts),
@@ -33,8 +38,8 @@ export function control(parts: AllControlParts): Registration {
 
     getCluster: async () => ({
       id: clusterId,
-      rootPem: root.pem,
-      sealingKey,
+      rootPem: authority.root.pem,
+      sealingKey: sealingKey(),
       createdMs: BigInt(createdMs),
     }),
 

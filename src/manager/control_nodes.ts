@@ -12,6 +12,7 @@ import type { Handlers } from '../rpc/server.js';
 import type { Store } from '../store/store.js';
 import { tables } from '../store/tables.js';
 import { transact, type Transaction } from '../store/transaction.js';
+import type { CaRotation } from './ca_rotation.js';
 import type { Clones } from './clones.js';
 import type { Dispatcher } from './dispatcher.js';
 import { changedLabels } from './control_secrets.js';
@@ -26,6 +27,7 @@ export interface NodeHandlersParts {
   dispatcher: Dispatcher;
   removal: NodeRemoval;
   clones: Clones;
+  rotation: CaRotation;
   clock: Clock;
   log: Logger;
 }
@@ -34,7 +36,7 @@ type Calls =
   'getNode' | 'listNodes' | 'approveNode' | 'rejectNode' | 'removeNode' | 'updateNode' | 'clearNodeAlarm';
 
 export function nodeHandlers(parts: NodeHandlersParts): Pick<Handlers<typeof Control, 'operator'>, Calls> {
-  const { store, view, dispatcher, removal, clones, clock, log } = parts;
+  const { store, view, dispatcher, removal, clones, rotation, clock, log } = parts;
 
   const shown = (node: NodeRecord): MessageInitShape<typeof NodeSchema> => ({
     id: node.id,
@@ -48,6 +50,7 @@ export function nodeHandlers(parts: NodeHandlersParts): Pick<Handlers<typeof Con
     address: node.address,
     labels: node.labels,
     pendingUntilMs: node.pendingUntilMs,
+    mustEnrol: rotation.mustEnrol(node),
     ...(node.clone === undefined ? {} : { clone: node.clone }),
   });
 

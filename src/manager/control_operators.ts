@@ -25,7 +25,9 @@ export interface OperatorHandlersParts {
   clusterId: string;
   store: Store;
   view: ClusterView;
-  authority: Pick<Authority, 'issueNode' | 'root' | 'intermediatesPem'>;
+  authority: Pick<Authority, 'issueNode' | 'root' | 'intermediatesPem' | 'keyDigest'> & {
+    isPresent: (issuedCa: Uint8Array) => boolean;
+  };
   managerAddresses: () => readonly string[];
   clock: Clock;
   random: Random;
@@ -55,7 +57,8 @@ export function operatorHandlers(
     const { id, name, role, grants, createdMs, expiresMs, serial, revokedMs } = record;
     const isOver = expiresMs < BigInt(clock.now());
     const status = revokedMs > 0n ? 'revoked' : isOver ? 'expired' : 'valid';
-    return { id, name, role, grants, createdMs, expiresMs, serial, revokedMs, status };
+    const formerCa = record.issuedCa.length > 0 && !authority.isPresent(record.issuedCa);
+    return { id, name, role, grants, createdMs, expiresMs, serial, revokedMs, status, formerCa };
   };
 
   const issue = (record: OperatorRecord, csr: string): Certificate => {
@@ -63,6 +66,7 @@ export function operatorHandlers(
     const certificate = authority.issueNode({ csr, nodeId: record.id, role: 'operator', lifetimeMs });
     record.serial = certificate.serial;
     record.keyDigest = keyDigest(certificate.publicKey);
+    record.issuedCa = authority.keyDigest;
     record.expiresMs = BigInt(certificate.notAfterMs);
     return certificate;
   };

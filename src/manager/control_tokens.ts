@@ -5,7 +5,7 @@ import type { Clock, Random } from '../model/clock.js';
 import { InroError } from '../model/error.js';
 import { newId } from '../model/id.js';
 import { checkLabels, quoted } from '../model/name.js';
-import type { Certificate } from '../pki/certificate.js';
+import type { Authority } from '../pki/authority.js';
 import { makeJoinToken, type JoinToken } from '../pki/join_token.js';
 import type { Control, JoinTokenInfoSchema } from '../proto/gen/inro/v1/control_pb.js';
 import { JoinTokenRecordSchema, type JoinTokenRecord } from '../proto/gen/inro/v1/records_pb.js';
@@ -29,14 +29,14 @@ export interface TokenHandlersParts {
   clock: Clock;
   random: Random;
   log: Logger;
-  root: Certificate;
+  authority: Pick<Authority, 'root'>;
   workerToken: () => Promise<JoinToken>;
 }
 
 type Calls = 'getJoinToken' | 'rotateJoinToken' | 'createJoinToken' | 'listJoinTokens' | 'revokeJoinToken';
 
 export function tokenHandlers(parts: TokenHandlersParts): Pick<Handlers<typeof Control, 'operator'>, Calls> {
-  const { clusterId, store, view, keyring, guard, clock, random, log, root, workerToken } = parts;
+  const { clusterId, store, view, keyring, guard, clock, random, log, authority, workerToken } = parts;
   return {
     getJoinToken: async ({ role }) => {
       checkRole(role);
@@ -45,7 +45,7 @@ export function tokenHandlers(parts: TokenHandlersParts): Pick<Handlers<typeof C
 
     rotateJoinToken: async ({ role }) => {
       checkRole(role);
-      const token = makeJoinToken(root.der, random);
+      const token = makeJoinToken(authority.root.der, random);
       await transact(store, async (tx) => {
         const cluster = await clusterIn(tx);
         cluster.sealedWorkerToken = keyring.keepText(token.reveal());
@@ -57,7 +57,7 @@ export function tokenHandlers(parts: TokenHandlersParts): Pick<Handlers<typeof C
 
     createJoinToken: async ({ role, ttlMs, uses, nodeLabels, requireApproval }) => {
       checkRole(role);
-      const token = makeJoinToken(root.der, random);
+      const token = makeJoinToken(authority.root.der, random);
       const now = clock.now();
       const record = create(JoinTokenRecordSchema, {
         id: newId(random),

@@ -1,7 +1,7 @@
 /** All agents' streams: who is here, who needs to hear of a change, and what the nodes report. */
 import { create } from '@bufbuild/protobuf';
 import type { Logger } from 'pino';
-import { InroError } from '../model/error.js';
+import { asInroError, InroError } from '../model/error.js';
 import { isId } from '../model/id.js';
 import { printable } from '../model/name.js';
 import { hasEnded, isForward } from '../model/task.js';
@@ -59,6 +59,7 @@ export class Dispatcher {
         const { clusterId, view } = this.#parts;
         checkCluster(peer, clusterId);
         checkNotRefused(view.refusals, peer);
+        this.#parts.authority.check(peer.certificate);
         if (!view.nodes.has(peer.nodeId)) throw notAMember(peer);
         const session = new NodeSession(
           {
@@ -131,6 +132,18 @@ export class Dispatcher {
     return () => this.#progress.delete(report);
   }
 
+  /** The CAs have changed: whose certificate is not accepted any more goes, the others hear of it. */
+  casChanged(): void {
+    for (const session of this.#sessions.values()) {
+      try {
+        this.#parts.authority.check(session.certificate);
+        session.tellRoots({ renew: false });
+      } catch (error) {
+        session.close(asInroError(error));
+      }
+    }
+  }
+
   stop(): void {
     for (const session of this.#sessions.values()) session.close();
   }
@@ -165,6 +178,7 @@ export class Dispatcher {
       const node = await tx.get(tables.nodes, nodeId);
       if (node === undefined) throw new InroError('not_permitted', `node ${nodeId} was removed`);
       clones.noteUse(node, session, other);
+      node.usedCa = this.#parts.authority.signerOf(session.certificate) ?? node.usedCa;
       node.uncollected = false;
       if (hello.description !== undefined)
         node.description = create(NodeDescriptionSchema, keptDescription(hello.description));

@@ -95,6 +95,18 @@ export const managerLimits = {
   renewalRepeatMs: 5_000,
   /** Nodes whose last renewal is remembered; more in one `renewalGapMs` are refused for a while. */
   maxRecentRenewals: 100_000,
+  /** That the cluster has, or had, and that are remembered. */
+  maxCas: 8,
+  /** How long a rotation of the CA waits for nodes that are away; who ends it earlier does so while it is under way. */
+  minRotationMs: 60_000,
+  maxRotationMs: 365 * dayMs,
+  rotationCheckMs: 1_000,
+  /** That are told to renew and have not, as Swarm has it (swarmkit ca/reconciler.go IssuanceStateRotateMaxBatchSize). */
+  maxRenewingNodes: 30,
+  /** In one answer or line of the log. */
+  maxShownNodes: 1_000,
+  /** Certificates of which it is remembered who signed them. */
+  maxKnownSigners: 10_000,
   /** How often a manager looks whether its own certificate is due. */
   ownRenewalCheckMs: 60_000,
   /** Swarm's restart delay: a failed task is replaced after it. */

@@ -1,13 +1,16 @@
 /** The manager: opens its state, puts its parts together, serves. */
+import type { MessageInitShape } from '@bufbuild/protobuf';
 import type { Logger } from 'pino';
 import { openArena } from '../crypto/arena.js';
 import { sealingKeyStatement } from '../crypto/statement.js';
 import type { Clock, Random } from '../model/clock.js';
 import { parseJoinToken, type JoinToken } from '../pki/join_token.js';
+import type { SealingKeySchema } from '../proto/gen/inro/v1/common_pb.js';
 import { listenTls, listenUnix } from '../rpc/server.js';
 import { addon } from '../system/addon.js';
 import { Admission } from './admission.js';
 import { arenaSize } from './arena_size.js';
+import { CaRotation } from './ca_rotation.js';
 import { certificateLifetimeMs, readCluster } from './cluster_record.js';
 import { control } from './control.js';
 import { Dispatcher } from './dispatcher.js';
@@ -17,7 +20,7 @@ import { Ledger } from './ledger.js';
 import { managerLimits } from './limits.js';
 import { Clones } from './clones.js';
 import { NodeRemoval } from './node_removal.js';
-import { keepOwnCertificate } from './own_certificate.js';
+import { OwnCertificate } from './own_certificate.js';
 import { ReadBook } from './read_book.js';
 import { checkNotRefused } from './refuse.js';
 import { renewal } from './renewal.js';
@@ -78,18 +81,18 @@ export async function startManager({
     const view = await ClusterView.follow(store);
     const clusterId = cluster.id;
     const publicKey = keyring.sealingPublicKey;
-    const sealingKey = {
+    const sealingKey = (): MessageInitShape<typeof SealingKeySchema> => ({
       clusterId,
       publicKey,
       signature: authority.sign(sealingKeyStatement(clusterId, publicKey)),
       intermediatesPem: authority.intermediatesPem,
-    };
+    });
     const workerToken = async (): Promise<JoinToken> => {
       const { sealedWorkerToken } = await readCluster(store);
       return parseJoinToken(keyring.readText(sealedWorkerToken));
     };
     let address = '';
-    const shared = { clusterId, store, view, keyring, clock, random, log, sealingKey };
+    const shared = { clusterId, authority, store, view, keyring, clock, random, log, sealingKey };
     const ledger = await Ledger.open(shared);
     undo.push(() => ledger.stop());
     const reads = new ReadBook(shared);
@@ -113,21 +116,29 @@ export async function startManager({
     undo.push(() => scheduler.stop());
     dispatcher.onNodeReady = () => scheduler.nodeReady();
     const guard = new JoinGuard(clock);
-    const admission = new Admission({ ...shared, authority, guard });
+    const admission = new Admission({ ...shared, guard });
     undo.push(() => admission.stop());
     const removal = new NodeRemoval({ ...shared, ledger, dispatcher });
     await removal.finishAll();
     const sweeper = new Sweeper(shared);
     undo.push(() => sweeper.stop());
+    let onCasChanged = async (): Promise<void> => undefined;
+    const rotation = new CaRotation({
+      ...shared,
+      folder: stateFolder,
+      dispatcher,
+      deadlineMs: Number(cluster.rotationDeadlineMs),
+      onChanged: () => onCasChanged(),
+    });
+    undo.push(() => rotation.stop());
     const service = control({
       ...shared,
       dispatcher,
       guard,
       removal,
       clones,
-      authority,
+      rotation,
       managerAddresses: () => [address],
-      root: authority.root,
       createdMs: Number(cluster.createdMs),
       workerToken,
     });
@@ -135,29 +146,35 @@ export async function startManager({
     undo.push(() => operators.stop(managerLimits.stopGraceMs));
     const nodes = await listenTls(
       listen,
-      { rootPem: authority.root.pem, certificatePem, keyPem },
+      { rootPem: authority.everyRootPem, certificatePem, keyPem },
       [
         enrollment({ authority, admission }),
         dispatcher.registration(),
         renewal({ authority, store, clock, log }),
         service,
       ],
-      (peer) => checkNotRefused(view.refusals, peer),
+      (peer) => {
+        checkNotRefused(view.refusals, peer);
+        authority.checkPeer(peer);
+      },
     );
     const over = new AbortController();
-    const keeping = keepOwnCertificate(
-      {
-        folder: stateFolder,
-        authority,
-        lifetimeMs: async () => certificateLifetimeMs(await readCluster(store)),
-        certificatePem,
-        show: (own) => nodes.showAs(own),
-        clock,
-        random,
-        log,
-      },
-      over.signal,
-    );
+    const own = new OwnCertificate({
+      folder: stateFolder,
+      authority,
+      lifetimeMs: async () => certificateLifetimeMs(await readCluster(store)),
+      certificatePem,
+      show: (next) => nodes.showAs(next),
+      clock,
+      random,
+      log,
+    });
+    const keeping = own.keep(over.signal);
+    onCasChanged = async () => {
+      nodes.believe(authority.everyRootPem);
+      await own.renew();
+      dispatcher.casChanged();
+    };
     undo.push(async () => {
       over.abort();
       await keeping;

@@ -23,13 +23,14 @@ export function keptDescription(said: NodeDescription): MessageInitShape<typeof 
   };
 }
 
-/** Its latest certificate from now on. */
-export function noteCertificate(node: NodeRecord, certificate: Certificate): void {
+/** Its latest certificate from now on. @param issuedCa SHA-256 of the public key that signed it. */
+export function noteCertificate(node: NodeRecord, certificate: Certificate, issuedCa: Uint8Array): void {
   const digest = keyDigest(certificate.publicKey);
   if (Buffer.compare(node.keyDigest, digest) !== 0) {
     node.formerKeyDigest = node.keyDigest;
     node.keyDigest = digest;
   }
+  node.issuedCa = issuedCa;
   node.certificateSerial = certificate.serial;
   node.certificateExpiresMs = BigInt(certificate.notAfterMs);
 }

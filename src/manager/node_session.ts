@@ -33,6 +33,7 @@ import {
   type NeededVersion,
 } from './assignment.js';
 import { deliveryOf } from './delivery.js';
+import type { Authorities } from './authorities.js';
 import type { Keyring } from './keyring.js';
 import type { Ledger } from './ledger.js';
 import { managerLimits } from './limits.js';
@@ -51,7 +52,8 @@ export interface NodeSessionParts {
   keyring: Keyring;
   ledger: Ledger;
   reads: ReadBook;
-  sealingKey: MessageInitShape<typeof SealingKeySchema>;
+  sealingKey: () => MessageInitShape<typeof SealingKeySchema>;
+  authority: Pick<Authorities, 'trusted' | 'signerOf' | 'check'>;
   clock: Clock;
   random: Random;
   log: Logger;
@@ -157,6 +159,12 @@ export class NodeSession {
     if (this.#hasBegun) this.#sendAssignment(false);
   }
 
+  /** @param renew whether it is to ask for another certificate now. */
+  tellRoots({ renew }: { renew: boolean }): void {
+    // The stream ended: it is told in the next one.
+    if (this.#hasBegun) this.#sendRoots({ renew }).catch(() => undefined);
+  }
+
   /** Ends the stream; the agent comes back when it is still one of ours. */
   close(reason?: InroError): void {
     this.#channel.close(reason);
@@ -220,10 +228,17 @@ export class NodeSession {
           heartbeatPeriodMs: managerLimits.heartbeatPeriodMs,
           leaseMs: BigInt(managerLimits.leaseMs),
           managerAddresses: [...managerAddresses()],
-          sealingKey,
+          sealingKey: sealingKey(),
         },
       },
     });
+    await this.#sendRoots({ renew: false });
+  }
+
+  async #sendRoots({ renew }: { renew: boolean }): Promise<void> {
+    const { trusted } = this.#parts.authority;
+    if (trusted === undefined) return;
+    await this.#channel.send({ message: { case: 'trustedRoots', value: { ...trusted, renew } } });
   }
 
   async #listen(messages: AsyncIterator<AgentMessage>): Promise<void> {

@@ -23,15 +23,20 @@ export interface OwnIdentity {
   keyPem: string;
 }
 
+export type OwnAuthority = Pick<Authority, 'issueNode' | 'intermediatesPem'> & {
+  /** Whether it is the one that signs now. */
+  hasSigned: (certificate: Certificate) => boolean;
+};
+
 interface IssuingParts {
   folder: string;
-  authority: Authority;
+  authority: OwnAuthority;
   lifetimeMs: number;
 }
 
 /** @throws state_unusable. */
 export function ownIdentity(parts: IssuingParts & { clock: Clock; random: Random }): OwnIdentity {
-  const { folder, clock, random } = parts;
+  const { folder, authority, clock, random } = parts;
   const certificatePath = join(folder, 'manager.crt');
   const certificatePem = readFileIfThere(certificatePath);
   const certificate =
@@ -41,14 +46,15 @@ export function ownIdentity(parts: IssuingParts & { clock: Clock; random: Random
     // A stop between the two writes below leaves a key without its certificate.
     const key = parseFile(join(folder, 'manager.key'), keyPem, readPrivateKey, restore);
     const belong = publicKeyOf(key).equals(certificate.publicKey);
-    if (belong && isInFirstHalf(certificate, clock.now())) return { certificatePem, keyPem };
+    if (belong && authority.hasSigned(certificate) && isInFirstHalf(certificate, clock.now()))
+      return { certificatePem, keyPem };
   }
   return issueOwn(parts, certificate?.nodeId ?? newId(random));
 }
 
 export interface KeptParts {
   folder: string;
-  authority: Authority;
+  authority: OwnAuthority;
   lifetimeMs: () => Promise<number>;
   /** The present one. */
   certificatePem: string;
@@ -59,27 +65,42 @@ export interface KeptParts {
   log: Logger;
 }
 
-/** Renews it until the signal aborts. A failure is logged and tried again with the next look. */
-export async function keepOwnCertificate(parts: KeptParts, signal: AbortSignal): Promise<void> {
-  const { folder, authority, lifetimeMs, show, clock, log } = parts;
-  let certificate = leafOf(parts.certificatePem);
-  let point = new RenewalPoint(certificate, false, parts);
-  for (;;) {
-    await clock.sleep(managerLimits.ownRenewalCheckMs, signal);
-    if (signal.aborted) return;
-    if (!point.isOver()) continue;
+export class OwnCertificate {
+  readonly #parts: KeptParts;
+  #certificate: Certificate;
+  #point: RenewalPoint;
+
+  constructor(parts: KeptParts) {
+    this.#parts = parts;
+    this.#certificate = leafOf(parts.certificatePem);
+    this.#point = new RenewalPoint(this.#certificate, false, parts);
+  }
+
+  /** Renews it when it is due, until the signal aborts. What fails is tried again with the next look. */
+  async keep(signal: AbortSignal): Promise<void> {
+    for (;;) {
+      await this.#parts.clock.sleep(managerLimits.ownRenewalCheckMs, signal);
+      if (signal.aborted) return;
+      if (this.#point.isOver() || !this.#parts.authority.hasSigned(this.#certificate)) await this.renew();
+    }
+  }
+
+  /** Never throws: a failure is logged. */
+  async renew(): Promise<void> {
+    const { folder, authority, lifetimeMs, show, log } = this.#parts;
     try {
-      const own = issueOwn({ folder, authority, lifetimeMs: await lifetimeMs() }, certificate.nodeId);
+      const own = issueOwn({ folder, authority, lifetimeMs: await lifetimeMs() }, this.#certificate.nodeId);
       show(own);
-      certificate = leafOf(own.certificatePem);
-      point = new RenewalPoint(certificate, true, parts);
+      this.#certificate = leafOf(own.certificatePem);
+      this.#point = new RenewalPoint(this.#certificate, true, this.#parts);
+      const { serial, notAfterMs } = this.#certificate;
       log.info(
-        { serial: certificate.serial, expires: new Date(certificate.notAfterMs).toISOString() },
+        { serial, expires: new Date(notAfterMs).toISOString() },
         "the manager's certificate was renewed",
       );
     } catch (thrown) {
       const error = asInroError(thrown);
-      const expires = new Date(certificate.notAfterMs).toISOString();
+      const expires = new Date(this.#certificate.notAfterMs).toISOString();
       log.error(
         { err: error, remedy: error.remedy, expires },
         "the manager's certificate could not be renewed; trying again",

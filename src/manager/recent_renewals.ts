@@ -20,17 +20,19 @@ export class RecentRenewals {
 
   /**
    * A node that shows the same certificate again has not taken up the one it was given: it waits less.
+   * @param isOfFormerCa the certificate that is shown: the node is wanted to have another, and waits no longer than that either.
    * @returns how to take it back: a try that failed counts for nothing.
    * @throws rate_limited.
    */
-  admit(nodeId: string, serial: string): () => void {
+  admit(nodeId: string, serial: string, isOfFormerCa = false): () => void {
     const now = this.#clock.boottimeMs();
     for (const [id, { atMs }] of this.#renewed) {
       if (now - atMs < managerLimits.renewalGapMs) break;
       this.#renewed.delete(id);
     }
     const last = this.#renewed.get(nodeId);
-    const gapMs = last?.serial === serial ? managerLimits.renewalRepeatMs : managerLimits.renewalGapMs;
+    const gapMs =
+      last?.serial === serial || isOfFormerCa ? managerLimits.renewalRepeatMs : managerLimits.renewalGapMs;
     const leftMs = last === undefined ? 0 : last.atMs + gapMs - now;
     if (leftMs > 0) throw tooSoon(`node ${nodeId} was given a certificate just now`, leftMs);
     if (last === undefined && this.#renewed.size >= managerLimits.maxRecentRenewals)

@@ -2,13 +2,13 @@
 import type { Logger } from 'pino';
 import type { Clock } from '../model/clock.js';
 import { InroError } from '../model/error.js';
-import type { Authority } from '../pki/authority.js';
 import { readCsr } from '../pki/csr.js';
 import { Renewal } from '../proto/gen/inro/v1/enrollment_pb.js';
 import { serve, type Registration } from '../rpc/server.js';
 import type { Store } from '../store/store.js';
 import { tables } from '../store/tables.js';
 import { transact } from '../store/transaction.js';
+import type { Authorities } from './authorities.js';
 import { certificateLifetimeMs, clusterIn } from './cluster_record.js';
 import { checkCluster, notAMember } from './member.js';
 import { noteCertificate } from './node_record.js';
@@ -16,7 +16,7 @@ import { RecentRenewals } from './recent_renewals.js';
 import { keyDigest } from './refusals.js';
 
 export interface RenewalParts {
-  authority: Authority;
+  authority: Authorities;
   store: Store;
   clock: Clock;
   log: Logger;
@@ -32,7 +32,7 @@ export function renewal({ authority, store, clock, log }: RenewalParts): Registr
         throw new InroError('bad_input', `node ${nodeId} asks for a certificate for the key that it has`, {
           remedy: 'make the request with a new key',
         });
-      const takeBack = recent.admit(nodeId, shown.serial);
+      const takeBack = recent.admit(nodeId, shown.serial, !authority.hasSigned(shown));
       const renewed = transact(store, async (tx) => {
         const node = await tx.get(tables.nodes, nodeId);
         if (node === undefined || node.removingMs > 0n) throw notAMember(peer);
@@ -40,7 +40,7 @@ export function renewal({ authority, store, clock, log }: RenewalParts): Registr
         const certificate = authority.issueNode({ csr: csrPem, nodeId, role, lifetimeMs });
         // The one that is shown is the one before, whatever was given and not taken up in between.
         node.keyDigest = keyDigest(shown.publicKey);
-        noteCertificate(node, certificate);
+        noteCertificate(node, certificate, authority.keyDigest);
         tx.put(tables.nodes, nodeId, node);
         return certificate;
       });

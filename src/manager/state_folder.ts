@@ -1,7 +1,7 @@
 /**
  * The manager's folder:
  *
- *   ca.crt, ca.key             the CA that signs, those above it up to the root, and the first one's key (PEM)
+ *   ca.crt, ca.key             the CA that signs, those above it up to the root, and the first one's key (PEM); see ca_files.ts
  *   manager.crt, manager.key   this manager's certificate and key (PEM); see own_certificate.ts
  *   sealing.key, data.key      key files (src/crypto/key_file.ts)
  *   store/                     the embedded store
@@ -18,13 +18,12 @@ import { readAuthorityKey } from '../crypto/signing.js';
 import type { Clock, Random } from '../model/clock.js';
 import { InroError } from '../model/error.js';
 import { newId } from '../model/id.js';
-import { createAuthority, openAuthority, type Authority } from '../pki/authority.js';
+import { createAuthority } from '../pki/authority.js';
 import { readBrought } from '../pki/brought.js';
 import type { Certificate } from '../pki/certificate.js';
 import { chainPem, leafOf, readChain } from '../pki/chain.js';
-import { isIssuedBy } from '../pki/issuer.js';
 import { makeJoinToken } from '../pki/join_token.js';
-import { ClusterRecordSchema, type ClusterRecord } from '../proto/gen/inro/v1/records_pb.js';
+import { ClusterRecordSchema, type CaRecord, type ClusterRecord } from '../proto/gen/inro/v1/records_pb.js';
 import { openLmdbStore } from '../store/lmdb.js';
 import type { Store } from '../store/store.js';
 import { tables } from '../store/tables.js';
@@ -36,6 +35,8 @@ import {
   readFileIfThere,
   replaceFile,
 } from '../system/files.js';
+import { Authorities } from './authorities.js';
+import { settleNextCa } from './ca_files.js';
 import { certificateLifetimeMs } from './cluster_record.js';
 import { createKeyring, type Keyring } from './keyring.js';
 import { ownIdentity, restore } from './own_certificate.js';
@@ -44,7 +45,7 @@ const storeFormat = 1;
 
 export interface ManagerState {
   cluster: ClusterRecord;
-  authority: Authority;
+  authority: Authorities;
   keyring: Keyring;
   store: Store;
   /** For TLS. */
@@ -102,11 +103,9 @@ export async function openManagerState(
       );
     }
     const { arena } = surroundings;
-    const certPem = mustRead(folder, 'ca.crt', readChain);
-    const key = mustRead(folder, 'ca.key', readAuthorityKey);
-    const authority = openAuthority(certPem, key, { ...surroundings, clusterId: cluster.id });
-    checkSameCluster(folder, certPem, authority);
-    if (ca !== undefined && !isNew) checkSameCa(certPem, ca, cluster.id);
+    const authority = openAuthorities(folder, cluster, surroundings);
+    checkSameCluster(folder, authority);
+    if (ca !== undefined && !isNew) checkSameCa(authority.records, ca, cluster.id);
     const sealing = exchangeKeyOf(readKeyFile(join(folder, 'sealing.key'), arena));
     const keyring = createKeyring(arena, sealing, readKeyFile(join(folder, 'data.key'), arena));
     const parts = { folder, authority, ...surroundings, lifetimeMs: certificateLifetimeMs(cluster) };
@@ -115,6 +114,27 @@ export async function openManagerState(
     await store.close();
     throw error;
   }
+}
+
+/** @throws state_unusable; bad_certificate, bad_input. */
+function openAuthorities(
+  folder: string,
+  { id: clusterId, cas, createdMs }: ClusterRecord,
+  surroundings: StateSurroundings,
+): Authorities {
+  const isLast = (certPem: string): boolean => sameChain(certPem, cas.at(-1)?.chainPem ?? '');
+  settleNextCa(folder, isLast);
+  const certPem = mustRead(folder, 'ca.crt', readChain);
+  const key = mustRead(folder, 'ca.key', readAuthorityKey);
+  if (cas.length > 0 && !isLast(certPem)) {
+    throw new InroError(
+      'state_unusable',
+      `${join(folder, 'ca.crt')} is not the CA that signs for cluster ${clusterId}, by its store`,
+      { remedy: restore },
+    );
+  }
+  const records = cas.length > 0 ? cas : [Authorities.first(certPem, Number(createdMs))];
+  return new Authorities(records, key, { ...surroundings, clusterId });
 }
 
 async function makeCluster(
@@ -142,6 +162,7 @@ async function makeCluster(
       createdMs: BigInt(clock.now()),
       sealedWorkerToken: keyring.keepText(token.reveal()),
       format: storeFormat,
+      cas: [Authorities.first(certPem, clock.now())],
     });
     await transact(store, async (tx) => tx.put(tables.cluster, 'self', cluster));
     return cluster;
@@ -151,12 +172,14 @@ async function makeCluster(
 }
 
 /** The names in a CA are its own, so what it signed for this manager tells. @throws state_unusable. */
-function checkSameCluster(folder: string, certPem: string, { clusterId }: Authority): void {
+function checkSameCluster(folder: string, authority: Authorities): void {
   const path = join(folder, 'manager.crt');
   const text = readFileIfThere(path);
   if (text === undefined) return;
   const own = parseFile(path, text, leafOf, restore);
-  if (own.clusterId === clusterId && isIssuedBy(own, leafOf(certPem), 0)) return;
+  const { clusterId } = authority;
+  // By one of them: a stop may have come between a new CA and the certificate that is made with it.
+  if (own.clusterId === clusterId && authority.signerOf(own) !== undefined) return;
   throw new InroError(
     'state_unusable',
     `${path} was not issued by the CA in ${join(folder, 'ca.crt')} for cluster ${clusterId}, which the store is of`,
@@ -165,16 +188,21 @@ function checkSameCluster(folder: string, certPem: string, { clusterId }: Author
 }
 
 /** The key may be gone from where it was brought from, so it is not looked at. @throws bad_input, bad_certificate. */
-function checkSameCa(certPem: string, { certificatePath }: BroughtFiles, clusterId: string): void {
-  if (chainPem(readChain(readGiven(certificatePath))) === chainPem(readChain(certPem))) return;
+function checkSameCa(cas: readonly CaRecord[], { certificatePath }: BroughtFiles, clusterId: string): void {
+  const given = readGiven(certificatePath);
+  if (cas.some(({ chainPem: known }) => sameChain(given, known))) return;
   throw new InroError(
     'bad_input',
     `${certificatePath} is not the CA that cluster ${clusterId} was founded with`,
     {
       remedy:
-        'leave --ca-cert and --ca-key out: they are for a new cluster, and this one goes on with the CA that it has; another CA needs another cluster (--state)',
+        'leave --ca-cert and --ca-key out: they are for a new cluster, and this one goes on with the CA that it has; to have another sign, start it and type: inro ca rotate --ca-cert FILE --ca-key FILE',
     },
   );
+}
+
+function sameChain(a: string, b: string): boolean {
+  return b !== '' && chainPem(readChain(a)) === chainPem(readChain(b));
 }
 
 /** @throws bad_input, naming the file. */

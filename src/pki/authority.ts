@@ -6,6 +6,7 @@ import {
   generateNodeKey,
   publicKeyOf,
   readAuthorityKey,
+  sha256,
   signBytes,
   spkiOf,
   type KeyObject,
@@ -51,8 +52,13 @@ export interface NodeRequest {
 export interface Authority {
   readonly clusterId: string;
   readonly root: Certificate;
-  /** PEM of those between the certificates that it issues and the root, which go wherever these go; '' when there are none. */
+  /**
+   * PEM of those between the certificates that it issues and the root, and from there to the root before it, if that vouches for
+   * this one. They go wherever the certificates go; '' when there are none.
+   */
   readonly intermediatesPem: string;
+  /** SHA-256 of the public key that signs (SubjectPublicKeyInfo). */
+  readonly keyDigest: Uint8Array;
   /** @throws bad_input or too_large for the request, bad_certificate when the root has expired. */
   issueNode(request: NodeRequest): Certificate;
   /**
@@ -61,21 +67,25 @@ export interface Authority {
    *   call must never sign one.
    */
   sign(statement: Uint8Array): Uint8Array;
+  /** A certificate for the name and key of another root: who trusts this one's can verify what that one's sign. */
+  crossSign(root: Certificate): Certificate;
 }
 
 /**
  * A new root for a cluster, valid for 20 years.
+ * @param cluster.isNext it follows another one, and needs a name of its own: certificates are matched with their issuers by it.
  * @returns root certificate and PKCS#8 key, both PEM. The key is as secret as everything the cluster will keep.
  */
-export function createAuthority(cluster: { clusterId: string } & Surroundings): {
+export function createAuthority(cluster: { clusterId: string; isNext?: boolean } & Surroundings): {
   certPem: string;
   keyPem: string;
 } {
-  const { clusterId, clock, random } = cluster;
+  const { clusterId, isNext = false, clock, random } = cluster;
   checkId('cluster id', clusterId);
   const { privateKey, publicKey, privatePem } = generateNodeKey();
-  const name = { O: clusterId, CN: rootCommonName };
   const spki = spkiOf(publicKey);
+  const mark = Buffer.from(sha256(spki)).toString('hex', 0, 8);
+  const name = { O: clusterId, ...(isNext ? { OU: `root ${mark}` } : {}), CN: rootCommonName };
   const nowMs = clock.now();
   const content = {
     subject: name,
@@ -91,12 +101,13 @@ export function createAuthority(cluster: { clusterId: string } & Surroundings): 
 
 /**
  * @param certPem the CA that signs, then those above it, the root last.
+ * @param surroundings.crossPem what leads from that root to the one before it.
  * @throws bad_certificate when they are no CA or the key is not its own; bad_input for a damaged key.
  */
 export function openAuthority(
   certPem: string,
   keyPem: string,
-  surroundings: Surroundings & { clusterId: string },
+  surroundings: Surroundings & { clusterId: string; crossPem?: string },
 ): Authority {
   const chain = readChain(certPem);
   const root = readRoot((chain.at(-1) as Certificate).der);
@@ -106,12 +117,20 @@ export function openAuthority(
       remedy: 'restore both from the same backup',
     });
   }
+  const { clusterId, clock, crossPem = '' } = surroundings;
+  const cross = crossPem === '' ? [] : readChain(crossPem);
   return {
-    clusterId: surroundings.clusterId,
+    clusterId,
     root,
-    intermediatesPem: chainPem(chain.slice(0, -1)),
+    get intermediatesPem() {
+      // What has ended leads nowhere.
+      const isOver = cross.some(({ notAfterMs }) => clock.now() > notAfterMs);
+      return chainPem([...chain.slice(0, -1), ...(isOver ? [] : cross)]);
+    },
+    keyDigest: authorityDigest(chain[0]),
     issueNode: (request) => issueNode(chain, key, request, surroundings),
     sign: (statement) => signStatement(key, statement),
+    crossSign: (other) => crossSign(chain, key, other, surroundings),
   };
 }
 
@@ -158,6 +177,38 @@ function issueNode(
   const whole = chainPem([issued, ...chain.slice(0, -1)]);
   const expected = { rootPem: root.pem, clusterId, role, nodeId, publicKey, now: nowMs };
   return verifyNodeCertificate(whole, expected);
+}
+
+function crossSign(
+  chain: Chain,
+  key: KeyObject,
+  other: Certificate,
+  { clock, random }: Surroundings,
+): Certificate {
+  const [issuer, subject] = [issuerOf(chain[0]), issuerOf(other)];
+  if (issuer === undefined || subject === undefined)
+    throw new InroError('bad_certificate', 'the CA certificate is not written in DER');
+  const spki = spkiOf(other.x509.publicKey);
+  const content = {
+    subject: subject.subject,
+    issuer: issuer.subject,
+    serial: newSerial(random),
+    notBeforeMs: Math.max(clock.now() - limits.backdateMs, ...chain.map(({ notBeforeMs }) => notBeforeMs)),
+    notAfterMs: Math.min(other.notAfterMs, ...chain.map(({ notAfterMs }) => notAfterMs)),
+    spki,
+    extensions: [
+      basicConstraints(true),
+      keyUsage('keyCertSign', 'cRLSign'),
+      subjectKeyIdentifier(spki, subject.keyIdentifier),
+      authorityKeyIdentifier(spkiOf(chain[0].x509.publicKey), issuer.keyIdentifier),
+    ],
+  };
+  return readCertificate(issueCertificate(content, key));
+}
+
+/** By which records name a CA. */
+export function authorityDigest({ x509 }: Certificate): Uint8Array {
+  return sha256(spkiOf(x509.publicKey));
 }
 
 function signStatement(key: KeyObject, statement: Uint8Array): Uint8Array {

@@ -28,9 +28,9 @@ export function subjectAltNames(...dnsNames: string[]): Der {
   return extension('2.5.29.17', 'normal', sequence(...names));
 }
 
-/** 4.2.1.2. @param spki of the certificate's own key. */
-export function subjectKeyIdentifier(spki: Uint8Array): Der {
-  return extension('2.5.29.14', 'normal', octetString(keyIdentifier(spki)));
+/** 4.2.1.2. @param spki of the certificate's own key. @param identifier as another certificate of it has it, if there is one. */
+export function subjectKeyIdentifier(spki: Uint8Array, identifier = keyIdentifier(spki)): Der {
+  return extension('2.5.29.14', 'normal', octetString(identifier));
 }
 
 /** 4.2.1.1. @param spki of the key that signs. @param identifier as its own certificate has it, if it has one. */

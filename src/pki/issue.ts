@@ -23,7 +23,8 @@ const attributes = { O: '2.5.4.10', OU: '2.5.4.11', CN: '2.5.4.3' } as const;
 export type Name = Partial<Record<keyof typeof attributes, string>>;
 
 export interface CertificateContent {
-  subject: Name;
+  /** As a name, or as it stands in another certificate. */
+  subject: Name | Der;
   /** As a name, or as it stands in the issuer's own certificate. */
   issuer: Name | Der;
   serial: Uint8Array;
@@ -55,7 +56,7 @@ export function issueCertificate(content: CertificateContent, issuerKey: KeyObje
     contextOf(0, integer(Uint8Array.of(2))), // version 3
     integer(content.serial),
     algorithm,
-    'tagClass' in content.issuer ? content.issuer : distinguishedName(content.issuer),
+    distinguishedName(content.issuer),
     sequence(time(content.notBeforeMs), time(content.notAfterMs)),
     distinguishedName(content.subject),
     fromBytes(content.spki),
@@ -72,7 +73,8 @@ export function newSerial(random: Random): Uint8Array {
   return serial;
 }
 
-function distinguishedName(name: Name): Der {
+function distinguishedName(name: Name | Der): Der {
+  if ('tagClass' in name) return name;
   const types = Object.keys(attributes) as (keyof typeof attributes)[];
   const present = types.flatMap((type) =>
     name[type] === undefined ? [] : [[attributes[type], name[type]] as const],

@@ -49,6 +49,11 @@ export class JoinToken {
     return constantTimeEqual(sha256(this.#secret), sha256(other.#secret));
   }
 
+  /** The same secret, under another root. */
+  under(rootDer: Uint8Array): JoinToken {
+    return new JoinToken(sha256(rootDer), this.#secret);
+  }
+
   /** What a manager keeps of a token that was made to measure: 32 bytes. */
   secretHash(clusterId: string): Uint8Array {
     return sha256(joinTokenStatement(clusterId, this.#secret));

@@ -9,6 +9,8 @@ export const limits = {
   maxCertificateBytes: 16 * 1024,
   /** From a certificate up to the one below the root. */
   maxChainCertificates: 5,
+  /** That are trusted at one time: two while a CA is rotated. */
+  maxRoots: 4,
   /** What must be left of the life of a CA that is brought along, as Swarm asks it of a new root. */
   minBroughtLifetimeMs: 365 * dayMs,
   /** 20 years, as Swarm's root (swarmkit ca/certificates.go RootCAExpiration). */

@@ -1,9 +1,12 @@
-/** The root certificate of a cluster: what everybody trusts, once a join token or an operator vouched for it. */
+/** The root certificates of a cluster: what everybody trusts, once a join token or an operator vouched for it. Two while the CA is rotated. */
 import { authorityKeys, verifyAuthorityBytes } from '../crypto/signing.js';
 import { InroError } from '../model/error.js';
 import { readCertificate, type Certificate } from './certificate.js';
-import { readChain } from './chain.js';
-import { authorityKeyOf, isIssuedBy } from './issuer.js';
+import { readChain, type Chain } from './chain.js';
+import { authorityKeyOf, issuerOf } from './issuer.js';
+import { toBytes } from './der.js';
+import { limits } from './limits.js';
+import { pathsTo } from './path.js';
 
 /**
  * Reads a root and checks its form: an authority, signed by itself. Its names are its own, and say nothing of the cluster.
@@ -24,23 +27,59 @@ export function readRoot(input: string | Uint8Array): Certificate {
 }
 
 /**
+ * Each of them as `readRoot` reads one.
+ * @param pem one after the other.
+ * @throws bad_certificate, also when there are more than limits.maxRoots.
+ */
+export function readRoots(pem: string): Chain {
+  const [first, ...rest] = readChain(pem);
+  if (rest.length >= limits.maxRoots)
+    throw new InroError('bad_certificate', `${rest.length + 1} roots are more than ${limits.maxRoots}`);
+  return [readRoot(first.der), ...rest.map(({ der }) => readRoot(der))];
+}
+
+/**
  * True when the cluster's CA signed these bytes with `Authority.sign`.
- * @param intermediatesPem from the CA that signs up to the root: `Authority.intermediatesPem`.
+ * @param roots PEM, one or several; or the DER of one.
+ * @param intermediatesPem from the CA that signs up to a root: `Authority.intermediatesPem`.
  * @throws bad_certificate when a certificate cannot be read.
  */
 export function isSignedByAuthority(
-  root: string | Uint8Array,
+  roots: string | Uint8Array,
   bytes: Uint8Array,
   signature: Uint8Array,
   intermediatesPem = '',
 ): boolean {
-  const trusted = readRoot(root);
-  const path = [...(intermediatesPem === '' ? [] : readChain(intermediatesPem)), trusted];
-  const isWhole = path.slice(0, -1).every((one, at) => {
-    return one.isAuthority && isIssuedBy(one, path[at + 1] as Certificate, at + 1);
+  const trusted = typeof roots === 'string' ? readRoots(roots) : [readRoot(roots)];
+  const between = intermediatesPem === '' ? [] : readChain(intermediatesPem);
+  // The root itself may have signed, whatever was sent along for those who trust another one.
+  const paths = [...trusted.map((root): Chain => [root]), ...pathsTo(trusted, between, 1)];
+  return paths.some(([signer]) => {
+    const key = authorityKeyOf(signer);
+    return signer.isAuthority && key !== undefined && verifyAuthorityBytes(key, bytes, signature);
   });
-  const key = authorityKeyOf(path[0] as Certificate);
-  return isWhole && key !== undefined && verifyAuthorityBytes(key, bytes, signature);
+}
+
+/**
+ * Whether one of the trusted roots vouches for another one: by a certificate for its name and key (`Authority.crossSign`).
+ * @param crossPem has that certificate, and after it those between it and the trusted root.
+ * @param now ms since 1970.
+ * @throws bad_certificate when a certificate cannot be read.
+ */
+export function isVouchedFor(root: Certificate, crossPem: string, trustedPem: string, now: number): boolean {
+  const given = crossPem === '' ? [] : readChain(crossPem);
+  const at = given.findIndex((one) => one.isAuthority && hasNameAndKeyOf(one, root));
+  if (at < 0) return false;
+  return pathsTo(readRoots(trustedPem), given.slice(at), 1).some((path) =>
+    path.every(({ notBeforeMs, notAfterMs }) => now >= notBeforeMs && now <= notAfterMs),
+  );
+}
+
+function hasNameAndKeyOf(one: Certificate, other: Certificate): boolean {
+  const [name, otherName] = [issuerOf(one)?.subject, issuerOf(other)?.subject];
+  if (name === undefined || otherName === undefined) return false;
+  const isSameName = Buffer.compare(toBytes(name), toBytes(otherName)) === 0;
+  return isSameName && one.x509.publicKey.equals(other.x509.publicKey);
 }
 
 const rules: readonly [(root: Certificate) => boolean, string][] = [

@@ -3,12 +3,12 @@ import type { KeyObject } from '../crypto/signing.js';
 import { InroError } from '../model/error.js';
 import { readCertificate, type Certificate } from './certificate.js';
 import { readChain, type Chain } from './chain.js';
-import { isIssuedBy } from './issuer.js';
+import { pathsTo } from './path.js';
 import { purposes, purposesOf } from './purpose.js';
 import { dnsNameOf, type Role } from './role.js';
 
 export interface Expected {
-  /** The trusted root of the cluster. */
+  /** The trusted root of the cluster; several, one after the other, while it is rotated. */
   rootPem: string;
   /** The cluster that the certificate must be of, if the caller knows it: the root does not say it. */
   clusterId?: string;
@@ -28,24 +28,23 @@ export interface Expected {
  */
 export function verifyNodeCertificate(input: string | Uint8Array, expected: Expected): Certificate {
   const chain: Chain = typeof input === 'string' ? readChain(input) : [readCertificate(input)];
-  const [certificate, ...between] = chain;
-  const root = readCertificate(expected.rootPem);
-  for (const check of checks) check(certificate, root, expected, between);
+  const [certificate] = chain;
+  const roots = readChain(expected.rootPem);
+  const [root] = roots;
+  if (!roots.some(({ isAuthority }) => isAuthority)) {
+    throw refused('the root certificate is not a CA certificate', {
+      remedy: "use the cluster's root certificate",
+    });
+  }
+  if (roots.length === 1) isInTime(root, 'the root certificate', 'root', expected);
+  checkPath(chain, roots, expected);
+  for (const check of checks) check(certificate, expected);
   return certificate;
 }
 
-type Check = (
-  certificate: Certificate,
-  root: Certificate,
-  expected: Expected,
-  between: readonly Certificate[],
-) => void;
+type Check = (certificate: Certificate, expected: Expected) => void;
 
 const checks: readonly Check[] = [
-  rootIsAuthority,
-  rootIsInTime,
-  othersAreInTime,
-  isIssuedByRoot,
   isNoAuthority,
   isOfCluster,
   isForItsRole,
@@ -56,54 +55,43 @@ const checks: readonly Check[] = [
   hasPublicKey,
 ];
 
-function rootIsAuthority(_: Certificate, root: Certificate): void {
-  if (root.isAuthority) return;
-  throw refused('the root certificate is not a CA certificate', {
-    remedy: "use the cluster's root certificate",
-  });
+/** What stands above it leads to a root that is trusted, and is in time. */
+function checkPath(chain: Chain, roots: Chain, expected: Expected): void {
+  let fault: unknown = isIssuedByNone(chain[0], roots[0], expected);
+  for (const path of pathsTo(roots, chain)) {
+    try {
+      isInTime(path.at(-1) as Certificate, 'the root certificate', 'root', expected);
+      for (const authority of path.slice(1, -1)) isInTime(authority, 'the CA certificate', 'CA', expected);
+      return;
+    } catch (error) {
+      fault = error;
+    }
+  }
+  throw fault;
 }
 
-function rootIsInTime(_: Certificate, root: Certificate, { now }: Expected): void {
-  if (now < root.notBeforeMs) throw tooEarly('the root certificate', root.notBeforeMs, now);
-  if (now > root.notAfterMs) {
-    throw refused(`the root certificate expired at ${iso(root.notAfterMs)}; it is now ${iso(now)}`, {
-      remedy: 'check the clock of this host; if it is right, the cluster needs a new root',
+function isInTime(
+  { notBeforeMs, notAfterMs }: Certificate,
+  label: string,
+  what: string,
+  { now }: Expected,
+): void {
+  if (now < notBeforeMs) throw tooEarly(label, notBeforeMs, now);
+  if (now > notAfterMs) {
+    throw refused(`${label} expired at ${iso(notAfterMs)}; it is now ${iso(now)}`, {
+      remedy: `check the clock of this host; if it is right, the cluster needs a new ${what}`,
     });
   }
 }
 
-function othersAreInTime(
-  _: Certificate,
-  root: Certificate,
-  { now }: Expected,
-  between: readonly Certificate[],
-): void {
-  for (const { notBeforeMs, notAfterMs } of between) {
-    if (now < notBeforeMs) throw tooEarly('the CA certificate', notBeforeMs, now);
-    if (now > notAfterMs) {
-      throw refused(`the CA certificate expired at ${iso(notAfterMs)}; it is now ${iso(now)}`, {
-        remedy: 'check the clock of this host; if it is right, the cluster needs a new CA',
-      });
-    }
-  }
-}
-
-function isIssuedByRoot(
-  certificate: Certificate,
-  root: Certificate,
-  { clusterId }: Expected,
-  between: readonly Certificate[],
-): void {
-  const path = [certificate, ...between, root];
-  const isWhole = path.slice(0, -1).every((one, at) => isIssuedBy(one, path[at + 1] as Certificate, at));
-  if (isWhole) return;
+function isIssuedByNone(certificate: Certificate, root: Certificate, { clusterId }: Expected): InroError {
   // Claims that are not verified, so good for words only; either way the answer is no.
   const claimed = certificate.issuerClusterId;
   const ours = clusterId ?? root.issuerClusterId;
   if (claimed !== undefined && ours !== undefined && claimed !== ours)
-    throw foreign(certificate, claimed, ours);
+    return foreign(certificate, claimed, ours);
   const whose = ours === undefined ? 'the root of this cluster' : `the root of cluster ${ours}`;
-  throw refused(`${certificate.label} is not signed by ${whose}`, {
+  return refused(`${certificate.label} is not signed by ${whose}`, {
     remedy:
       'join the node again with a join token of this cluster; if it had joined, the cluster was made anew or its root replaced',
   });
@@ -116,7 +104,7 @@ function isNoAuthority(certificate: Certificate): void {
   });
 }
 
-function isOfCluster(certificate: Certificate, _: Certificate, { clusterId }: Expected): void {
+function isOfCluster(certificate: Certificate, { clusterId }: Expected): void {
   const claimed = certificate.clusterId;
   if (clusterId !== undefined && claimed !== clusterId) throw foreign(certificate, claimed, clusterId);
 }
@@ -134,11 +122,11 @@ function isForItsRole(certificate: Certificate): void {
   });
 }
 
-function hasBegun(certificate: Certificate, _: Certificate, { now }: Expected): void {
+function hasBegun(certificate: Certificate, { now }: Expected): void {
   if (now < certificate.notBeforeMs) throw tooEarly(certificate.label, certificate.notBeforeMs, now);
 }
 
-function hasNotExpired(certificate: Certificate, _: Certificate, { now }: Expected): void {
+function hasNotExpired(certificate: Certificate, { now }: Expected): void {
   const error = expired(certificate, now);
   if (error !== undefined) throw error;
 }
@@ -152,7 +140,7 @@ export function expired(certificate: Certificate, now: number): InroError | unde
   });
 }
 
-function hasRole(certificate: Certificate, _: Certificate, { role }: Expected): void {
+function hasRole(certificate: Certificate, { role }: Expected): void {
   if (role === undefined || certificate.role === role) return;
   throw refused(`${certificate.label} is for ${a(certificate.role)}, not for ${a(role)}`, {
     remedy: `use the certificate of ${a(role)}`,
@@ -163,14 +151,14 @@ function a(role: Role): string {
   return role === 'operator' ? `an ${role}` : `a ${role}`;
 }
 
-function hasNodeId(certificate: Certificate, _: Certificate, { nodeId }: Expected): void {
+function hasNodeId(certificate: Certificate, { nodeId }: Expected): void {
   if (nodeId === undefined || certificate.nodeId === nodeId) return;
   throw refused(`the certificate is for node ${certificate.nodeId}, not for node ${nodeId}`, {
     remedy: 'use the certificate that was issued to this node',
   });
 }
 
-function hasPublicKey(certificate: Certificate, _: Certificate, { publicKey }: Expected): void {
+function hasPublicKey(certificate: Certificate, { publicKey }: Expected): void {
   if (publicKey === undefined || certificate.publicKey.equals(publicKey)) return;
   throw refused(`${certificate.label} is for another key`, {
     remedy:

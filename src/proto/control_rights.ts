@@ -29,6 +29,7 @@ export const controlRights = {
   revokeJoinToken: { roles: admin, changes: true, object: 'name' },
   getCa: { roles: lookers, changes: false, object: '' },
   updateCa: { roles: admin, changes: true, object: '' },
+  rotateCa: { roles: admin, changes: true, object: '' },
   createOperator: { roles: admin, changes: true, object: 'name' },
   getOperator: { roles: lookers, changes: false, object: 'name' },
   listOperators: { roles: lookers, changes: false, object: '' },

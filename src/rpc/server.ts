@@ -84,6 +84,8 @@ export interface RunningServer {
 export interface RunningTlsServer extends RunningServer {
   /** Another certificate and key for connections that begin from now on; running calls do not notice. */
   showAs(own: Pick<ServerIdentity, 'certificatePem' | 'keyPem'>): void;
+  /** The same, with callers verified against these roots. */
+  believe(rootPem: string): void;
 }
 
 /**
@@ -98,9 +100,9 @@ export async function listenTls(
 ): Promise<RunningTlsServer> {
   const server = build(registrations, false, admit);
   try {
-    const { credentials, replace } = serverCredentials(identity);
+    const { credentials, replace, believe } = serverCredentials(identity);
     const port = await bind(server, address, credentials);
-    return { port, showAs: replace, stop: (graceMs) => stop(server, graceMs) };
+    return { port, showAs: replace, believe, stop: (graceMs) => stop(server, graceMs) };
   } catch (error) {
     server.forceShutdown();
     const text = (error as Error).message;

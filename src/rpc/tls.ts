@@ -24,20 +24,27 @@ export function serverCredentials({ rootPem, ...own }: ServerIdentity): {
   credentials: ServerCredentials;
   /** For connections that begin from now on; those that are open do not notice. */
   replace: (own: KeyPair) => void;
+  /** The same, with these roots. */
+  believe: (rootPem: string) => void;
 } {
-  const root = { caCertificate: Buffer.from(rootPem) };
+  const rootsOf = (pem: string) => ({ caCertificate: Buffer.from(pem) });
   const identityOf = ({ certificatePem, keyPem }: KeyPair) => ({
     certificate: Buffer.from(certificatePem),
     privateKey: Buffer.from(keyPem),
   });
   type Listener = (update: ReturnType<typeof identityOf>) => void;
+  type RootListener = (update: ReturnType<typeof rootsOf>) => void;
   let identity = identityOf(own);
+  let roots = rootsOf(rootPem);
   const listeners = new Set<Listener>();
+  const rootListeners = new Set<RootListener>();
   // Listeners must not be called from inside add...Listener: grpc-js would drop every connection.
   const provider = {
-    addCaCertificateListener: (listener: (update: typeof root) => void) =>
-      queueMicrotask(() => listener(root)),
-    removeCaCertificateListener: () => undefined,
+    addCaCertificateListener: (listener: RootListener) => {
+      rootListeners.add(listener);
+      queueMicrotask(() => listener(roots));
+    },
+    removeCaCertificateListener: (listener: RootListener) => void rootListeners.delete(listener),
     addIdentityCertificateListener: (listener: Listener) => {
       listeners.add(listener);
       queueMicrotask(() => listener(identity));
@@ -49,6 +56,10 @@ export function serverCredentials({ rootPem, ...own }: ServerIdentity): {
     replace: (next) => {
       identity = identityOf(next);
       for (const listener of listeners) listener(identity);
+    },
+    believe: (pem) => {
+      roots = rootsOf(pem);
+      for (const listener of rootListeners) listener(roots);
     },
   };
 }

@@ -113,6 +113,19 @@ export function replaceFile(path: string, content: string | Uint8Array, mode: nu
   }
 }
 
+/** In the place of what is there; on disk before it returns. @throws state_unusable. */
+export function moveFile(from: string, to: string): void {
+  try {
+    renameSync(from, to);
+    syncFolder(dirname(to));
+  } catch (error) {
+    throw new InroError('state_unusable', `${from} cannot become ${to}: ${(error as Error).message}`, {
+      remedy: 'check the folder: permissions, a read-only disk',
+      cause: error,
+    });
+  }
+}
+
 /** Gone from the disk before it returns, if it was there. @throws state_unusable. */
 export function removeFile(path: string): void {
   try {

@@ -28,9 +28,11 @@ import {
 import { agentLimits } from '../../src/agent/limits.js';
 import { Renewal } from '../../src/agent/renewal.js';
 import { generateNodeKey } from '../../src/crypto/signing.js';
-import { InroError } from '../../src/model/error.js';
-import { openAuthority } from '../../src/pki/authority.js';
+import { InroError, type ErrorCode } from '../../src/model/error.js';
+import { createAuthority, openAuthority } from '../../src/pki/authority.js';
 import { createCsr } from '../../src/pki/csr.js';
+import { readRoot } from '../../src/pki/root.js';
+import { refuses } from '../support/refuses.js';
 import { fakeCluster } from '../support/fake_authority.js';
 import { FakeClock, settle } from '../support/fake_clock.js';
 
@@ -67,7 +69,7 @@ function setUp(t: ExecutionContext, { lifetimeMs = 90 * dayMs } = {}) {
   const first = issue();
   saveKey(folder, first.keyPem);
   saveIdentity(folder, { rootPem: cluster.rootPem, certificatePem: first.certificatePem, managers: ['m:1'] });
-  return { folder, clock, skew, issue, first };
+  return { folder, clock, skew, issue, first, authority };
 }
 
 /** The agent's part, running. */
@@ -443,4 +445,80 @@ test('a host that joins anew leaves no remainder of a renewal behind', (t) => {
   const { certificatePem } = s.issue();
   saveIdentity(s.folder, { rootPem, certificatePem, managers: ['m:1'] });
   t.false(existsSync(join(s.folder, 'renewed.pem')));
+});
+
+test('wanted now, it is renewed whenever it is due; what fails is tried again with its gaps', async (t) => {
+  const given = setUp(t);
+  const { clock, first } = given;
+  const { held, renewal, asked, manager, stop } = running(t, given);
+  await settle();
+  t.is(asked.length, 0);
+  manager.away = away();
+  renewal.renewNow();
+  await settle();
+  t.is(asked.length, 1);
+  renewal.renewNow();
+  await settle();
+  t.is(asked.length, 1, 'wanted already: it does not come sooner');
+  manager.away = undefined;
+  await clock.advance(10_000);
+  t.is(asked.length, 2);
+  t.not(held.current.certificatePem, first.certificatePem);
+  await clock.advance(hourMs);
+  t.is(asked.length, 2, 'that was all');
+  await stop();
+});
+
+test('roots: those that a trusted one vouches for, on disk first', async (t) => {
+  const { folder, clock } = setUp(t);
+  const log = pino({ level: 'silent' });
+  const held = HeldIdentity.open(folder, clock.now(), log);
+  const { rootPem: old, clusterId } = held.current;
+  const surroundings = { clusterId, clock, random: randomBytes };
+  const stranger = createAuthority({ ...surroundings, isNext: true });
+  const disk = (): string => readFileSync(join(folder, 'ca.crt'), 'utf8');
+  const now = clock.now();
+  const unchanged = (act: () => void, code: ErrorCode): void => {
+    refuses(t, act, code);
+    t.is(held.current.rootPem, old);
+    t.is(disk(), old);
+  };
+  // Nobody vouches for it; or another CA does.
+  unchanged(() => held.trust({ rootsPem: stranger.certPem, crossPem: '' }, now), 'unauthenticated');
+  const other = openAuthority(stranger.certPem, stranger.keyPem, surroundings);
+  const self = other.crossSign(other.root).pem;
+  unchanged(() => held.trust({ rootsPem: stranger.certPem, crossPem: self }, now), 'unauthenticated');
+  unchanged(() => held.trust({ rootsPem: 'x', crossPem: '' }, now), 'bad_certificate');
+  unchanged(() => held.trust({ rootsPem: '', crossPem: '' }, now), 'bad_certificate');
+  unchanged(() => held.trust({ rootsPem: old.repeat(5), crossPem: '' }, now), 'bad_certificate');
+  // Beside one that is trusted it is left out.
+  held.trust({ rootsPem: stranger.certPem + old, crossPem: '' }, now);
+  t.is(held.current.rootPem, old);
+});
+
+test('roots: a new one, then that alone once the certificate is of it', async (t) => {
+  const { folder, clock, authority } = setUp(t);
+  const log = pino({ level: 'silent' });
+  const held = HeldIdentity.open(folder, clock.now(), log);
+  const { rootPem: old, clusterId, nodeId } = held.current;
+  const surroundings = { clusterId, clock, random: randomBytes };
+  const next = createAuthority({ ...surroundings, isNext: true });
+  const crossPem = authority.crossSign(readRoot(next.certPem)).pem;
+  const disk = (): string => readFileSync(join(folder, 'ca.crt'), 'utf8');
+  held.trust({ rootsPem: next.certPem + old, crossPem }, clock.now());
+  t.is(held.current.rootPem, next.certPem + old);
+  t.is(disk(), next.certPem + old);
+  // Its own certificate is of the one before: without that it would be nobody.
+  refuses(t, () => held.trust({ rootsPem: next.certPem, crossPem }, clock.now()), 'bad_certificate');
+  t.is(disk(), next.certPem + old);
+  const { privateKey, privatePem } = generateNodeKey();
+  const signer = openAuthority(next.certPem, next.keyPem, { ...surroundings, crossPem });
+  const issued = signer.issueNode({ csr: createCsr(privateKey), nodeId, role: 'worker' });
+  held.take({ certificatePem: issued.pem + signer.intermediatesPem, keyPem: privatePem }, clock.now());
+  held.worked(held.current);
+  held.trust({ rootsPem: next.certPem, crossPem }, clock.now());
+  t.is(disk(), next.certPem);
+  const again = loadIdentity(folder, clock.now());
+  t.is(again.rootPem, next.certPem);
+  t.is(again.nodeId, nodeId);
 });

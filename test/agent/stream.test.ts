@@ -80,6 +80,7 @@ function host() {
     counts: { current: () => undefined, taken: () => undefined },
     describe: async () => ({ hostname: 'host' }),
     onApplied: (revision) => applied.push(revision),
+    onRoots: () => undefined,
   };
   return { ...parts, clock, parts, driver, applied };
 }

@@ -205,6 +205,7 @@ scenario('each command prints the fields of its table, with their types', async 
   await check('secret revoke', ['db_password']);
   await check('ca inspect', []);
   await check('ca update', ['--cert-expiry', '30d']);
+  await check('ca rotate', []);
   const identity = ['--identity', 'bob.pem', '--manager', manager.address];
   await check('operator create', ['--role', 'deployer', '--grant', 'db*', '--out', 'bob.pem', 'bob']);
   await check('operator ls', []);

@@ -176,14 +176,15 @@ test('who comes with an older certificate than was used before', async (t) => {
     clones.noteUse(node, { address: '10.0.0.9:1', certificate } as NodeSession, other);
     return (node.clone as NodeRecord['clone'])?.kind ?? '';
   };
-  noteCertificate(node, one);
+  const ca = new Uint8Array(32);
+  noteCertificate(node, one, ca);
   t.is(uses(one), '');
-  noteCertificate(node, two);
+  noteCertificate(node, two, ca);
   t.is(uses(one), '', 'the new one has not reached it');
   t.is(uses(two), '');
   t.is(uses(one), 'old certificate');
   t.is(uses(two), '');
-  noteCertificate(node, three);
+  noteCertificate(node, three, ca);
   t.is(uses(three), '');
   t.is(uses(two), 'old certificate');
   t.is(uses(one), 'old certificate');

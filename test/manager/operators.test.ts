@@ -80,6 +80,7 @@ const calls: { [K in Name]: [who: string, request: () => InputInit<Methods[K]>] 
   revokeJoinToken: ['admin', () => ({ name: 'none' })],
   getCa: ['admin auditor', () => ({})],
   updateCa: ['admin', () => ({})],
+  rotateCa: ['admin', () => ({ deadlineMs: 1n })],
   createOperator: [
     'admin',
     () => ({ name: `x${newId(randomBytes)}`, role: 'auditor', ttlMs: BigInt(dayMs), ...request() }),

@@ -10,10 +10,10 @@ import { askForRenewal } from '../../src/agent/renew.js';
 import { identityOf, type Identity } from '../../src/agent/identity.js';
 import { generateNodeKey, readPrivateKey, signBytes, spkiOf } from '../../src/crypto/signing.js';
 import { enrolAgainStatement } from '../../src/crypto/statement.js';
+import { Authorities } from '../../src/manager/authorities.js';
 import { managerLimits } from '../../src/manager/limits.js';
-import { keepOwnCertificate, ownIdentity } from '../../src/manager/own_certificate.js';
+import { OwnCertificate, ownIdentity } from '../../src/manager/own_certificate.js';
 import { newId } from '../../src/model/id.js';
-import { openAuthority } from '../../src/pki/authority.js';
 import { readCertificate } from '../../src/pki/certificate.js';
 import { createCsr } from '../../src/pki/csr.js';
 import { Enrollment, Renewal } from '../../src/proto/gen/inro/v1/enrollment_pb.js';
@@ -260,7 +260,7 @@ test('over years its certificate never lapses, whatever the disk does meanwhile'
   t.teardown(() => rmSync(folder, { recursive: true, force: true }));
   const clock = new FakeClock();
   const cluster = fakeCluster({ now: clock.now() });
-  const authority = openAuthority(cluster.rootPem, cluster.rootKeyPem, {
+  const authority = new Authorities([Authorities.first(cluster.rootPem, clock.now())], cluster.rootKeyPem, {
     clusterId: cluster.clusterId,
     clock,
     random: randomBytes,
@@ -271,16 +271,13 @@ test('over years its certificate never lapses, whatever the disk does meanwhile'
   const over = new AbortController();
   const logged: string[] = [];
   const log = pino({ level: 'info' }, { write: (text: string) => void logged.push(text) });
-  const keeping = keepOwnCertificate(
-    {
-      ...parts,
-      lifetimeMs: async () => 90 * dayMs,
-      certificatePem: own.certificatePem,
-      show: (next) => void shown.push(next),
-      log,
-    },
-    over.signal,
-  );
+  const keeping = new OwnCertificate({
+    ...parts,
+    lifetimeMs: async () => 90 * dayMs,
+    certificatePem: own.certificatePem,
+    show: (next) => void shown.push(next),
+    log,
+  }).keep(over.signal);
   const valid = () => readCertificate(shown.at(-1)?.certificatePem ?? '').notAfterMs > clock.now();
   for (let day = 0; day < 5 * 365; day++) {
     await clock.jump(dayMs);

@@ -66,6 +66,7 @@ function runAgent(t: ExecutionContext, manager: RealManager, identity: FakeIdent
     describe: async () => ({ hostname: 'host' }),
     onWelcome: () => undefined,
     onApplied: () => undefined,
+    onRoots: () => undefined,
   }).catch(() => undefined);
   t.teardown(async () => {
     channel.close();

@@ -4,6 +4,9 @@
  */
 import { create } from '@bufbuild/protobuf';
 import { randomBytes } from 'node:crypto';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { pino } from 'pino';
 import { openArena } from '../../src/crypto/arena.js';
 import { digestOf, sealValue, submitContentKey } from '../../src/crypto/envelope.js';
@@ -14,6 +17,8 @@ import { Dispatcher } from '../../src/manager/dispatcher.js';
 import { createKeyring } from '../../src/manager/keyring.js';
 import { JoinGuard } from '../../src/manager/join_guard.js';
 import { Ledger } from '../../src/manager/ledger.js';
+import { Authorities } from '../../src/manager/authorities.js';
+import { CaRotation } from '../../src/manager/ca_rotation.js';
 import { Clones } from '../../src/manager/clones.js';
 import { NodeRemoval } from '../../src/manager/node_removal.js';
 import { ReadBook } from '../../src/manager/read_book.js';
@@ -55,7 +60,12 @@ export interface Attached {
 export async function fakeManager({ store = fakeStore() }: { store?: Store } = {}) {
   const clock = new FakeClock();
   const cluster = fakeCluster({ now: clock.now() });
-  const { clusterId, authority } = cluster;
+  const { clusterId } = cluster;
+  const authority = new Authorities([Authorities.first(cluster.rootPem, clock.now())], cluster.rootKeyPem, {
+    clusterId,
+    clock,
+    random: randomBytes,
+  });
   const arena = openArena(8 << 20);
   const logged: Record<string, unknown>[] = [];
   const log = pino(
@@ -66,8 +76,8 @@ export async function fakeManager({ store = fakeStore() }: { store?: Store } = {
   const view = await ClusterView.follow(store);
   const publicKey = keyring.sealingPublicKey;
   const signature = authority.sign(sealingKeyStatement(clusterId, publicKey));
-  const sealingKey = { clusterId, publicKey, signature };
-  const shared = { clusterId, store, view, keyring, clock, random: randomBytes, log, sealingKey };
+  const sealingKey = () => ({ clusterId, publicKey, signature });
+  const shared = { clusterId, authority, store, view, keyring, clock, random: randomBytes, log, sealingKey };
   const ledger = await Ledger.open(shared);
   const reads = new ReadBook(shared);
   const clones = new Clones(shared);
@@ -83,14 +93,21 @@ export async function fakeManager({ store = fakeStore() }: { store?: Store } = {
   const token = makeJoinToken(authority.root.der, randomBytes);
   const guard = new JoinGuard(clock);
   const removal = new NodeRemoval({ ...shared, ledger, dispatcher });
+  const folder = mkdtempSync(join(tmpdir(), 'inro-fake-manager-'));
+  const rotation = new CaRotation({
+    ...shared,
+    folder,
+    dispatcher,
+    deadlineMs: 0,
+    onChanged: async () => dispatcher.casChanged(),
+  });
   const { handlers } = control({
     ...shared,
     dispatcher,
     guard,
     removal,
     clones,
-    root: authority.root,
-    authority,
+    rotation,
     managerAddresses: () => ['127.0.0.1:1'],
     createdMs: clock.now(),
     workerToken: async () => token,
@@ -201,6 +218,8 @@ export async function fakeManager({ store = fakeStore() }: { store?: Store } = {
 
     async stop(): Promise<void> {
       gone.abort();
+      await rotation.stop();
+      rmSync(folder, { recursive: true, force: true });
       await scheduler.stop();
       dispatcher.stop();
       await settle();

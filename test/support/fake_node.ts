@@ -21,6 +21,7 @@ import {
   type Receipt,
   type ReceiptsTaken,
   type RevokedVersion,
+  type TrustedRoots,
   type Welcome,
 } from '../../src/proto/gen/inro/v1/dispatcher_pb.js';
 import { wireState } from '../../src/proto/task_state.js';
@@ -70,6 +71,8 @@ export class FakeNode {
   readonly session: ExchangeKey = drawExchangeKey(this.arena);
   challenge: Challenge | undefined;
   welcome: Welcome | undefined;
+  /** Called with each word on what is to be trusted, as it is read; it does not show otherwise. */
+  onRoots: ((roots: TrustedRoots) => void) | undefined;
   readonly #messages: AsyncIterator<ManagerMessage>;
   /** Messages that `taken` was not looking for. */
   readonly #passed: ManagerMessage['message'][] = [];
@@ -86,8 +89,12 @@ export class FakeNode {
   }
 
   async #arrived(): Promise<ManagerMessage['message'] | undefined> {
-    const { done, value } = await this.#messages.next();
-    return done === true ? undefined : value.message;
+    for (;;) {
+      const { done, value } = await this.#messages.next();
+      if (done === true) return undefined;
+      if (value.message.case !== 'trustedRoots') return value.message;
+      this.onRoots?.(value.message.value);
+    }
   }
 
   /** The next message, which must be of this kind. */

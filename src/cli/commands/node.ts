@@ -18,7 +18,9 @@ export async function nodeLs(options: Common & { filter: string[]; quiet?: boole
   const rows = nodes.map((n) => [
     n.id,
     n.description?.hostname || '-',
-    n.clone === undefined ? n.status : `${n.status}, used twice`,
+    [n.status, ...(n.clone === undefined ? [] : ['used twice']), ...(n.mustEnrol ? ['must enrol'] : [])].join(
+      ', ',
+    ),
     String(n.tasks),
     n.description?.agentVersion || '-',
     ago(n.lastSeenMs),
@@ -85,7 +87,9 @@ function alarmJson(clone: CloneAlarm | undefined) {
   };
 }
 
-function certificateText({ certificateExpiresMs }: Node): string {
+function certificateText({ certificateExpiresMs, mustEnrol }: Node): string {
+  if (mustEnrol)
+    return 'of a CA that is not in use any more: on that host stop the agent, then inro agent join --again --token - --manager HOST:PORT';
   return certificateExpiresMs === 0n
     ? 'none yet'
     : `expires ${iso(certificateExpiresMs)} (${ago(certificateExpiresMs)})`;
@@ -113,5 +117,6 @@ function nodeJson(node: Node) {
     labels: node.labels,
     pendingUntil: isoOrNull(node.pendingUntilMs),
     alarm: alarmJson(node.clone),
+    mustEnrol: node.mustEnrol,
   };
 }

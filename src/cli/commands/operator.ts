@@ -6,6 +6,7 @@ import { InroError } from '../../model/error.js';
 import { checkName } from '../../model/name.js';
 import { checkGrants, checkOperatorRole } from '../../model/operator.js';
 import { createCsr, readCsr } from '../../pki/csr.js';
+import { isVouchedFor, readRoot } from '../../pki/root.js';
 import { Control, type IssuedOperator, type Operator } from '../../proto/gen/inro/v1/control_pb.js';
 import { checkAddress } from '../../rpc/address.js';
 import { call } from '../../rpc/client.js';
@@ -79,7 +80,7 @@ export async function operatorLs(options: Common & { quiet?: boolean }): Promise
     one.id,
     one.name,
     one.role,
-    one.status,
+    one.formerCa && one.status === 'valid' ? 'valid, to renew' : one.status,
     one.grants.join(',') || '-',
     ago(one.createdMs),
     ago(one.expiresMs),
@@ -137,8 +138,11 @@ export async function operatorRenew(options: Common): Promise<void> {
   const name = operator?.name ?? former.name;
   const text = identityText({ name, clusterId, managers, keyPem, certificatePem, rootPem });
   const { rootPem: trusted } = former;
-  // A root that is another one is trusted when the one before vouches for it: today there is one.
-  if (rootPem.trim() !== trusted.trim()) {
+  // Another root is trusted when the one before vouches for it: who trusts that verifies what was issued, too.
+  if (
+    rootPem.trim() !== trusted.trim() &&
+    !isVouchedFor(readRoot(rootPem), certificatePem, trusted, systemClock.now())
+  ) {
     throw new InroError('foreign_cluster', 'the manager names another root than the identity has', {
       remedy: 'ask an admin for a new identity: inro operator create',
     });
@@ -160,6 +164,9 @@ function print(operator: Operator): void {
     ['Created', `${iso(createdMs)} (${ago(createdMs)})`],
     ['Expires', `${iso(expiresMs)} (${ago(expiresMs)})`],
     ['Serial', serial],
+    ...(operator.formerCa
+      ? ([['CA', 'a former one: he should renew it (inro operator renew)']] as [string, string][])
+      : []),
   ]);
 }
 
@@ -175,6 +182,7 @@ function operatorJson(operator: Operator) {
     expiresAt: iso(expiresMs),
     revokedAt: isoOrNull(revokedMs),
     serial,
+    formerCa: operator.formerCa,
   };
 }
 
