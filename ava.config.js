@@ -6,7 +6,8 @@ export default {
   typescript: { rewritePaths: { 'test/': 'dist/test/' }, compile: false },
   // Processes: tests load the addon, change the umask, and take signals.
   workerThreads: false,
-  concurrency: Math.min(availableParallelism(), 4),
+  // Many tests wait for processes, most of the time.
+  concurrency: Math.min(availableParallelism() + 1, 4),
   timeout: '2m',
   // node_modules/.cache may not be ours to write.
   cache: false,

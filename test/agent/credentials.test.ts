@@ -7,6 +7,7 @@ import { existsSync, lstatSync, mkdirSync, rmdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ExecutionContext } from 'ava';
 import { Host, scenario } from '../support/host.js';
+import { labScenario } from '../support/lab.js';
 import { eventually, refused, type Daemon } from '../support/inro.js';
 import { KeptAgent } from '../support/kept_agent.js';
 import { kernelCallsFolder } from '../support/kernel_calls.js';
@@ -149,7 +150,7 @@ scenario('a unit gets the files of the service that is bound to it, and nothing 
   t.is(seen.at(-1)?.uid, 65_534);
 });
 
-scenario('the service changes: another unit, a new version, a revoke, an end', async (t) => {
+labScenario('the service changes: another unit, a new version, a revoke, an end', async (t) => {
   const host = await clusterWith(t);
   await host.ask(['service', 'create', '--name', 'web', '--secret', 'key']);
   isRefused(t, await ask(host, 'app@1.service', 'key'), /no service with unit/);
@@ -182,7 +183,7 @@ scenario('the service changes: another unit, a new version, a revoke, an end', a
   isRefused(t, await ask(host, 'app@1.service', 'key'), /no service with unit/);
 });
 
-scenario('two services cannot have one unit on one node; on two nodes they can', async (t) => {
+labScenario('two services cannot have one unit on one node; on two nodes they can', async (t) => {
   const host = await clusterWith(t);
   const create = (name: string, ...options: string[]) =>
     host.inro(['service', 'create', '--detach', '--name', name, '--unit', 'nginx', ...options]);
@@ -216,7 +217,7 @@ scenario('two services cannot have one unit on one node; on two nodes they can',
   t.regex(both.stderr, /cannot be used with/);
 });
 
-scenario('a value of 1 MiB comes whole, to many at once, beside one who does not read', async (t) => {
+labScenario('a value of 1 MiB comes whole, to many at once, beside one who does not read', async (t) => {
   const host = await clusterWith(t);
   const value = randomBytes(maxBytes);
   await host.ask(['secret', 'create', 'large', '-'], { stdin: value });
@@ -242,7 +243,7 @@ scenario('a value of 1 MiB comes whole, to many at once, beside one who does not
   });
 });
 
-scenario('a unit with a cgroup of its own is attached, once, until the cgroup is empty', async (t) => {
+labScenario('a unit with a cgroup of its own is attached, once, until the cgroup is empty', async (t) => {
   const host = await clusterWith(t);
   await host.ask(['secret', 'create', 'second', '-'], { stdin: 'x' });
   await host.ask([
@@ -324,7 +325,7 @@ scenario(
   },
 );
 
-scenario('another program at the socket is left alone, and said; a dead socket is replaced', async (t) => {
+labScenario('another program at the socket is left alone, and said; a dead socket is replaced', async (t) => {
   const host = await Host.of(t);
   const manager = await host.startManager();
   await host.join(await host.ask(['token', 'show', 'worker']), manager.address);

@@ -2,6 +2,7 @@
 import { Control } from '../../src/proto/gen/inro/v1/control_pb.js';
 import { call, connectUnix } from '../../src/rpc/client.js';
 import { Host, scenario } from '../support/host.js';
+import { labScenario } from '../support/lab.js';
 import { eventually } from '../support/inro.js';
 
 const listen = '127.0.0.1:4747';
@@ -111,7 +112,7 @@ scenario(
   },
 );
 
-scenario('what changed while the agent was away is so when it comes back', async (t) => {
+labScenario('what changed while the agent was away is so when it comes back', async (t) => {
   const host = await Host.of(t, { ownNetwork: true });
   const { agent } = await host.startCluster({ listen });
   await host.ask(['secret', 'create', 'key', '-'], { stdin: 'old' });
@@ -136,7 +137,7 @@ scenario('what changed while the agent was away is so when it comes back', async
   t.is((await host.sh('ls -A /run/inro/secrets/.task')).stdout.split('\n').length, 2, 'one task');
 });
 
-scenario(
+labScenario(
   'an agent that starts while no manager is there serves nothing, and everything once one comes',
   async (t) => {
     const host = await Host.of(t, { ownNetwork: true });
@@ -160,7 +161,7 @@ scenario(
   },
 );
 
-scenario('an agent stopped while a reader has a file open: the reader is not left hanging', async (t) => {
+labScenario('an agent stopped while a reader has a file open: the reader is not left hanging', async (t) => {
   const host = await Host.of(t);
   const { agent } = await host.startCluster();
   await host.ask(['secret', 'create', 'key', '-'], { stdin: 'value' });

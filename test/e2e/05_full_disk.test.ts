@@ -1,6 +1,7 @@
 /** The manager's disk is full: what was acknowledged stays, what was not is not there, and room heals it. */
 import type { ExecutionContext } from 'ava';
 import { Host, scenario } from '../support/host.js';
+import { labScenario } from '../support/lab.js';
 import type { Result } from '../support/inro.js';
 
 const state = '/var/lib/inro/manager';
@@ -41,7 +42,7 @@ scenario('secrets are created until the disk is full', async (t) => {
   );
 });
 
-scenario(
+labScenario(
   'a large value that does not fit into what is left is called a full disk too; more room heals it',
   async (t) => {
     const { host, manager, fill } = await onSmallDisk(t);
@@ -71,7 +72,7 @@ scenario(
   },
 );
 
-scenario('a manager that is killed on its full disk starts again', async (t) => {
+labScenario('a manager that is killed on its full disk starts again', async (t) => {
   const { host, manager, fill } = await onSmallDisk(t);
   const { acknowledged } = await fill(300 * kib);
   await manager.kill9();

@@ -1,6 +1,7 @@
 /** Changes under running workloads: new versions, owners and modes, scaling, removal. */
 import type { ExecutionContext } from 'ava';
 import { Host, scenario } from '../support/host.js';
+import { labScenario } from '../support/lab.js';
 import { eventually } from '../support/inro.js';
 
 const web = '/run/inro/secrets/web';
@@ -103,7 +104,7 @@ scenario(
   },
 );
 
-scenario(
+labScenario(
   'a user that the node does not know: the task is REJECTED with words, and the command says so at once',
   async (t) => {
     const host = await clusterWith(t, { key: 'v' });
@@ -143,7 +144,7 @@ scenario(
   },
 );
 
-scenario('a running service that gets a reference which no node can show', async (t) => {
+labScenario('a running service that gets a reference which no node can show', async (t) => {
   const host = await clusterWith(t, { key: 'v', other: 'w' });
   await host.ask(['service', 'create', '--name', 'web', '--secret', 'key']);
   const { code, stderr } = await host.inro([
@@ -160,7 +161,7 @@ scenario('a running service that gets a reference which no node can show', async
   t.is(await host.read(`${web}/key`), 'v');
 });
 
-scenario('scaling up and down', async (t) => {
+labScenario('scaling up and down', async (t) => {
   const host = await clusterWith(t, { key: 'v' });
   await host.ask(['service', 'create', '--name', 'web', '--secret', 'key']);
   const tasks = async (): Promise<string> =>
@@ -210,7 +211,7 @@ scenario('a service that is removed takes its files; made again, it has them aga
   t.deepEqual(await host.json(['secret', 'ls']), []);
 });
 
-scenario('a bind mount of a service’s directory lives on while its tasks come and go', async (t) => {
+labScenario('a bind mount of a service’s directory lives on while its tasks come and go', async (t) => {
   const host = await clusterWith(t, { key: 'v' });
   await host.ask(['service', 'create', '--name', 'web', '--secret', 'key']);
   await host.sh(`mkdir /run/container && mount --bind ${web} /run/container`);

@@ -11,7 +11,8 @@ import { Readable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import type { ExecutionContext } from 'ava';
 import { holdCalls } from '../support/held_manager.js';
-import { scenario } from '../support/host.js';
+import {} from '../support/host.js';
+import { labScenario } from '../support/lab.js';
 import { eventually, pause, program } from '../support/inro.js';
 import {
   glanceAtMemory,
@@ -39,7 +40,7 @@ import {
 const graceMs = 10_000;
 const pauseAtExit = fileURLToPath(new URL('../support/pause_at_exit.js', import.meta.url));
 
-scenario('7: a scanner finds what a process holds in plain memory, and what lies on a disk', async (t) => {
+labScenario('7: a scanner finds what a process holds in plain memory, and what lies on a disk', async (t) => {
   const markers = new Markers();
   const holder = spawn(
     process.execPath,
@@ -130,7 +131,7 @@ async function lookAtCommand(
   await held.stop();
 }
 
-scenario(
+labScenario(
   '7: no value is in the manager, in a command, in any process, on a disk or in a log, from its creation to its end',
   async (t) => {
     const c = await markedCluster(t);

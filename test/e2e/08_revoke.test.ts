@@ -1,6 +1,7 @@
 /** Revoking, and the receipts by which nodes say that they have wiped: real agents and managers, and links that break. */
 import type { ExecutionContext } from 'ava';
 import { Host, scenario } from '../support/host.js';
+import { labScenario } from '../support/lab.js';
 import { eventually, type Daemon } from '../support/inro.js';
 import { Wire } from '../support/wire.js';
 
@@ -126,7 +127,7 @@ for (const [title, lost, inTime] of [
   ['the receipt is lost', true, false],
   ['its acknowledgement is lost', false, true],
 ] as const) {
-  scenario(`the link breaks after a wipe, and ${title}: it arrives all the same, and once`, async (t) => {
+  labScenario(`the link breaks after a wipe, and ${title}: it arrives all the same, and once`, async (t) => {
     const host = await Host.of(t);
     const manager = await host.startManager();
     const wire = await Wire.to(t, manager.address);
@@ -155,7 +156,7 @@ for (const [title, lost, inTime] of [
   });
 }
 
-scenario('an agent that is stopped sends its last receipts before it ends its session', async (t) => {
+labScenario('an agent that is stopped sends its last receipts before it ends its session', async (t) => {
   const host = await Host.of(t, { ownNetwork: true });
   const { manager, agent } = await host.startCluster({ listen });
   await withService(host);
@@ -180,7 +181,7 @@ scenario('an agent that is stopped sends its last receipts before it ends its se
   t.deepEqual(takenBy(daemon), ['revoked 1'], 'and takes no old receipt again');
 });
 
-scenario('a manager that does not answer keeps an agent from stopping for a moment only', async (t) => {
+labScenario('a manager that does not answer keeps an agent from stopping for a moment only', async (t) => {
   const host = await Host.of(t);
   const { manager, agent } = await host.startCluster();
   await withService(host);
@@ -191,7 +192,7 @@ scenario('a manager that does not answer keeps an agent from stopping for a mome
   t.notRegex((await host.sh('cat /proc/self/mountinfo')).stdout, /inro\/secrets/);
 });
 
-scenario(
+labScenario(
   'a node that is away is named; it is told when it comes back, by a manager that was killed meanwhile too',
   async (t) => {
     const host = await Host.of(t, { ownNetwork: true });
@@ -222,29 +223,35 @@ scenario(
   },
 );
 
-scenario('an agent that was killed has nothing left to wipe: the command says what it knows', async (t) => {
-  const host = await Host.of(t);
-  const { agent } = await host.startCluster();
-  await withService(host);
-  await agent.kill9();
-  const revoking = host.inro(['secret', 'revoke', '--json', 'key']);
-  await host.startAgent();
-  const { code, stdout } = await revoking;
-  t.is(code, 0);
-  const { nodes } = JSON.parse(stdout) as { nodes: Record<string, unknown>[] };
-  t.like(nodes, [{ node: 'host-a', outcome: 'gone', durationUs: 0, wipedAt: null, leaseEndsAt: null }]);
-  t.is((await host.sh(`ls ${web}`)).stdout, 'other\n');
-});
+labScenario(
+  'an agent that was killed has nothing left to wipe: the command says what it knows',
+  async (t) => {
+    const host = await Host.of(t);
+    const { agent } = await host.startCluster();
+    await withService(host);
+    await agent.kill9();
+    const revoking = host.inro(['secret', 'revoke', '--json', 'key']);
+    await host.startAgent();
+    const { code, stdout } = await revoking;
+    t.is(code, 0);
+    const { nodes } = JSON.parse(stdout) as { nodes: Record<string, unknown>[] };
+    t.like(nodes, [{ node: 'host-a', outcome: 'gone', durationUs: 0, wipedAt: null, leaseEndsAt: null }]);
+    t.is((await host.sh(`ls ${web}`)).stdout, 'other\n');
+  },
+);
 
-scenario('a task that ends, and a reference that is taken away, are wiped with a receipt, too', async (t) => {
-  const host = await Host.of(t);
-  const { manager } = await host.startCluster();
-  await withService(host);
-  await host.ask(['service', 'update', '--secret-rm', 'key', 'web']);
-  await expectTaken(t, manager.daemon, ['removed 1']);
-  await host.ask(['service', 'rm', 'web']);
-  await expectTaken(t, manager.daemon, ['removed 1', 'removed 1']);
-});
+labScenario(
+  'a task that ends, and a reference that is taken away, are wiped with a receipt, too',
+  async (t) => {
+    const host = await Host.of(t);
+    const { manager } = await host.startCluster();
+    await withService(host);
+    await host.ask(['service', 'update', '--secret-rm', 'key', 'web']);
+    await expectTaken(t, manager.daemon, ['removed 1']);
+    await host.ask(['service', 'rm', 'web']);
+    await expectTaken(t, manager.daemon, ['removed 1', 'removed 1']);
+  },
+);
 
 /** The command waits for the nodes' answers, which come after their receipts. */
 async function expectTaken(t: ExecutionContext, manager: Daemon, expected: string[]): Promise<void> {

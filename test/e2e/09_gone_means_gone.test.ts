@@ -6,7 +6,8 @@
 import test, { type ExecutionContext } from 'ava';
 import type { DriverName } from '../../src/agent/mount/drivers.js';
 import type { Plaintext } from '../../src/crypto/plaintext.js';
-import { Host, scenario } from '../support/host.js';
+import { Host } from '../support/host.js';
+import { labScenario } from '../support/lab.js';
 import { Daemon } from '../support/inro.js';
 import { canMount, mounted } from '../support/mounted.js';
 import { mappingWays, race, readingWays, type Outcome, type Race, type Way } from '../support/race.js';
@@ -148,7 +149,7 @@ mounting('fuse-native cannot promise it: mappings and pipes keep the value, read
   }
 });
 
-scenario(
+labScenario(
   'when a command has returned, no node’s readers have it: removed, and its service removed',
   async (t) => {
     const host = await Host.of(t);

@@ -4,6 +4,7 @@
  */
 import type { ExecutionContext } from 'ava';
 import { Host, scenario, type Manager } from '../support/host.js';
+import { labScenario } from '../support/lab.js';
 import { eventually, pause, refused, run } from '../support/inro.js';
 import { KeptAgent } from '../support/kept_agent.js';
 import { KernelCalls } from '../support/kernel_calls.js';
@@ -100,35 +101,38 @@ scenario(
   { timeoutMs: 300_000 },
 );
 
-scenario('2: what was withdrawn while nobody served is wiped first when somebody does again', async (t) => {
-  const { host, agent, status } = await keptHost(t);
-  await give(host, 'web', 'key', 'hunter2');
-  await give(host, 'db', 'other', 'of another service');
-  await connected(status);
-  await agent.order({ restarts: false });
-  await agent.kill();
-  const [secret] = await host.json<{ id: string }[]>(['secret', 'inspect', 'key']);
-  t.truthy(secret);
-  await host.ask(['secret', 'revoke', 'key', '-d']);
-  await host.ask(['service', 'rm', 'db', '-d']);
-  await host.ask(['secret', 'create', 'new', '-'], { stdin: 'made meanwhile' });
-  await host.ask(['service', 'create', '--name', 'late', '--secret', 'new', '-d']);
-  await agent.order({ restarts: true, start: true });
-  await agent.untilReady();
-  await connected(status);
-  t.is(
-    await eventually('the new one', async () => {
-      const text = await host.read('/run/inro/secrets/late/new');
-      return text === 'made meanwhile' ? text : undefined;
-    }),
-    'made meanwhile',
-  );
-  t.not(await host.read(file), 'hunter2');
-  t.is(await host.read('/run/inro/secrets/db/other'), 'No such file or directory');
-  t.is((await status()).arena.values, 1);
-});
+labScenario(
+  '2: what was withdrawn while nobody served is wiped first when somebody does again',
+  async (t) => {
+    const { host, agent, status } = await keptHost(t);
+    await give(host, 'web', 'key', 'hunter2');
+    await give(host, 'db', 'other', 'of another service');
+    await connected(status);
+    await agent.order({ restarts: false });
+    await agent.kill();
+    const [secret] = await host.json<{ id: string }[]>(['secret', 'inspect', 'key']);
+    t.truthy(secret);
+    await host.ask(['secret', 'revoke', 'key', '-d']);
+    await host.ask(['service', 'rm', 'db', '-d']);
+    await host.ask(['secret', 'create', 'new', '-'], { stdin: 'made meanwhile' });
+    await host.ask(['service', 'create', '--name', 'late', '--secret', 'new', '-d']);
+    await agent.order({ restarts: true, start: true });
+    await agent.untilReady();
+    await connected(status);
+    t.is(
+      await eventually('the new one', async () => {
+        const text = await host.read('/run/inro/secrets/late/new');
+        return text === 'made meanwhile' ? text : undefined;
+      }),
+      'made meanwhile',
+    );
+    t.not(await host.read(file), 'hunter2');
+    t.is(await host.read('/run/inro/secrets/db/other'), 'No such file or directory');
+    t.is((await status()).arena.values, 1);
+  },
+);
 
-scenario(
+labScenario(
   '3: a successor that comes 5 s late: readers wait for it, and get what they asked for',
   async (t) => {
     const { host, agent } = await keptHost(t);
@@ -142,7 +146,7 @@ scenario(
   },
 );
 
-scenario(
+labScenario(
   '4: a rotation goes on: descriptors end with its grace, pollers are woken, no earlier and no later',
   async (t) => {
     const { host, agent } = await keptHost(t);
@@ -170,7 +174,7 @@ scenario(
   },
 );
 
-scenario(
+labScenario(
   '5: what is not what a former agent left is refused in words, and nobody waits for it',
   async (t) => {
     const { host, agent, status } = await keptHost(t);
@@ -197,7 +201,7 @@ scenario(
   },
 );
 
-scenario('6: another node’s memory is refused', async (t) => {
+labScenario('6: another node’s memory is refused', async (t) => {
   const { host, manager, agent } = await keptHost(t);
   await give(host, 'web', 'key', 'hunter2');
   await agent.order({ restarts: false });
@@ -210,7 +214,7 @@ scenario('6: another node’s memory is refused', async (t) => {
   t.is(await host.read(file), 'No such file or directory');
 });
 
-scenario('7: nobody goes on: readers get ENOTCONN, and the next start makes a new mount', async (t) => {
+labScenario('7: nobody goes on: readers get ENOTCONN, and the next start makes a new mount', async (t) => {
   const { host, agent, status } = await keptHost(t);
   await give(host, 'web', 'key', 'hunter2');
   await agent.order({ restarts: false });
@@ -228,7 +232,7 @@ scenario('7: nobody goes on: readers get ENOTCONN, and the next start makes a ne
   await eventually('it is served anew', async () => (await host.read(file)) === 'hunter2');
 });
 
-scenario('8: a restart leaves everything, a stop takes everything away', async (t) => {
+labScenario('8: a restart leaves everything, a stop takes everything away', async (t) => {
   const { host, agent, status } = await keptHost(t);
   await give(host, 'web', 'key', 'hunter2');
   const readers = await readSteadily(host, file, ['hunter2']);
@@ -253,7 +257,7 @@ scenario('8: a restart leaves everything, a stop takes everything away', async (
   refused(t, await host.inro(['agent', 'stop']), 1, /^inro: no agent at unix:/);
 });
 
-scenario('9: --takeover: a new program goes on where the old one is, under readers', async (t) => {
+labScenario('9: --takeover: a new program goes on where the old one is, under readers', async (t) => {
   const host = await Host.of(t);
   const { manager, agent } = await host.startCluster();
   await give(host, 'web', 'key', 'hunter2');
@@ -280,7 +284,7 @@ scenario('9: --takeover: a new program goes on where the old one is, under reade
   t.is((await host.sh('grep -c inro /proc/self/mountinfo')).stdout, '0\n');
 });
 
-scenario('10: --takeover that cannot be is refused, and the agent goes on as before', async (t) => {
+labScenario('10: --takeover that cannot be is refused, and the agent goes on as before', async (t) => {
   const { host, agent } = await keptHost(t);
   await give(host, 'web', 'key', 'hunter2');
   refused(
@@ -302,7 +306,7 @@ scenario('10: --takeover that cannot be is refused, and the agent goes on as bef
   t.is((await run(['true'])).code, 0);
 });
 
-scenario(
+labScenario(
   '11: nobody keeps it: a crash costs the mount, the next start clears it, and the second belt shows the new one',
   async (t) => {
     const host = await Host.of(t);
@@ -339,7 +343,7 @@ scenario(
   },
 );
 
-scenario('12: a mount whose memory is lost ends, whoever served it, and a new one begins', async (t) => {
+labScenario('12: a mount whose memory is lost ends, whoever served it, and a new one begins', async (t) => {
   const { host, agent } = await keptHost(t);
   await give(host, 'web', 'key', 'hunter2');
   await agent.order({ forget: 'inro-arena' });
@@ -354,7 +358,7 @@ scenario('12: a mount whose memory is lost ends, whoever served it, and a new on
   t.deepEqual(agent.kept, ['inro-arena', 'inro-credentials', 'inro-mount']);
 });
 
-scenario('13: a start that fails leaves what it took over to the next one', async (t) => {
+labScenario('13: a start that fails leaves what it took over to the next one', async (t) => {
   const { host, manager, agent } = await keptHost(t);
   await give(host, 'web', 'key', 'hunter2');
   await manager.kill9();
@@ -374,7 +378,7 @@ scenario('13: a start that fails leaves what it took over to the next one', asyn
   t.is(await host.read(file), 'hunter2', 'without a manager');
 });
 
-scenario('14: a receipt that no manager has is told by the successor of a killed agent', async (t) => {
+labScenario('14: a receipt that no manager has is told by the successor of a killed agent', async (t) => {
   const { host, manager, agent, status } = await keptHost(t);
   await give(host, 'web', 'key', 'hunter2');
   await connected(status);

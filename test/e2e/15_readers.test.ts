@@ -5,6 +5,7 @@ import { readdirSync } from 'node:fs';
 import type { ExecutionContext } from 'ava';
 import { clearExecGroups, execGroups, unified } from '../support/exec_groups.js';
 import { Host, scenario } from '../support/host.js';
+import { labScenario } from '../support/lab.js';
 import { eventually, program, refused, type Daemon } from '../support/inro.js';
 import { KeptAgent } from '../support/kept_agent.js';
 
@@ -128,7 +129,7 @@ scenario(
   },
 );
 
-scenario('3: a descriptor that an attached process gives away is worth nothing', async (t) => {
+labScenario('3: a descriptor that an attached process gives away is worth nothing', async (t) => {
   const host = await hostWithWeb(t);
   const give = `
 import os, socket, sys
@@ -162,7 +163,7 @@ s.send(b'x')`;
   ]);
 });
 
-scenario(
+labScenario(
   '4: /proc/PID/root, its mounts and a bind mount lead nobody in; entering the cgroup does',
   async (t) => {
     const host = await hostWithWeb(t);
@@ -189,7 +190,7 @@ scenario(
   },
 );
 
-scenario('5: exit codes, signals, environment and limits are the command’s own', async (t) => {
+labScenario('5: exit codes, signals, environment and limits are the command’s own', async (t) => {
   const host = await hostWithWeb(t);
   const exec = (...args: string[]) => host.inro(['exec', ...args]);
   t.like(await exec('web', '--', 'sh', '-c', 'exit 7'), { code: 7, stdout: '', stderr: '' });
@@ -222,38 +223,41 @@ scenario('5: exit codes, signals, environment and limits are the command’s own
   await noGroups(t);
 });
 
-scenario('6: a killed agent’s successor holds the same rule, and tells what it has not told', async (t) => {
-  clearExecGroups(t, 'web');
-  const host = await Host.of(t);
-  const manager = await host.startManager();
-  await host.join(await host.ask(['token', 'show', 'worker']), manager.address);
-  const agent = await KeptAgent.start(host);
-  await host.ask(['secret', 'create', 'key', '-'], { stdin: 'hunter2' });
-  await host.ask(['service', 'create', '--name', 'web', '--secret', 'key']);
-  const one = await worker(host);
-  await manager.kill9();
-  for (let round = 1; round <= 5; round++) {
-    one.say(file);
-    await eventually('it is read', async () => one.stdout.split('hunter2').length === round + 1);
+labScenario(
+  '6: a killed agent’s successor holds the same rule, and tells what it has not told',
+  async (t) => {
+    clearExecGroups(t, 'web');
+    const host = await Host.of(t);
+    const manager = await host.startManager();
+    await host.join(await host.ask(['token', 'show', 'worker']), manager.address);
+    const agent = await KeptAgent.start(host);
+    await host.ask(['secret', 'create', 'key', '-'], { stdin: 'hunter2' });
+    await host.ask(['service', 'create', '--name', 'web', '--secret', 'key']);
+    const one = await worker(host);
+    await manager.kill9();
+    for (let round = 1; round <= 5; round++) {
+      one.say(file);
+      await eventually('it is read', async () => one.stdout.split('hunter2').length === round + 1);
+      t.is(await host.read(file), 'Permission denied');
+      await agent.killAndWait();
+      t.deepEqual(await attached(host), ['exec sh']);
+    }
+    const seen = await audit(host);
+    t.is(seen.filter(({ outcome }) => outcome === 'opened').length, 5);
+    t.is(seen.filter(({ outcome }) => outcome === 'not attached').length, 5);
+    // One that ends while nobody serves.
+    await agent.order({ restarts: false });
+    await agent.kill();
+    t.is(await one.hangUp(), 0);
+    await agent.order({ start: true });
+    await agent.untilReady();
+    await eventually('it is detached', async () => (await attached(host)).length === 0);
     t.is(await host.read(file), 'Permission denied');
-    await agent.killAndWait();
-    t.deepEqual(await attached(host), ['exec sh']);
-  }
-  const seen = await audit(host);
-  t.is(seen.filter(({ outcome }) => outcome === 'opened').length, 5);
-  t.is(seen.filter(({ outcome }) => outcome === 'not attached').length, 5);
-  // One that ends while nobody serves.
-  await agent.order({ restarts: false });
-  await agent.kill();
-  t.is(await one.hangUp(), 0);
-  await agent.order({ start: true });
-  await agent.untilReady();
-  await eventually('it is detached', async () => (await attached(host)).length === 0);
-  t.is(await host.read(file), 'Permission denied');
-  await noGroups(t);
-});
+    await noGroups(t);
+  },
+);
 
-scenario('7: a thousand processes come and go, and nothing stays', async (t) => {
+labScenario('7: a thousand processes come and go, and nothing stays', async (t) => {
   const host = await hostWithWeb(t);
   const used = async () => (await host.json<Status>(['agent', 'status'])).arena.usedBytes;
   const { pid } = await host.json<{ pid: number }>(['agent', 'status']);

@@ -2,6 +2,7 @@
 import type { ExecutionContext } from 'ava';
 import { readdirSync, rmdirSync } from 'node:fs';
 import { Host, scenario, type Manager } from '../support/host.js';
+import { labScenario } from '../support/lab.js';
 import { eventually, program, type Daemon } from '../support/inro.js';
 
 const file = '/run/inro/secrets/shop/key';
@@ -122,7 +123,7 @@ scenario('who has read which version, and who has not read the new one, also aft
   t.deepEqual(await reads(a), { 1: [] });
 });
 
-scenario(
+labScenario(
   'what is read while no manager answers, or just before the file goes, is told later, once',
   async (t) => {
     const { a, b, manager } = await cluster(t);

@@ -1,5 +1,6 @@
 /** Join tokens made to measure, and hosts that enrol again, with real managers and agents that are killed in between. */
 import { Host, scenario, type Manager } from '../support/host.js';
+import { labScenario } from '../support/lab.js';
 import { eventually, refused, type Result } from '../support/inro.js';
 
 const listen = '127.0.0.1:4747';
@@ -29,7 +30,7 @@ scenario('hosts that race for the last use of a token: exactly one wins', async 
   t.like(await host.json<{ tokens: unknown[] }>(['token', 'ls']), { tokens: [{ uses: 2, usesLeft: 0 }] });
 });
 
-scenario(
+labScenario(
   'a manager that is killed while hosts join gives no use twice, and takes no node twice',
   async (t) => {
     const host = await Host.of(t, { ownNetwork: true });
@@ -56,7 +57,7 @@ scenario(
   },
 );
 
-scenario(
+labScenario(
   'an end of the host while it waits for approval costs nothing: it goes on where it was',
   async (t) => {
     const host = await Host.of(t);
@@ -93,7 +94,7 @@ scenario(
   },
 );
 
-scenario(
+labScenario(
   'tokens that are rotated, revoked and expired are refused at once; many wrong ones are not looked at',
   async (t) => {
     const host = await Host.of(t);
@@ -121,7 +122,7 @@ scenario(
   },
 );
 
-scenario(
+labScenario(
   'enrolled again with its former key, a node keeps its id, its tasks and its labels; a copy of the old key is refused',
   async (t) => {
     const host = await Host.of(t);

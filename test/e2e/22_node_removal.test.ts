@@ -5,6 +5,7 @@ import { Enrollment } from '../../src/proto/gen/inro/v1/enrollment_pb.js';
 import { call, connectTls, openStream } from '../../src/rpc/client.js';
 import { nodeCredentials } from '../../src/rpc/tls.js';
 import { Host, scenario } from '../support/host.js';
+import { labScenario } from '../support/lab.js';
 import { eventually } from '../support/inro.js';
 import { refusesAsync } from '../support/refuses.js';
 
@@ -85,7 +86,7 @@ scenario(
   },
 );
 
-scenario(
+labScenario(
   'a connection that is open, and every new one, is refused at its next call: by node id, serial and key',
   async (t) => {
     const host = await Host.of(t);
@@ -131,7 +132,7 @@ scenario(
   },
 );
 
-scenario(
+labScenario(
   'a node that is not reached: the command says until when it may serve, and its tasks are elsewhere',
   async (t) => {
     const a = await Host.of(t);
@@ -164,7 +165,7 @@ scenario(
   },
 );
 
-scenario(
+labScenario(
   'a manager that is killed while it waits for the node finishes the removal when it is started',
   async (t) => {
     const host = await Host.of(t, { ownNetwork: true });

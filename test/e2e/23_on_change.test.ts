@@ -2,6 +2,7 @@
 import type { ExecutionContext } from 'ava';
 import { clearExecGroups } from '../support/exec_groups.js';
 import { Host, scenario } from '../support/host.js';
+import { labScenario } from '../support/lab.js';
 import { eventually, program, type Daemon } from '../support/inro.js';
 import { KeptAgent } from '../support/kept_agent.js';
 
@@ -75,7 +76,7 @@ scenario('1: a signal reaches the main process of a workload, which then reads t
   t.deepEqual((await tasks(host, 'told'))[0]?.change, change, 'nothing is done any more');
 });
 
-scenario(
+labScenario(
   '2: what cannot be done is said in `service ps`, and the new value is served all the same',
   async (t) => {
     const { host } = await hostWith(t, ['broken: [/bin/sh, -c, "echo not this way >&2; exit 3"]']);
@@ -97,7 +98,7 @@ scenario(
   },
 );
 
-scenario(
+labScenario(
   '3: a hook is the node’s own command, for the files that ask for it; a reload brings new ones',
   async (t) => {
     const { host, agent } = await hostWith(t, [
@@ -119,7 +120,7 @@ scenario(
   },
 );
 
-scenario('4: many rotations in a row are few calls, and the last one is never left out', async (t) => {
+labScenario('4: many rotations in a row are few calls, and the last one is never left out', async (t) => {
   const { host } = await hostWith(t, ['note: [/bin/sh, -c, "echo $INRO_GENERATION >> /run/noted"]']);
   await create(host, 'web', '--on-change', 'hook=note');
   for (let n = 1; n <= 8; n++) await rotate(host, `value ${n}`);
@@ -128,7 +129,7 @@ scenario('4: many rotations in a row are few calls, and the last one is never le
   t.true(calls.length < 8, `${calls.length} calls for 8 rotations`);
 });
 
-scenario('5: what a killed agent had not done yet, its successor does', async (t) => {
+labScenario('5: what a killed agent had not done yet, its successor does', async (t) => {
   const { host, agent } = await hostWith(t, [
     'note: [/bin/sh, -c, "echo begun >> /run/noted; [ -e /run/go ] || exec sleep 1000"]',
   ]);
@@ -141,14 +142,17 @@ scenario('5: what a killed agent had not done yet, its successor does', async (t
   t.is(await written(host, '/run/noted'), 'begun\nbegun\n');
 });
 
-scenario('6: a task that lasts until it is detached is complete then, wiped, and not replaced', async (t) => {
-  const { host } = await hostWith(t);
-  await create(host, 'job', '--until', 'detached', '--detach-grace', '1');
-  t.is(await host.read('/run/inro/secrets/job/key'), 'one', 'nobody has been attached yet');
-  await host.ask(['exec', 'job', '--', 'sh', '-c', 'cat $INRO_SECRETS/key']);
-  await eventually('it has ended', async () => (await tasks(host, 'job'))[0]?.state === 'COMPLETE');
-  t.is(await host.read('/run/inro/secrets/job/key'), 'No such file or directory');
-  t.regex(await host.ask(['agent', 'status']), /0 values|values: 0/);
-  await host.ask(['service', 'update', '--label-add', 'a=b', 'job']);
-  t.is((await tasks(host, 'job')).length, 1);
-});
+labScenario(
+  '6: a task that lasts until it is detached is complete then, wiped, and not replaced',
+  async (t) => {
+    const { host } = await hostWith(t);
+    await create(host, 'job', '--until', 'detached', '--detach-grace', '1');
+    t.is(await host.read('/run/inro/secrets/job/key'), 'one', 'nobody has been attached yet');
+    await host.ask(['exec', 'job', '--', 'sh', '-c', 'cat $INRO_SECRETS/key']);
+    await eventually('it has ended', async () => (await tasks(host, 'job'))[0]?.state === 'COMPLETE');
+    t.is(await host.read('/run/inro/secrets/job/key'), 'No such file or directory');
+    t.regex(await host.ask(['agent', 'status']), /0 values|values: 0/);
+    await host.ask(['service', 'update', '--label-add', 'a=b', 'job']);
+    t.is((await tasks(host, 'job')).length, 1);
+  },
+);

@@ -1,6 +1,6 @@
 /** Certificates that end soon, on real hosts: renewed under readers, over takeovers and kills; and what an end says. */
 import { randomBytes } from 'node:crypto';
-import { Host, scenario, type Manager } from '../support/host.js';
+import { Host, type Manager } from '../support/host.js';
 import { eventually, refused } from '../support/inro.js';
 import { KeptAgent } from '../support/kept_agent.js';
 import { labScenario } from '../support/lab.js';
@@ -51,7 +51,7 @@ const present = async (host: Host): Promise<Certificate> =>
 const status = (host: Host): Promise<Status> => host.json<Status>(['agent', 'status']);
 const works = /"the renewed certificate works/;
 
-scenario(
+labScenario(
   '1: renewed under readers, and killed afterwards: no read fails, the next start has the new one',
   async (t) => {
     const host = await Host.of(t);

@@ -1,5 +1,6 @@
 /** Two hosts with one identity: one is served, operators hear of the other, and a host that came back is not locked out. */
-import { scenario, Host } from '../support/host.js';
+import { Host } from '../support/host.js';
+import { labScenario } from '../support/lab.js';
 import { eventually } from '../support/inro.js';
 
 interface Node {
@@ -11,7 +12,7 @@ interface Node {
 const copy = ['--socket', '/run/copy.sock'];
 const file = '/run/inro/secrets/web/key';
 
-scenario('a copied state folder: the copy is held back until the first is gone', async (t) => {
+labScenario('a copied state folder: the copy is held back until the first is gone', async (t) => {
   const host = await Host.of(t);
   const { agent } = await host.startCluster();
   await host.ask(['secret', 'create', 'key', '-'], { stdin: 'hunter2' });

@@ -2,6 +2,7 @@
 import { readFile } from 'node:fs/promises';
 import type { ExecutionContext } from 'ava';
 import { Host, scenario } from '../support/host.js';
+import { labScenario } from '../support/lab.js';
 import { eventually, refused } from '../support/inro.js';
 
 interface Scene {
@@ -81,7 +82,7 @@ scenario('operators work from another host, each as far as his role and grants g
   t.is(await manager.read('/run/inro/secrets/web/web_key'), 'marker-two');
 });
 
-scenario('an identity that is not fit is refused before, or by, the other side', async (t) => {
+labScenario('an identity that is not fit is refused before, or by, the other side', async (t) => {
   const { manager, desk, files } = await scene(t);
   const ls = (env: Record<string, string>, args: string[] = []) =>
     desk.inro(['secret', 'ls', ...args], { env });

@@ -1,7 +1,8 @@
 /** A cluster below an intermediate CA that was brought along, with the real programs: join, read, write, restart, enrol again. */
 import { X509Certificate } from 'node:crypto';
 import { findOpenssl } from '../pki/openssl.js';
-import { Host, scenario } from '../support/host.js';
+import { Host } from '../support/host.js';
+import { labScenario } from '../support/lab.js';
 import { opensslIntermediate } from '../support/openssl_ca.js';
 import { refused } from '../support/inro.js';
 
@@ -9,7 +10,7 @@ const file = '/run/inro/secrets/web/key';
 const files = { 'ca-cert': '/var/lib/inro/theirs.pem', 'ca-key': '/var/lib/inro/theirs.key' };
 
 if (findOpenssl() !== undefined) {
-  scenario('1: a node joins below it, has its secrets, and stays that node', async (t) => {
+  labScenario('1: a node joins below it, has its secrets, and stays that node', async (t) => {
     const host = await Host.of(t);
     const { root, intermediate } = opensslIntermediate(t);
     await host.run(['mkdir', '-p', '/var/lib/inro']);

@@ -1,6 +1,7 @@
 /** Another CA signs, while hosts work: nobody who is there notices, and who was away hears what to do. */
 import { X509Certificate } from 'node:crypto';
 import { Host, scenario } from '../support/host.js';
+import { labScenario } from '../support/lab.js';
 import { eventually, refused } from '../support/inro.js';
 import { KeptAgent } from '../support/kept_agent.js';
 import { opensslCa } from '../support/openssl_ca.js';
@@ -121,7 +122,7 @@ scenario(
 );
 
 if (findOpenssl() !== undefined) {
-  scenario(
+  labScenario(
     '2: from a root that inro made to a CA that is brought along, and back',
     async (t) => {
       const host = await Host.of(t);

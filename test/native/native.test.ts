@@ -21,7 +21,7 @@ const seed = 20_261_122;
 const lab = process.env['INRO_TEST_LAB'] === '1';
 const inLab = lab ? test.serial : test.serial.skip;
 
-const plain = new NativeBuild({ compiler: 'g++', flags: ['-O0'] });
+const plain = new NativeBuild({ compiler: 'g++', flags: ['-O1'] });
 const checked = ['-O1', '-g', '-fno-sanitize-recover=all'];
 const addresses = new NativeBuild({
   compiler: 'clang++',

@@ -20,7 +20,8 @@ import {
 import { homedir, tmpdir } from 'node:os';
 import { delimiter, join, relative } from 'node:path';
 import test from 'ava';
-import { Host, scenario } from '../support/host.js';
+import { Host } from '../support/host.js';
+import { inLab, labScenario, labStep } from '../support/lab.js';
 import { Daemon, run, type Result } from '../support/inro.js';
 import { Checkout, repository } from './checkout.js';
 
@@ -61,6 +62,7 @@ function filesBelow(directory: string): string[] {
 }
 
 test.before(async (t) => {
+  if (!inLab) return;
   t.timeout(installMs);
   for (const folder of [app, bin, env.HOME]) mkdirSync(folder);
   for (const program of ['node', 'npm', 'npx', 'sh', 'env', 'setpriv'])
@@ -91,7 +93,7 @@ test.before(async (t) => {
   t.is(result.code, 0, result.stderr);
 });
 
-test.serial('it has the program, its addon, what builds the addon, and the words; nothing else', (t) => {
+labStep('it has the program, its addon, what builds the addon, and the words; nothing else', (t) => {
   const below = (folder: string): string[] =>
     filesBelow(join(repository, folder)).map((path) => `${folder}/${path}`);
   const compiled = below('src')
@@ -118,7 +120,7 @@ test.serial('it has the program, its addon, what builds the addon, and the words
   for (const [, source = ''] of named) t.true(sources.includes(`native/${source}`), source);
 });
 
-test.serial('no file names a path of the machine that packed it, or holds a key or a token', (t) => {
+labStep('no file names a path of the machine that packed it, or holds a key or a token', (t) => {
   const own = [repository, `${homedir()}/`, place].filter((path) => path !== '//'); // a user whose home is /
   for (const path of filesBelow(installed)) {
     const content = readFileSync(join(installed, path), 'latin1');
@@ -128,7 +130,7 @@ test.serial('no file names a path of the machine that packed it, or holds a key 
   }
 });
 
-test.serial('the addon brings its own C++ library, and asks for no newer glibc than README says', (t) => {
+labStep('the addon brings its own C++ library, and asks for no newer glibc than README says', (t) => {
   const addon = readFileSync(join(installed, prebuilt), 'latin1');
   t.notRegex(addon, /GLIBCXX_[0-9]|libstdc\+\+\.so/);
   const minor = (text: string): number => Number(/2\.([0-9]+)/.exec(text)?.[1]);
@@ -141,7 +143,7 @@ test.serial('the addon brings its own C++ library, and asks for no newer glibc t
   t.true(needed <= minor(own === '2.36' ? said : own), `needs 2.${needed}`);
 });
 
-test.serial('npx inro answers, and the addon maps memory', async (t) => {
+labStep('npx inro answers, and the addon maps memory', async (t) => {
   const help = await here(['npx', 'inro', '--help']);
   t.is(help.code, 0, help.stderr);
   t.regex(help.stdout, /^Usage: inro /);
@@ -159,7 +161,7 @@ test.serial('npx inro answers, and the addon maps memory', async (t) => {
   t.is(mapped.stdout, '4096\n', mapped.stderr);
 });
 
-test.serial('its install script finds nothing to do', async (t) => {
+labStep('its install script finds nothing to do', async (t) => {
   t.deepEqual(await here(['node', join(installed, 'scripts/install.mjs')]), {
     code: 0,
     stdout: '',
@@ -167,7 +169,7 @@ test.serial('its install script finds nothing to do', async (t) => {
   });
 });
 
-test.serial('a manager runs, also without the optional mount driver', async (t) => {
+labStep('a manager runs, also without the optional mount driver', async (t) => {
   renameSync(join(app, 'node_modules/fuse-native'), join(place, 'fuse-native'));
   t.teardown(() => renameSync(join(place, 'fuse-native'), join(app, 'node_modules/fuse-native')));
   const socket = join(app, 'manager.sock');
@@ -187,7 +189,7 @@ test.serial('a manager runs, also without the optional mount driver', async (t) 
   t.is(await manager.stop(), 0);
 });
 
-scenario('inro dev serves a secret', async (t) => {
+labScenario('inro dev serves a secret', async (t) => {
   const host = await Host.of(t);
   const own = ['env', `PATH=${bin}`, `HOME=${env.HOME}`, join(app, 'node_modules/.bin/inro')];
   const dev = host.spawn([...own, 'dev']);
@@ -206,7 +208,7 @@ const said = (reason: string): RegExp =>
     `^inro: ${reason}\n {6}to build it, install g\\+\\+, make and python3, then run: npm rebuild inro `,
   );
 
-test.serial(
+labStep(
   'where the addon does not fit the host, it is said what to do, and the install script builds it',
   async (t) => {
     t.timeout(installMs);

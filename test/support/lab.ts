@@ -1,8 +1,17 @@
-/** Tests that need programs and rights beyond a plain host: those of INRO_TEST_LAB=1 (scripts/test/lab.mjs installs them). */
+/**
+ * Tests that need programs and rights beyond a plain host, or that take long: those of INRO_TEST_LAB=1 (scripts/test/lab.mjs installs
+ * what they need).
+ */
 import test, { type ExecutionContext } from 'ava';
 import { scenario } from './host.js';
 
-const inLab = process.env['INRO_TEST_LAB'] === '1';
+export const inLab = process.env['INRO_TEST_LAB'] === '1';
+
+/** As test.serial. */
+export const labStep = inLab
+  ? test.serial
+  : (title: string, body: (t: ExecutionContext) => void | Promise<void>): void =>
+      test.serial.skip(skipped(title), body);
 
 export function labScenario(
   title: string,
@@ -10,5 +19,9 @@ export function labScenario(
   options: Parameters<typeof scenario>[2] = {},
 ): void {
   if (inLab) scenario(title, body, options);
-  else test.skip(`${title} (skipped: INRO_TEST_LAB is not 1)`, () => undefined);
+  else test.skip(skipped(title), () => undefined);
+}
+
+function skipped(title: string): string {
+  return `${title} (skipped: INRO_TEST_LAB is not 1)`;
 }
