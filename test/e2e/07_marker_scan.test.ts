@@ -11,7 +11,6 @@ import { Readable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import type { ExecutionContext } from 'ava';
 import { holdCalls } from '../support/held_manager.js';
-import {} from '../support/host.js';
 import { labScenario } from '../support/lab.js';
 import { eventually, pause, program } from '../support/inro.js';
 import {

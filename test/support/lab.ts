@@ -8,10 +8,9 @@ import { scenario } from './host.js';
 export const inLab = process.env['INRO_TEST_LAB'] === '1';
 
 /** As test.serial. */
-export const labStep = inLab
-  ? test.serial
-  : (title: string, body: (t: ExecutionContext) => void | Promise<void>): void =>
-      test.serial.skip(skipped(title), body);
+export const labStep: (title: string, body: (t: ExecutionContext) => void | Promise<void>) => void = inLab
+  ? (title, body) => test.serial(title, body)
+  : (title) => test.serial.skip(skipped(title), () => undefined);
 
 export function labScenario(
   title: string,
