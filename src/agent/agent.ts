@@ -39,7 +39,7 @@ import { forget, keep, keepCredentials, keeperName, takeLeft } from './handover/
 import { takeFrom } from './handover/taker.js';
 import { HeldIdentity } from './held_identity.js';
 import { HostTasks } from './host_tasks.js';
-import { loadIdentity, saveManagers } from './identity.js';
+import { loadIdentity, saveManagers, settleKeys } from './identity.js';
 import { finishJoining } from './joining.js';
 import { Lease } from './lease.js';
 import { agentLimits } from './limits.js';
@@ -434,7 +434,11 @@ async function claim(options: AgentOptions): Promise<{
   releaseState: () => void;
 }> {
   const { stateFolder, socketPath, clock, log } = options;
-  const openHeld = (): HeldIdentity => HeldIdentity.open(stateFolder, clock.now(), log);
+  const openHeld = (): HeldIdentity => {
+    const settled = settleKeys(stateFolder);
+    if (settled.length > 0) log.info({ files: settled }, 'private keys lie on disk as it is wanted now');
+    return HeldIdentity.open(stateFolder, clock.now(), log);
+  };
   if (options.takeover === true) {
     // All that can fail, before the other one lets go.
     loadIdentity(stateFolder, clock.now());

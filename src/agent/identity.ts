@@ -12,6 +12,7 @@
  */
 import { join } from 'node:path';
 import { z } from 'zod';
+import { isWrapped, readPrivateFile, settlePrivateFiles, writePrivateFile } from '../crypto/at_rest.js';
 import { publicKeyOf, readPrivateKey, type KeyObject } from '../crypto/signing.js';
 import { asInroError, InroError } from '../model/error.js';
 import type { Certificate } from '../pki/certificate.js';
@@ -46,7 +47,19 @@ const files = {
   root: 'ca.crt',
   agent: 'agent.json',
 };
+/** See joining.ts. */
+export const joiningFile = 'joining.key';
 const restore = 'restore the folder, or empty it and join again with a fresh token';
+
+/** Private keys are wrapped, or not, as this process wants it. @returns the paths of those that were not. @throws state_unusable. */
+export function settleKeys(folder: string): string[] {
+  return settlePrivateFiles([files.key, files.renewed, joiningFile].map((name) => join(folder, name)));
+}
+
+/** Whether the node's key is wrapped on disk; undefined when there is none. */
+export function isKeyWrapped(folder: string): boolean | undefined {
+  return isWrapped(join(folder, files.key));
+}
 
 /** True when this folder has been joined with; whether the identity is any good is another question. */
 export function hasIdentity(folder: string): boolean {
@@ -102,10 +115,22 @@ function attempt<T>(read: () => T): { value?: T; error: InroError | undefined } 
   }
 }
 
+/** What the disk says without the key, which may be wrapped. @throws as loadIdentity. */
+export function loadCertified(
+  folder: string,
+  now: number,
+): Pick<Identity, 'nodeId' | 'clusterId' | 'certificate' | 'managers'> {
+  const certificatePem = readFileIfThere(join(folder, files.certificate));
+  if (certificatePem === undefined) return loadIdentity(folder, now);
+  const { rootPem, managers } = readOthers(folder, []);
+  const certificate = verifyNodeCertificate(certificatePem, { rootPem, role: 'worker', now });
+  const { nodeId, clusterId } = certificate;
+  return { nodeId, clusterId, certificate, managers };
+}
+
 function readOwn(folder: string, now: number): Identity {
-  const [certificatePem, keyPem] = [files.certificate, files.key].map((name) =>
-    readFileIfThere(join(folder, name)),
-  );
+  const certificatePem = readFileIfThere(join(folder, files.certificate));
+  const keyPem = readPrivateFile(join(folder, files.key));
   if (certificatePem === undefined) {
     throw new InroError(
       'no_identity',
@@ -125,7 +150,7 @@ function readOwn(folder: string, now: number): Identity {
 /** @returns undefined when there is none. */
 function readRenewed(folder: string, now: number): Identity | undefined {
   const path = join(folder, files.renewed);
-  const text = readFileIfThere(path);
+  const text = readPrivateFile(path);
   if (text === undefined) return undefined;
   const pair = parseFile(path, text, splitPair, restore);
   return identityOf(pair, readOthers(folder, []), now);
@@ -168,7 +193,7 @@ export function identityOf(pair: KeyPair, { rootPem, managers }: Others, now: nu
 /** The key is on disk before a certificate is asked for it. @throws state_unusable. */
 export function saveKey(folder: string, keyPem: string): void {
   makeStateFolder(folder);
-  replaceFile(join(folder, files.key), keyPem, 0o600);
+  writePrivateFile(join(folder, files.key), keyPem);
 }
 
 /** The certificate comes last: a stop before it leaves a host that has not joined. @throws state_unusable. */
@@ -193,20 +218,20 @@ export function saveManagers(folder: string, managers: readonly string[]): void 
 
 /** Beside the pair that is there. @throws state_unusable. */
 export function saveRenewed(folder: string, { certificatePem, keyPem }: KeyPair): void {
-  replaceFile(join(folder, files.renewed), `${keyPem}${certificatePem}`, 0o600);
+  writePrivateFile(join(folder, files.renewed), `${keyPem}${certificatePem}`);
 }
 
 /** In place of the pair before it; may be repeated after it was cut off. @throws state_unusable. */
 export function settleRenewed(folder: string, { certificatePem, keyPem }: KeyPair): void {
-  replaceFile(join(folder, files.key), keyPem, 0o600);
+  writePrivateFile(join(folder, files.key), keyPem);
   replaceFile(join(folder, files.certificate), certificatePem, 0o600);
   dropRenewed(folder);
 }
 
 /** After a stop between the writes of `settleRenewed`. @throws state_unusable. */
 export function finishRenewal(folder: string): void {
-  const pair = attempt(() => splitPair(readFileIfThere(join(folder, files.renewed)) ?? '')).value;
-  if (pair !== undefined && pair.keyPem === readFileIfThere(join(folder, files.key)))
+  const pair = attempt(() => splitPair(readPrivateFile(join(folder, files.renewed)) ?? '')).value;
+  if (pair !== undefined && pair.keyPem === readPrivateFile(join(folder, files.key)))
     settleRenewed(folder, pair);
 }
 

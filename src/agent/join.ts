@@ -3,6 +3,7 @@
  * node before shows that by its former key, and stays that node.
  */
 import { join } from 'node:path';
+import { readPrivateFile } from '../crypto/at_rest.js';
 import { publicKeyOf, readPrivateKey, signBytes, spkiOf, type KeyObject } from '../crypto/signing.js';
 import { enrolAgainStatement } from '../crypto/statement.js';
 import type { Clock } from '../model/clock.js';
@@ -93,9 +94,8 @@ export async function joinCluster(options: JoinOptions): Promise<Joined> {
 
 /** What it was before; undefined when it can prove nothing of it. @throws already_exists while it is that still. */
 function formerIdentity({ stateFolder, clock, again = false }: JoinOptions): Former | undefined {
-  const [certificatePem = '', keyPem = ''] = ['node.crt', 'node.key'].map((name) =>
-    readFileIfThere(join(stateFolder, name)),
-  );
+  const certificatePem = readFileIfThere(join(stateFolder, 'node.crt')) ?? '';
+  const keyPem = readPrivateFile(join(stateFolder, 'node.key')) ?? '';
   let former: Former | undefined;
   try {
     former = { certificatePem, certificate: leafOf(certificatePem), key: readPrivateKey(keyPem) };

@@ -4,20 +4,22 @@
  */
 import { renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { readPrivateFile, writePrivateFile } from '../crypto/at_rest.js';
 import { generateNodeKey, publicKeyOf, readPrivateKey, type KeyObject } from '../crypto/signing.js';
 import { leafOf } from '../pki/chain.js';
-import { makeStateFolder, readFileIfThere, replaceFile } from '../system/files.js';
+import { makeStateFolder, readFileIfThere } from '../system/files.js';
+import { joiningFile } from './identity.js';
 
-const keyOf = (folder: string): string => join(folder, 'joining.key');
+const keyOf = (folder: string): string => join(folder, joiningFile);
 
 /** On disk before a certificate is asked for it. @throws state_unusable. */
 export function joiningKey(folder: string): KeyObject {
   makeStateFolder(folder);
-  const begun = readFileIfThere(keyOf(folder));
+  const begun = readPrivateFile(keyOf(folder));
   const key = begun === undefined ? undefined : readable(begun);
   if (key !== undefined) return key;
   const { privateKey, privatePem } = generateNodeKey();
-  replaceFile(keyOf(folder), privatePem, 0o600);
+  writePrivateFile(keyOf(folder), privatePem);
   return privateKey;
 }
 
@@ -28,7 +30,7 @@ export function forgetJoining(folder: string): void {
 
 /** Takes the key into use if the certificate in the folder is for it: also after a stop between two writes. */
 export function finishJoining(folder: string): void {
-  const pem = readFileIfThere(keyOf(folder));
+  const pem = readPrivateFile(keyOf(folder));
   const certificatePem = readFileIfThere(join(folder, 'node.crt'));
   if (pem === undefined || certificatePem === undefined) return;
   const key = readable(pem);

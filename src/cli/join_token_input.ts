@@ -1,9 +1,8 @@
 /** A join token from where no process list shows it: standard input, a file, a credential of the unit. */
 import { closeSync, existsSync, openSync, readSync } from 'node:fs';
-import { join } from 'node:path';
 import { InroError } from '../model/error.js';
-import { quoted } from '../model/name.js';
 import { joinTokenPrefix, parseJoinToken, type JoinToken } from '../pki/join_token.js';
+import { credentialPath } from './credential_path.js';
 import { warn } from './print.js';
 
 /** A token stands on one line; what is longer than a page is none. */
@@ -15,7 +14,8 @@ const pageBytes = 4096;
  */
 export function joinTokenFrom(source: string, env: NodeJS.ProcessEnv = process.env): JoinToken {
   if (source === '-') return parseJoinToken(read(0, 'standard input'));
-  if (source.startsWith('@')) return parseJoinToken(readFile(credentialPath(source.slice(1), env)));
+  if (source.startsWith('@'))
+    return parseJoinToken(readFile(credentialPath(source.slice(1), env, howToBring)));
   if (source !== '' && !source.startsWith(joinTokenPrefix) && existsSync(source))
     return parseJoinToken(readFile(source));
   const token = parseJoinToken(source);
@@ -23,18 +23,9 @@ export function joinTokenFrom(source: string, env: NodeJS.ProcessEnv = process.e
   return token;
 }
 
-function credentialPath(name: string, env: NodeJS.ProcessEnv): string {
-  const folder = env['CREDENTIALS_DIRECTORY'];
-  if (folder !== undefined && /^[^/]+$/.test(name) && name !== '..' && name !== '.')
-    return join(folder, name);
-  const why = folder === undefined ? 'no unit brings credentials here' : 'that is not the name of one';
-  throw new InroError('bad_input', `there is no credential ${quoted(name)}: ${why}`, {
-    remedy: `write LoadCredential=${credentialName}:PATH into the unit, and --token @${credentialName}`,
-  });
-}
-
 /** The credential of the unit that inro brings. */
 export const credentialName = 'inro.join-token';
+const howToBring = `write LoadCredential=${credentialName}:PATH into the unit, and --token @${credentialName}`;
 
 function readFile(path: string): string {
   let descriptor: number;

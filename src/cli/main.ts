@@ -54,6 +54,11 @@ function driver(): Option {
 }
 
 const config = ['--config <FILE>', 'take settings from there (docs/configuration.md)'] as const;
+const keyCredential = [
+  '--key-credential <NAME>',
+  'wrap private keys on disk by the key that this credential of the unit is',
+] as const;
+const unwrapKeys = ['--unwrap-keys', 'write wrapped keys in clear again'] as const;
 const detach = ['-d, --detach', 'return when the change is stored, do not wait for the nodes'] as const;
 const quiet = ['-q, --quiet', 'print ids only'] as const;
 const filter = [
@@ -95,6 +100,8 @@ manager
   .option('--socket <PATH>', 'where operators reach it')
   .option('--ca-cert <FILE>', 'found the cluster with this CA: a root, or an intermediate and those above it')
   .option('--ca-key <FILE>', 'the key of that CA')
+  .option(...keyCredential)
+  .option(...unwrapKeys)
   .action(async (options) => (await import('./commands/manager_run.js')).managerRun(options));
 
 const agent = program.command('agent').description('the agent of this host');
@@ -107,6 +114,7 @@ agent
   )
   .requiredOption('--manager <HOST:PORT>', 'a manager of the cluster')
   .option('--state <DIR>', 'where the identity is kept')
+  .option(...keyCredential)
   .option('--again', 'a new key and certificate for a host that is a node; it keeps its id')
   .option('--json', 'print JSON (docs/json.md)')
   .action(async (options) => (await import('./commands/agent_join.js')).agentJoin(options));
@@ -122,6 +130,8 @@ agent
     "a container engine's socket, whose containers can have services as volumes; or off",
   )
   .option('--credentials <PATH>', 'where units of systemd ask for credentials')
+  .option(...keyCredential)
+  .option(...unwrapKeys)
   .option('--takeover', 'go on where the agent that runs is, without its readers noticing')
   .addOption(driver())
   .action(async (options) => (await import('./commands/agent_run.js')).agentRun(options));

@@ -27,6 +27,10 @@ const hookCommand = z
     ([program = '']) => isAbsolute(program),
     'a list whose first item is the absolute path of a program',
   );
+const credential = textThat(
+  (text) => /^[A-Za-z0-9][A-Za-z0-9._-]{0,254}$/.test(text),
+  'the name of a credential',
+);
 const logLevel = z.enum(logLevels, `one of ${logLevels.join(', ')}`);
 
 export const agentKeys = z.strictObject({
@@ -40,6 +44,7 @@ export const agentKeys = z.strictObject({
     'the absolute path of a container engine’s socket, or off',
   ).optional(),
   managers: z.array(address, managers).min(1, managers).max(agentLimits.maxManagers, managers).optional(),
+  keyCredential: credential.optional(),
   hooks: z.record(hookName, hookCommand, hookMap).optional(),
   logLevel: logLevel.optional(),
 });
@@ -50,6 +55,7 @@ export const managerKeys = z.strictObject({
   socket: path.optional(),
   caCert: path.optional(),
   caKey: path.optional(),
+  keyCredential: credential.optional(),
   logLevel: logLevel.optional(),
 });
 

@@ -8,7 +8,10 @@ const lastPart = 0.2;
 const dayMs = 24 * 60 * 60_000;
 
 /** @param now ms since 1970; the certificate is valid then. */
-export function certificate({ nodeId, clusterId, certificate: held }: Identity, now: number): Finding {
+export function certificate(
+  { nodeId, clusterId, certificate: held }: Pick<Identity, 'nodeId' | 'clusterId' | 'certificate'>,
+  now: number,
+): Finding {
   const { notAfterMs } = held;
   const left = notAfterMs - now;
   const until = `until ${new Date(notAfterMs).toISOString()} (${lifeText(left)})`;

@@ -2,7 +2,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import os from 'node:os';
 import si from 'systeminformation';
-import { loadIdentity, type Identity } from '../agent/identity.js';
+import { isKeyWrapped, loadCertified, loadIdentity } from '../agent/identity.js';
 import { readMounts } from '../agent/mount/mountpoint.js';
 import { openArena } from '../crypto/arena.js';
 import type { Clock } from '../model/clock.js';
@@ -60,9 +60,12 @@ export async function examine(subject: Subject, clock: Clock): Promise<Finding[]
   );
   await check('state folder', () => stateFolder(subject.stateFolder(), user));
   await check('node key', () => nodeKey(subject.stateFolder(), user));
-  let identity: Identity | undefined;
+  let identity: ReturnType<typeof loadCertified> | undefined;
   await check('certificate', () => {
-    identity = loadIdentity(subject.stateFolder(), clock.now());
+    const folder = subject.stateFolder();
+    // What only the agent's unit can open, is not opened here.
+    const load = isKeyWrapped(folder) === true ? loadCertified : loadIdentity;
+    identity = load(folder, clock.now());
     return certificate(identity, clock.now());
   });
   await check('managers', () => managers(subject.managers ?? identity?.managers ?? [], clock));

@@ -2,6 +2,7 @@
 import { lstatSync, type Stats } from 'node:fs';
 import { statfs } from 'node:fs/promises';
 import { dirname, join, resolve } from 'node:path';
+import { isWrapped } from '../crypto/at_rest.js';
 import { sizeText } from '../model/size.js';
 import { fail, note, ok, warn, type Finding } from './finding.js';
 
@@ -56,7 +57,8 @@ export function nodeKey(folder: string, user = process.geteuid?.() ?? 0): Findin
       `chmod 600 ${path}; if somebody may have read it, join this host anew`,
     );
   }
-  return ok(name, `${path}, mode ${octal(found.mode)}`);
+  const how = isWrapped(path) === true ? 'wrapped: a copy of this disk is not this node' : 'in clear';
+  return ok(name, `${path}, mode ${octal(found.mode)}, ${how}`);
 }
 
 /** Of the folder, or of what is nearest above it. */

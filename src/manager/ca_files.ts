@@ -3,6 +3,7 @@
  * become ca.key and ca.crt, and the key before is gone: nothing needs it any more.
  */
 import { join } from 'node:path';
+import { isWrapped, writePrivateFile } from '../crypto/at_rest.js';
 import type { Brought } from '../pki/brought.js';
 import { moveFile, readFileIfThere, removeFile, replaceFile } from '../system/files.js';
 
@@ -11,13 +12,13 @@ const nextCertificate = (folder: string): string => join(folder, 'ca-next.crt');
 
 /** @throws state_unusable. */
 export function saveNextCa(folder: string, { certPem, keyPem }: Brought): void {
-  replaceFile(nextKey(folder), keyPem, 0o600);
+  writePrivateFile(nextKey(folder), keyPem);
   replaceFile(nextCertificate(folder), certPem, 0o600);
 }
 
 /** May be repeated after it was cut off. @throws state_unusable. */
 export function adoptNextCa(folder: string): void {
-  if (readFileIfThere(nextKey(folder)) !== undefined) moveFile(nextKey(folder), join(folder, 'ca.key'));
+  if (isWrapped(nextKey(folder)) !== undefined) moveFile(nextKey(folder), join(folder, 'ca.key'));
   moveFile(nextCertificate(folder), join(folder, 'ca.crt'));
 }
 
@@ -31,5 +32,5 @@ export function dropNextCa(folder: string): void {
 export function settleNextCa(folder: string, isInStore: (certPem: string) => boolean): void {
   const certPem = readFileIfThere(nextCertificate(folder));
   if (certPem !== undefined && isInStore(certPem)) adoptNextCa(folder);
-  else if (certPem !== undefined || readFileIfThere(nextKey(folder)) !== undefined) dropNextCa(folder);
+  else if (certPem !== undefined || isWrapped(nextKey(folder)) !== undefined) dropNextCa(folder);
 }

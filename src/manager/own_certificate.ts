@@ -4,6 +4,7 @@
  */
 import { join } from 'node:path';
 import type { Logger } from 'pino';
+import { readPrivateFile, writePrivateFile } from '../crypto/at_rest.js';
 import { generateNodeKey, publicKeyOf, readPrivateKey } from '../crypto/signing.js';
 import type { Clock, Random } from '../model/clock.js';
 import { asInroError } from '../model/error.js';
@@ -41,7 +42,7 @@ export function ownIdentity(parts: IssuingParts & { clock: Clock; random: Random
   const certificatePem = readFileIfThere(certificatePath);
   const certificate =
     certificatePem === undefined ? undefined : parseFile(certificatePath, certificatePem, leafOf, restore);
-  const keyPem = readFileIfThere(join(folder, 'manager.key'));
+  const keyPem = readPrivateFile(join(folder, 'manager.key'));
   if (certificatePem !== undefined && certificate !== undefined && keyPem !== undefined) {
     // A stop between the two writes below leaves a key without its certificate.
     const key = parseFile(join(folder, 'manager.key'), keyPem, readPrivateKey, restore);
@@ -114,7 +115,7 @@ function issueOwn({ folder, authority, lifetimeMs }: IssuingParts, nodeId: strin
   const { privateKey, privatePem } = generateNodeKey();
   const issued = authority.issueNode({ csr: createCsr(privateKey), nodeId, role: 'manager', lifetimeMs });
   const certificatePem = issued.pem + authority.intermediatesPem;
-  replaceFile(join(folder, 'manager.key'), privatePem, 0o600);
+  writePrivateFile(join(folder, 'manager.key'), privatePem);
   replaceFile(join(folder, 'manager.crt'), certificatePem, 0o600);
   return { certificatePem, keyPem: privatePem };
 }

@@ -6,12 +6,13 @@
  *   sealing.key, data.key      key files (src/crypto/key_file.ts)
  *   store/                     the embedded store
  *
- * Everything is 0600 in a 0700 folder. The cluster record in the store is written last: without it the rest
+ * Everything is 0600 in a 0700 folder; private keys may be wrapped (src/crypto/at_rest.ts). The cluster record in the store is written last: without it the rest
  * is the remainder of a first start that was cut off, and is made anew.
  */
 import { create } from '@bufbuild/protobuf';
 import { join } from 'node:path';
 import type { Arena } from '../crypto/arena.js';
+import { readPrivateFile, settlePrivateFiles, writePrivateFile } from '../crypto/at_rest.js';
 import { drawExchangeKey, drawKey, exchangeKeyOf } from '../crypto/exchange.js';
 import { readKeyFile, writeKeyFile } from '../crypto/key_file.js';
 import { readAuthorityKey } from '../crypto/signing.js';
@@ -42,6 +43,7 @@ import { createKeyring, type Keyring } from './keyring.js';
 import { ownIdentity, restore } from './own_certificate.js';
 
 const storeFormat = 1;
+const privateFiles = ['ca.key', 'ca-next.key', 'manager.key', 'sealing.key', 'data.key'];
 
 export interface ManagerState {
   cluster: ClusterRecord;
@@ -77,6 +79,7 @@ export async function openManagerState(
   ca?: BroughtFiles,
 ): Promise<ManagerState> {
   claimStateFolder(folder, 'manager');
+  settlePrivateFiles(privateFiles.map((name) => join(folder, name)));
   const storePath = join(folder, 'store');
   makeStateFolder(storePath);
   const store = openLmdbStore(storePath);
@@ -125,7 +128,7 @@ function openAuthorities(
   const isLast = (certPem: string): boolean => sameChain(certPem, cas.at(-1)?.chainPem ?? '');
   settleNextCa(folder, isLast);
   const certPem = mustRead(folder, 'ca.crt', readChain);
-  const key = mustRead(folder, 'ca.key', readAuthorityKey);
+  const key = mustRead(folder, 'ca.key', readAuthorityKey, readPrivateFile);
   if (cas.length > 0 && !isLast(certPem)) {
     throw new InroError(
       'state_unusable',
@@ -148,7 +151,7 @@ async function makeCluster(
     ca === undefined
       ? createAuthority({ clusterId, clock, random })
       : readBrought({ certPem: readGiven(ca.certificatePath), keyPem: readGiven(ca.keyPath) }, clock.now());
-  replaceFile(join(folder, 'ca.key'), keyPem, 0o600);
+  writePrivateFile(join(folder, 'ca.key'), keyPem);
   replaceFile(join(folder, 'ca.crt'), certPem, 0o600);
   const sealing = drawExchangeKey(arena);
   const dataKey = drawKey(arena);
@@ -215,9 +218,14 @@ function readGiven(path: string): string {
 }
 
 /** @param parse throws for what is not a file of this kind. @throws state_unusable, naming the file. */
-function mustRead(folder: string, name: string, parse: (text: string) => unknown): string {
+function mustRead(
+  folder: string,
+  name: string,
+  parse: (text: string) => unknown,
+  read: (path: string) => string | undefined = readFileIfThere,
+): string {
   const path = join(folder, name);
-  const text = readFileIfThere(path);
+  const text = read(path);
   if (text === undefined) throw new InroError('state_unusable', `${path} is missing`, { remedy: restore });
   parseFile(path, text, parse, restore);
   return text;

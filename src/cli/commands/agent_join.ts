@@ -1,8 +1,10 @@
 /** inro agent join */
+import { settleKeys } from '../../agent/identity.js';
 import { joinCluster } from '../../agent/join.js';
 import { checkAddress } from '../../rpc/address.js';
 import { systemClock } from '../../system/clock.js';
 import { claimStateFolder } from '../../system/files.js';
+import { useKeyCredential } from '../key_credential.js';
 import { joinTokenFrom } from '../join_token_input.js';
 import { paths } from '../paths.js';
 import { iso, printJson, printLine, warn } from '../print.js';
@@ -12,6 +14,7 @@ export interface JoinOptions {
   manager: string;
   state?: string;
   again?: boolean;
+  keyCredential?: string;
   json?: boolean;
 }
 
@@ -19,7 +22,9 @@ export async function agentJoin(options: JoinOptions): Promise<void> {
   const { manager, state = paths.agentState, again = false } = options;
   const token = joinTokenFrom(options.token);
   checkAddress(manager);
+  useKeyCredential(options);
   claimStateFolder(state, 'agent');
+  settleKeys(state);
   const { nodeId, clusterId, isSame, newIdBecause } = await joinCluster({
     token,
     manager,

@@ -12,6 +12,7 @@ import { restartWithoutBlockCache } from '../../system/heap.js';
 import { serviceManager } from '../../system/service_manager.js';
 import { joinByCredential } from '../join_credential.js';
 import { dockerOptions } from '../docker_option.js';
+import { useKeyCredential } from '../key_credential.js';
 import { createLogger, levelInEnvironment } from '../log.js';
 import { paths } from '../paths.js';
 import { tellServiceManager } from '../service_status.js';
@@ -27,9 +28,16 @@ export interface AgentRunOptions {
   driver?: DriverName;
   docker?: string;
   takeover?: boolean;
+  keyCredential?: string;
+  unwrapKeys?: boolean;
 }
 
-export async function agentRun({ config, takeover = false, ...flags }: AgentRunOptions): Promise<void> {
+export async function agentRun({
+  config,
+  takeover = false,
+  unwrapKeys = false,
+  ...flags
+}: AgentRunOptions): Promise<void> {
   const file = settingsFile(config, paths.agentConfig, readAgentConfig);
   const started = file.read();
   const settings = { ...started, ...flags };
@@ -43,7 +51,9 @@ export async function agentRun({ config, takeover = false, ...flags }: AgentRunO
     managers,
     logLevel,
     hooks,
+    keyCredential,
   } = settings;
+  useKeyCredential({ ...(keyCredential === undefined ? {} : { keyCredential }), unwrapKeys });
   const manager = serviceManager();
   // What is mounted already, nobody has to mount.
   if (!takeover && (manager?.stored.length ?? 0) === 0) checkMayMount(driver);

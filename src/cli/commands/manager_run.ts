@@ -8,6 +8,7 @@ import { InroError } from '../../model/error.js';
 import { checkAddress } from '../../rpc/address.js';
 import { systemClock, systemRandom } from '../../system/clock.js';
 import { serviceManager } from '../../system/service_manager.js';
+import { useKeyCredential } from '../key_credential.js';
 import { createLogger, levelInEnvironment } from '../log.js';
 import { paths } from '../paths.js';
 import { tellServiceManager } from '../service_status.js';
@@ -21,16 +22,19 @@ export interface ManagerRunOptions {
   socket?: string;
   caCert?: string;
   caKey?: string;
+  keyCredential?: string;
+  unwrapKeys?: boolean;
 }
 
-export async function managerRun({ config, ...flags }: ManagerRunOptions): Promise<void> {
+export async function managerRun({ config, unwrapKeys = false, ...flags }: ManagerRunOptions): Promise<void> {
   const file = settingsFile(config, paths.managerConfig, readManagerConfig);
   const started = file.read();
-  const { state, listen, socket, caCert, caKey, logLevel } = { ...started, ...flags };
+  const { state, listen, socket, caCert, caKey, keyCredential, logLevel } = { ...started, ...flags };
   if (state === undefined) throw missing('where to keep its state', 'state', 'DIR', file.path);
   if (listen === undefined) throw missing('where agents reach it', 'listen', 'HOST:PORT', file.path);
   checkAddress(listen);
   const ca = broughtFiles(caCert, caKey);
+  useKeyCredential({ ...(keyCredential === undefined ? {} : { keyCredential }), unwrapKeys });
   const hangup = new Hangup();
   const stopped = untilStopped(hangup);
   const log = await createLogger('manager', logLevel ?? 'info');
