@@ -2,7 +2,8 @@
 import { readFileSync } from 'node:fs';
 import type { ExecutionContext } from 'ava';
 import test from 'ava';
-import { Host, scenario } from '../support/host.js';
+import { Host } from '../support/host.js';
+import { labScenario } from '../support/lab.js';
 import { eventually, inro, program } from '../support/inro.js';
 
 interface Shape {
@@ -124,7 +125,7 @@ test('the page has a section for each command that takes --json, and for no othe
   t.deepEqual([...documented.keys()].sort(), takesJson.sort());
 });
 
-scenario('each command prints the fields of its table, with their types', async (t) => {
+labScenario('each command prints the fields of its table, with their types', async (t) => {
   const host = await Host.of(t);
   const { manager, nodeId } = await host.startCluster();
   const seen = new Set<string>();
@@ -251,7 +252,7 @@ scenario('each command prints the fields of its table, with their types', async 
   t.deepEqual([...seen].sort(), [...documented.keys()].sort());
 });
 
-scenario(
+labScenario(
   'a node that has never attached, a task without a node, and a failure are as the page says',
   async (t) => {
     const host = await Host.of(t);

@@ -1,7 +1,7 @@
 /** An operator on a host of his own, with nothing but his identity: what he can do from there, and what is out of his reach. */
 import { readFile } from 'node:fs/promises';
 import type { ExecutionContext } from 'ava';
-import { Host, scenario } from '../support/host.js';
+import { Host } from '../support/host.js';
 import { labScenario } from '../support/lab.js';
 import { eventually, refused } from '../support/inro.js';
 
@@ -12,7 +12,7 @@ interface Scene {
   files: { admin: string; deployer: string; auditor: string };
 }
 
-scenario('operators work from another host, each as far as his role and grants go', async (t) => {
+labScenario('operators work from another host, each as far as his role and grants go', async (t) => {
   const { manager, desk, files } = await scene(t);
   const as = (who: keyof Scene['files']) => ({ env: { INRO_IDENTITY: files[who] } });
 
