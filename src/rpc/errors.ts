@@ -6,10 +6,12 @@ const trailer = 'inro-error-bin';
 
 const statusOf: Partial<Record<ErrorCode, status>> = {
   already_exists: status.ALREADY_EXISTS,
+  bad_certificate: status.UNAUTHENTICATED,
   bad_input: status.INVALID_ARGUMENT,
   bad_token: status.PERMISSION_DENIED,
   conflict: status.ABORTED,
   envelope: status.INVALID_ARGUMENT,
+  foreign_cluster: status.UNAUTHENTICATED,
   in_use: status.FAILED_PRECONDITION,
   not_found: status.NOT_FOUND,
   not_permitted: status.PERMISSION_DENIED,

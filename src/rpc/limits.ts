@@ -8,6 +8,10 @@ export const rpcLimits = {
   /** Calls that answer once. */
   callMs: 10_000,
   connectMs: 10_000,
+  /** Between a connection to a TLS port and the end of its handshake. */
+  handshakeMs: 10_000,
+  /** How long a connection without a call is kept. */
+  idleMs: 60_000,
   /** How long the other side of a stream may take to hear that it is over. */
   closeMs: 1_000,
   /** A connection that is silent for so long is asked whether it still lives. */

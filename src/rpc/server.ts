@@ -189,6 +189,7 @@ function build(
     'grpc.max_receive_message_length': rpcLimits.maxMessageBytes,
     'grpc.max_send_message_length': -1,
     'grpc.max_concurrent_streams': rpcLimits.maxStreamsPerConnection,
+    'grpc.max_connection_idle_ms': rpcLimits.idleMs,
     'grpc.keepalive_time_ms': rpcLimits.keepaliveMs,
     'grpc.keepalive_timeout_ms': rpcLimits.keepaliveAnswerMs,
   });

@@ -2,6 +2,8 @@
 import tls from 'node:tls';
 import { ChannelCredentials, experimental, type ServerCredentials } from '@grpc/grpc-js';
 
+import { rpcLimits } from './limits.js';
+
 // grpc-js has no option for the lowest version; it takes Node's default at the time it makes a context.
 tls.DEFAULT_MIN_VERSION = 'TLSv1.3';
 
@@ -51,8 +53,11 @@ export function serverCredentials({ rootPem, ...own }: ServerIdentity): {
     },
     removeIdentityCertificateListener: (listener: Listener) => void listeners.delete(listener),
   };
+  const credentials = experimental.createCertificateProviderServerCredentials(provider, provider, false);
+  // grpc-js has no option for it; Node's own limit is two minutes, in which each silent caller has a descriptor.
+  Object.assign(credentials._getConstructorOptions() ?? {}, { handshakeTimeout: rpcLimits.handshakeMs });
   return {
-    credentials: experimental.createCertificateProviderServerCredentials(provider, provider, false),
+    credentials,
     replace: (next) => {
       identity = identityOf(next);
       for (const listener of listeners) listener(identity);
