@@ -87,6 +87,10 @@ function shown(cluster: ClusterRecord, parts: CaHandlersParts): MessageInitShape
             endingTokens: progress.endingTokens,
           },
         }),
+    intermediates: authority.chain.slice(0, -1).map(({ x509, notAfterMs }) => ({
+      subject: x509.subject?.replaceAll('\n', ', ') ?? '',
+      expiresMs: BigInt(notAfterMs),
+    })),
     formerRoots: retired
       .map(({ chainPem, retiredMs }) => ({ fingerprint: fingerprintOfRoot(chainPem), retiredMs }))
       .reverse(),

@@ -113,10 +113,20 @@ export class Dispatcher {
     return (heardAtMs ?? this.#startedAtMs) + managerLimits.leaseMs + managerLimits.leaseDriftMs;
   }
 
+  /** Boot-time ms after which a holder of this version serves it no more unless it is heard again; a removed one never is. */
+  holdsUntilMs(nodeId: string, secretId: string, version: number): number {
+    const { view, clock } = this.#parts;
+    const removedUntilMs = view.holders.get(nodeId, secretId, version)?.removedUntilMs ?? 0n;
+    if (removedUntilMs === 0n) return this.leaseEndsAtMs(nodeId);
+    return clock.boottimeMs() + Number(removedUntilMs) - clock.now();
+  }
+
   /** Nodes that may serve this version now. */
   holdersOf(secretId: string, version: number): string[] {
     const now = this.#parts.clock.boottimeMs();
-    return this.#parts.view.holders.of(secretId, version).filter((id) => now < this.leaseEndsAtMs(id));
+    return this.#parts.view.holders
+      .of(secretId, version)
+      .filter((id) => now < this.holdsUntilMs(id, secretId, version));
   }
 
   /** Wall-clock ms at which the node was heard last since this manager started. */

@@ -22,6 +22,13 @@ export class Holders {
     forget(this.#byVersion, key.slice(cut + 1), key.slice(0, cut));
   }
 
+  /** What nodes that were removed may hold, by their lease. */
+  ofRemoved(): HolderRecord[] {
+    return [...this.#byNode.values()].flatMap((held) =>
+      [...held.values()].filter(({ removedUntilMs }) => removedUntilMs > 0n),
+    );
+  }
+
   /** What the node may hold. */
   ofNode(nodeId: string): HolderRecord[] {
     return [...(this.#byNode.get(nodeId)?.values() ?? [])];

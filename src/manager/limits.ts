@@ -95,6 +95,9 @@ export const managerLimits = {
   renewalRepeatMs: 5_000,
   /** Nodes whose last renewal is remembered; more in one `renewalGapMs` are refused for a while. */
   maxRecentRenewals: 100_000,
+  /** So long before the end of a CA it is said each day. */
+  caEndWarningMs: 180 * dayMs,
+  caEndCheckMs: dayMs,
   /** That the cluster has, or had, and that are remembered. */
   maxCas: 8,
   /** How long a rotation of the CA waits for nodes that are away; who ends it earlier does so while it is under way. */

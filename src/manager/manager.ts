@@ -10,6 +10,7 @@ import { listenTls, listenUnix } from '../rpc/server.js';
 import { addon } from '../system/addon.js';
 import { Admission } from './admission.js';
 import { arenaSize } from './arena_size.js';
+import { watchCaEnd } from './ca_end.js';
 import { CaRotation } from './ca_rotation.js';
 import { certificateLifetimeMs, readCluster } from './cluster_record.js';
 import { control } from './control.js';
@@ -170,6 +171,7 @@ export async function startManager({
       log,
     });
     const keeping = own.keep(over.signal);
+    const watching = watchCaEnd(shared, over.signal);
     onCasChanged = async () => {
       nodes.believe(authority.everyRootPem);
       await own.renew();
@@ -177,7 +179,7 @@ export async function startManager({
     };
     undo.push(async () => {
       over.abort();
-      await keeping;
+      await Promise.all([keeping, watching]);
       dispatcher.stop();
       await nodes.stop(managerLimits.stopGraceMs);
     });

@@ -110,17 +110,19 @@ export class NodeRemoval {
     const { view, ledger, dispatcher, clock, log } = this.#parts;
     const leftMs = dispatcher.leaseEndsAtMs(nodeId) - clock.boottimeMs();
     const hostname = view.nodes.get(nodeId)?.description?.hostname ?? '';
+    const isOver = leftMs <= 0;
+    const endsMs = isOver ? 0n : BigInt(Math.round(clock.now() + leftMs));
     let missing = 0;
-    await ledger.forget(nodeId, async (tx) => {
+    await ledger.forget(nodeId, endsMs, async (tx) => {
       const node = await tx.get(tables.nodes, nodeId);
       if (node === undefined) throw gone(nodeId);
-      missing = leftMs <= 0 ? 0 : view.holders.ofNode(nodeId).length;
+      missing = isOver ? 0 : view.holders.ofNode(nodeId).length;
       await this.#endTasks(tx, nodeId, TaskState.ORPHANED);
       await this.#deleteReads(tx, nodeId);
       this.#refuse(tx, node);
       tx.delete(tables.nodes, nodeId);
     });
-    const leaseEndsMs = missing === 0 ? 0n : BigInt(Math.round(clock.now() + leftMs));
+    const leaseEndsMs = missing === 0 ? 0n : endsMs;
     const facts = { node: nodeId, hostname };
     if (missing === 0) log.info(facts, 'node removed: it holds nothing');
     else

@@ -2,7 +2,7 @@
 import type { Logger } from 'pino';
 import type { Clock } from '../model/clock.js';
 import type { Store } from '../store/store.js';
-import { tables } from '../store/tables.js';
+import { holderKey, tables } from '../store/tables.js';
 import { transact } from '../store/transaction.js';
 import { endedMs } from './control_tokens.js';
 import { managerLimits } from './limits.js';
@@ -52,10 +52,13 @@ export class Sweeper {
     });
     const nodes = [...view.nodes.values()].filter(({ pendingUntilMs }) => isOver(pendingUntilMs));
     const refusals = view.refusals.all().filter(([, { untilMs }]) => isOver(untilMs));
-    if (tokens.length + nodes.length + refusals.length === 0) return;
+    const copies = view.holders.ofRemoved().filter(({ removedUntilMs }) => isOver(removedUntilMs));
+    if (tokens.length + nodes.length + refusals.length + copies.length === 0) return;
     await transact(store, async (tx) => {
       for (const { id } of tokens) tx.delete(tables.joinTokens, id);
       for (const [key] of refusals) tx.delete(tables.refused, key);
+      for (const { nodeId, secretId, version } of copies)
+        tx.delete(tables.holders, holderKey(nodeId, secretId, version));
       for (const { id } of nodes)
         if (isOver((await tx.get(tables.nodes, id))?.pendingUntilMs)) tx.delete(tables.nodes, id);
     });

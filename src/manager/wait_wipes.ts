@@ -41,17 +41,24 @@ function outcomeOf(
   { secretId, version }: WaitForWipesRequest,
   { view, dispatcher, clock }: WaitParts,
 ): NodeWipe {
-  const node = { nodeId, nodeHostname: view.nodes.get(nodeId)?.description?.hostname ?? '' };
-  const isHolder = view.holders.of(secretId, version).includes(nodeId);
+  const nodeHostname =
+    view.nodes.get(nodeId)?.description?.hostname ?? view.refusals.ofNode(nodeId)?.hostname ?? '';
+  const node = { nodeId, nodeHostname };
+  const holder = view.holders.get(nodeId, secretId, version);
+  const isHolder = holder !== undefined;
   if (!isHolder) {
     if (receipt === undefined) return { ...node, outcome: { case: 'gone', value: {} } };
     const { reason, wipedMs, durationUs, mapped } = receipt;
     return { ...node, outcome: { case: 'wiped', value: { reason, wipedMs, durationUs, mapped } } };
   }
-  const leftMs = dispatcher.leaseEndsAtMs(nodeId) - clock.boottimeMs();
+  const leftMs = dispatcher.holdsUntilMs(nodeId, secretId, version) - clock.boottimeMs();
   const leaseEndsMs = BigInt(Math.round(clock.now() + leftMs));
   if (leftMs <= 0) return { ...node, outcome: { case: 'expired', value: { leaseEndedMs: leaseEndsMs } } };
   const isConnected = dispatcher.session(nodeId) !== undefined;
+  if (holder.removedUntilMs > 0n) {
+    const reason = 'it was removed while it could not be reached';
+    return { ...node, outcome: { case: 'missing', value: { reason, leaseEndsMs } } };
+  }
   const value = isConnected
     ? { reason: 'it has not answered yet' }
     : { reason: 'it is not connected', leaseEndsMs };

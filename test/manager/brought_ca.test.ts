@@ -35,6 +35,25 @@ async function joined(t: ExecutionContext, manager: RealManager, stateFolder = j
   return { nodeId, stateFolder, identity: loadIdentity(stateFolder, clock.now()) };
 }
 
+withOpenssl(
+  'what stands below the root is shown with its end, and that is said when it is near',
+  async (t) => {
+    const { intermediate } = opensslIntermediate(t);
+    const manager = await realManager(t, undefined, filesOf(temporary(t), intermediate));
+    const [below] = (await manager.operate('getCa', {})).intermediates;
+    t.is(below?.subject, 'O=Example Corp, OU=Secrets, CN=Example inro CA');
+    t.is(Number(below?.expiresMs), readChain(intermediate.certPem)[0].notAfterMs);
+    const said = () => manager.logged.filter(({ msg }) => /nears its end/.test(String(msg))).length;
+    t.is(said(), 0);
+    const dayMs = 86_400_000;
+    manager.clock.setWall(Number(below?.expiresMs) - 179 * dayMs);
+    await manager.clock.jump(dayMs);
+    t.is(said(), 1);
+    await manager.clock.jump(dayMs);
+    t.is(said(), 2, 'each day');
+  },
+);
+
 const kinds = { p256: keys.p256, rsa2048: keys.rsa2048, ed25519: keys.ed25519, p384: keys.p384 };
 for (const [kind, key] of Object.entries(kinds)) {
   withOpenssl(`hosts join, attach, renew and join again below an intermediate with ${kind}`, async (t) => {

@@ -1,5 +1,6 @@
 import test, { type ExecutionContext } from 'ava';
 import { managerLimits } from '../../src/manager/limits.js';
+import { Sweeper } from '../../src/manager/sweeper.js';
 import type { InroError } from '../../src/model/error.js';
 import type { RemovedNode } from '../../src/proto/gen/inro/v1/control_pb.js';
 import { stateOf } from '../../src/proto/task_state.js';
@@ -132,15 +133,38 @@ test('of two that remove one node at once, each ends, and the node is gone', asy
   await refusesAsync(t, remove(m, nodeId), 'not_found', /no node/);
 });
 
-test('what is noted of its copies while it goes does not outlive it', async (t) => {
+test('what is noted of its copies outlives it by its lease, when it has not said that it has wiped', async (t) => {
   const { m, disk } = await cluster(t);
   const { nodeId, secretId } = await withTask(m);
   const removing = remove(m, nodeId, true);
   const handing = m.ledger.hand(nodeId, [{ secretId, version: 1 }]);
-  await Promise.all([removing, handing]);
+  const [{ leaseEndsMs }] = await Promise.all([removing, handing]);
   await m.ledger.hand(nodeId, [{ secretId, version: 1 }]);
-  t.deepEqual(
-    [...disk.entries.keys()].filter((key) => key.includes(nodeId) && !key.startsWith('receipt/')),
-    [`refused/${nodeId}`],
-  );
+  const left = (): string[] =>
+    [...disk.entries.keys()].filter((key) => key.includes(nodeId) && !key.startsWith('refused/'));
+  t.is(left().length, 1);
+  t.is(m.view.holders.get(nodeId, secretId, 1)?.removedUntilMs, leaseEndsMs);
+
+  // A version that it may serve is revoked: it is named, with its end.
+  const revoked = await m.operate('revokeSecret', { name: 'db', version: 1, operator: 'root' });
+  t.deepEqual(revoked.nodeIds, [nodeId]);
+  const report = async () => {
+    const request = { secretId, version: 1, nodeIds: [nodeId], timeoutMs: 0 };
+    const waiting = m.operate('waitForWipes', request);
+    await m.clock.advance(0);
+    return ((await waiting).nodes ?? [])[0]?.outcome;
+  };
+  t.like(await report(), {
+    case: 'missing',
+    value: { reason: 'it was removed while it could not be reached', leaseEndsMs },
+  });
+  const sweeper = new Sweeper(m);
+  t.teardown(() => sweeper.stop());
+  await m.clock.jump(Number(leaseEndsMs) - m.clock.now() - 60_000);
+  t.is(left().length, 1);
+  t.is((await report())?.case, 'missing');
+  await m.clock.jump(60_001);
+  await m.clock.advance(managerLimits.sweepMs);
+  t.deepEqual(left(), []);
+  t.is((await report())?.case, 'gone');
 });

@@ -1,6 +1,7 @@
 /** inro ca inspect|update|rotate */
 import { durationText, parseDuration } from '../../model/duration.js';
 import { InroError } from '../../model/error.js';
+import { printable } from '../../model/name.js';
 import { Control, type Ca, type CaNode, type CaRotation } from '../../proto/gen/inro/v1/control_pb.js';
 import { call } from '../../rpc/client.js';
 import { systemClock } from '../../system/clock.js';
@@ -22,6 +23,10 @@ export async function caInspect({ json, ...options }: Common): Promise<void> {
     ['Cluster', ca.clusterId],
     ['Root', `SHA-256 ${ca.rootFingerprint}`],
     ['Root expires', `${iso(ca.rootExpiresMs)} (${ago(ca.rootExpiresMs)})`],
+    ...ca.intermediates.map(({ subject, expiresMs }): [string, string] => [
+      'Below it',
+      `${printable(subject, 200)}, expires ${iso(expiresMs)} (${ago(expiresMs)})`,
+    ]),
     ['Cert expiry', `${durationText(Number(ca.certificateLifetimeMs))} from their issue`],
     ...(rotation === undefined ? [] : rotationFacts(rotation)),
     ...ca.formerRoots.map(({ fingerprint, retiredMs }): [string, string] => [
@@ -203,6 +208,7 @@ function caJson(ca: Ca) {
     rootExpiresAt: iso(ca.rootExpiresMs),
     rootPem: ca.rootPem,
     certExpiryMs: Number(ca.certificateLifetimeMs),
+    intermediates: ca.intermediates.map(({ subject, expiresMs }) => ({ subject, expiresAt: iso(expiresMs) })),
     rotation:
       rotation === undefined
         ? null
