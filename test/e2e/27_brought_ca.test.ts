@@ -4,7 +4,7 @@ import { findOpenssl } from '../pki/openssl.js';
 import { Host } from '../support/host.js';
 import { labScenario } from '../support/lab.js';
 import { opensslIntermediate } from '../support/openssl_ca.js';
-import { refused } from '../support/inro.js';
+import { eventually, refused } from '../support/inro.js';
 
 const file = '/run/inro/secrets/web/key';
 const files = { 'ca-cert': '/var/lib/inro/theirs.pem', 'ca-key': '/var/lib/inro/theirs.key' };
@@ -51,7 +51,7 @@ if (findOpenssl() !== undefined) {
     const args = ['agent', 'join', '--again', '--token', '-', '--manager', manager.address];
     t.is((await host.json<{ nodeId: string }>(args, { stdin: token })).nodeId, nodeId);
     await host.startAgent();
-    t.is(await host.read(file), 'second');
+    await eventually('the file', async () => (await host.read(file)) === 'second');
     await again.stop();
 
     const other = opensslIntermediate(t).intermediate;
