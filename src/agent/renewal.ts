@@ -88,15 +88,19 @@ export class Renewal {
     const { clock } = this.#parts;
     while (!signal.aborted) {
       await this.#look(signal);
-      const leftMs = this.#isWanted ? 0 : this.#point.leftMs();
-      const untilMs = Math.max(this.#nextTryMs - clock.boottimeMs(), leftMs);
-      const checkMs = agentLimits.renewalCheckMs;
-      await clock.sleep(
-        untilMs > 0 ? Math.min(untilMs, checkMs) : checkMs,
-        AbortSignal.any([signal, this.#wake.signal]),
-      );
+      await clock.sleep(this.#untilLookMs(), AbortSignal.any([signal, this.#wake.signal]));
       this.#wake = new AbortController();
     }
+  }
+
+  /** At the latest when the certificate ends, which is said at once. */
+  #untilLookMs(): number {
+    const { held, clock } = this.#parts;
+    const dueMs = this.#isWanted ? 0 : this.#point.leftMs();
+    const untilTryMs = Math.max(this.#nextTryMs - clock.boottimeMs(), dueMs);
+    const untilEndMs = held.current.certificate.notAfterMs - clock.now() + 1;
+    const ahead = [untilTryMs, untilEndMs].filter((ms) => ms > 0);
+    return Math.min(agentLimits.renewalCheckMs, ...ahead);
   }
 
   async #look(signal: AbortSignal): Promise<void> {

@@ -13,6 +13,7 @@ import { InroError } from '../../src/model/error.js';
 import { readCertificate } from '../../src/pki/certificate.js';
 import { Agent, type AgentStatus } from '../../src/proto/gen/inro/v1/agent_pb.js';
 import { call, connectUnix } from '../../src/rpc/client.js';
+import { systemClock } from '../../src/system/clock.js';
 import { FakeClock } from '../support/fake_clock.js';
 import { guardMounts } from '../support/mount_guard.js';
 import { MountReader } from '../support/mount_reader.js';
@@ -48,7 +49,7 @@ async function running(t: ExecutionContext, certExpiryMs?: number): Promise<Runn
     certificatePem: identity.certPem,
     managers: [manager.running.address],
   });
-  const clock = new FakeClock(Date.now());
+  const clock = new FakeClock(Date.now(), systemClock.boottimeMs());
   const socketPath = join(scratch, 'agent.sock');
   const log = pino({ level: 'silent' });
   const options = {

@@ -11,11 +11,13 @@ interface Alarm {
 
 export class FakeClock implements Clock {
   #wallMs: number;
-  #bootMs = 1_000;
+  #bootMs: number;
   readonly #alarms = new Set<Alarm>();
 
-  constructor(wallMs: number = Date.UTC(2026, 0, 2, 3, 4, 5)) {
+  /** @param bootMs the host's own where the native core compares with it: a lease that ends is one that ended for it, too. */
+  constructor(wallMs: number = Date.UTC(2026, 0, 2, 3, 4, 5), bootMs = 1_000) {
     this.#wallMs = wallMs;
+    this.#bootMs = bootMs;
   }
 
   /** Whole ms, as Date.now(). */
