@@ -7,10 +7,10 @@ import type { Arena } from '../crypto/arena.js';
 import { drawExchangeKey, sharedKey } from '../crypto/exchange.js';
 import type { Plaintext } from '../crypto/plaintext.js';
 import { signBytes } from '../crypto/signing.js';
-import { sealingKeyStatement, sessionKeyStatement } from '../crypto/statement.js';
+import { sessionKeyStatement } from '../crypto/statement.js';
 import type { Clock, Random } from '../model/clock.js';
 import { InroError } from '../model/error.js';
-import { isSignedByAuthority } from '../pki/root.js';
+import { checkedSealingKey } from '../pki/sealing_key.js';
 import type { Challenge, ManagerMessage, TrustedRoots, Welcome } from '../proto/gen/inro/v1/dispatcher_pb.js';
 import type { CountBatches } from './access/count_batches.js';
 import { AssignmentReader } from './assignment_reader.js';
@@ -59,7 +59,7 @@ export async function attach(channel: AgentChannel, parts: StreamParts): Promise
     await channel.send({ message: { case: 'hello', value } });
     const { value: welcome } = await expect(messages, 'welcome');
     late.cancel();
-    shared = sharedKey(provedSealingKey(welcome, parts.identity), ephemeral.secret, parts.arena);
+    shared = sharedKey(provedSealingKey(welcome, parts), ephemeral.secret, parts.arena);
     parts.lease.extend(helloMs, Number(welcome.leaseMs));
     parts.onWelcome(welcome);
     const heart = new Heart(channel, welcome, parts);
@@ -128,18 +128,11 @@ async function hello(
   };
 }
 
-/** The key that deliveries come from counts only with the CA's signature. */
-function provedSealingKey({ sealingKey }: Welcome, { rootPem, clusterId }: Identity): Uint8Array {
+/** The key that deliveries come from counts only when the CA vouches for it. */
+function provedSealingKey({ sealingKey }: Welcome, { identity, clock }: StreamParts): Uint8Array {
   if (sealingKey === undefined) throw new InroError('protocol', 'the manager sent no sealing key');
-  const { publicKey, signature, intermediatesPem } = sealingKey;
-  const statement = sealingKeyStatement(clusterId, publicKey);
-  if (!isSignedByAuthority(rootPem, statement, signature, intermediatesPem)) {
-    throw new InroError('unauthenticated', "the manager's sealing key is not signed by this cluster's CA", {
-      remedy:
-        'somebody may stand between this node and the manager; compare the manager address with its operators',
-    });
-  }
-  return publicKey;
+  const { rootPem, clusterId } = identity;
+  return checkedSealingKey(sealingKey, { rootPem, clusterId, now: clock.now() });
 }
 
 async function readAll(

@@ -1,13 +1,13 @@
 /** Sealing a value on the terminal's side: what leaves this process is ciphertext and a wrapped content key. */
 import { openArena, type Arena } from '../crypto/arena.js';
 import { digestOf, sealValue, submitContentKey } from '../crypto/envelope.js';
-import { sealingKeyStatement } from '../crypto/statement.js';
 import { InroError } from '../model/error.js';
 import { sizeText } from '../model/size.js';
-import { isSignedByAuthority } from '../pki/root.js';
+import { checkedSealingKey } from '../pki/sealing_key.js';
 import { Control } from '../proto/gen/inro/v1/control_pb.js';
 import { call, type Connection } from '../rpc/client.js';
 import { addon } from '../system/addon.js';
+import { systemClock } from '../system/clock.js';
 import { warn } from './print.js';
 import { readValue } from './value_input.js';
 
@@ -35,26 +35,15 @@ export async function sealFrom(
   }
   // Whoever owns the socket vouches for the root himself; on a network the identity does.
   const trusted = connection.root?.pem ?? rootPem;
-  if (
-    sealingKey === undefined ||
-    !isSignedByAuthority(
-      trusted,
-      sealingKeyStatement(clusterId, sealingKey.publicKey),
-      sealingKey.signature,
-      sealingKey.intermediatesPem,
-    )
-  ) {
-    throw new InroError('unauthenticated', "the manager's sealing key is not signed by its cluster's CA", {
-      remedy: 'this is not a sound manager: check which socket you talk to',
-    });
-  }
+  if (sealingKey === undefined) throw new InroError('protocol', 'the manager sent no sealing key');
+  const publicKey = checkedSealingKey(sealingKey, { rootPem: trusted, clusterId, now: systemClock.now() });
   const { arena, larger } = openArenas();
   const value = readValue(file, arena, larger);
   try {
     const { ciphertext, contentKey } = sealValue(value, arena);
     try {
       const binding = { clusterId, secretId, version, ciphertextDigest: digestOf(ciphertext) };
-      return { ciphertext, sealedKey: submitContentKey(contentKey, binding, sealingKey.publicKey, arena) };
+      return { ciphertext, sealedKey: submitContentKey(contentKey, binding, publicKey, arena) };
     } finally {
       contentKey.wipe();
     }

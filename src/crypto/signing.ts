@@ -135,18 +135,6 @@ export function signBytes(privateKey: KeyObject, bytes: Uint8Array): Uint8Array 
   return sign(digestFor(privateKey), bytes, { key: privateKey, dsaEncoding: 'der' });
 }
 
-/** As `verifyBytes`, with the key of a CA. */
-export function verifyAuthorityBytes(
-  publicKey: KeyObject,
-  bytes: Uint8Array,
-  signature: Uint8Array,
-): boolean {
-  return (
-    isAuthorityKey(publicKey) &&
-    verify(digestFor(publicKey), bytes, { key: publicKey, dsaEncoding: 'der' }, signature)
-  );
-}
-
 /** True when the signature is the key's over these bytes; a malformed signature is just false. */
 export function verifyBytes(publicKey: KeyObject, bytes: Uint8Array, signature: Uint8Array): boolean {
   return isP256(publicKey) && verify('sha256', bytes, { key: publicKey, dsaEncoding: 'der' }, signature);

@@ -23,7 +23,7 @@ function unsigned64(value: number): Buffer {
   return bytes;
 }
 
-/** What the CA signs to vouch for a manager's sealing key. */
+/** What is hashed for the name by which the CA vouches for a manager's sealing key. */
 export function sealingKeyStatement(clusterId: string, publicKey: Uint8Array): Uint8Array {
   return encode('sealing key', [clusterId, publicKey]);
 }

@@ -98,10 +98,6 @@ export class Authorities implements Authority {
     return this.#present.issueNode(request);
   }
 
-  sign(statement: Uint8Array): Uint8Array {
-    return this.#present.sign(statement);
-  }
-
   crossSign(root: Certificate): Certificate {
     return this.#present.crossSign(root);
   }

@@ -2,9 +2,9 @@
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import type { Logger } from 'pino';
 import { openArena } from '../crypto/arena.js';
-import { sealingKeyStatement } from '../crypto/statement.js';
 import type { Clock, Random } from '../model/clock.js';
 import { parseJoinToken, type JoinToken } from '../pki/join_token.js';
+import { sealingNameOf } from '../pki/sealing_name.js';
 import type { SealingKeySchema } from '../proto/gen/inro/v1/common_pb.js';
 import { listenTls, listenUnix } from '../rpc/server.js';
 import { addon } from '../system/addon.js';
@@ -82,11 +82,11 @@ export async function startManager({
     const view = await ClusterView.follow(store);
     const clusterId = cluster.id;
     const publicKey = keyring.sealingPublicKey;
+    let ownPem = certificatePem;
     const sealingKey = (): MessageInitShape<typeof SealingKeySchema> => ({
       clusterId,
       publicKey,
-      signature: authority.sign(sealingKeyStatement(clusterId, publicKey)),
-      intermediatesPem: authority.intermediatesPem,
+      certificatePem: ownPem,
     });
     const workerToken = async (): Promise<JoinToken> => {
       const { sealedWorkerToken } = await readCluster(store);
@@ -164,8 +164,12 @@ export async function startManager({
       folder: stateFolder,
       authority,
       lifetimeMs: async () => certificateLifetimeMs(await readCluster(store)),
+      sealingName: sealingNameOf(clusterId, publicKey),
       certificatePem,
-      show: (next) => nodes.showAs(next),
+      show: (next) => {
+        nodes.showAs(next);
+        ownPem = next.certificatePem;
+      },
       clock,
       random,
       log,

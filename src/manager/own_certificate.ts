@@ -33,11 +33,13 @@ interface IssuingParts {
   folder: string;
   authority: OwnAuthority;
   lifetimeMs: number;
+  /** Of this manager's sealing key. */
+  sealingName: string;
 }
 
 /** @throws state_unusable. */
 export function ownIdentity(parts: IssuingParts & { clock: Clock; random: Random }): OwnIdentity {
-  const { folder, authority, clock, random } = parts;
+  const { folder, authority, sealingName, clock, random } = parts;
   const certificatePath = join(folder, 'manager.crt');
   const certificatePem = readFileIfThere(certificatePath);
   const certificate =
@@ -47,7 +49,8 @@ export function ownIdentity(parts: IssuingParts & { clock: Clock; random: Random
     // A stop between the two writes below leaves a key without its certificate.
     const key = parseFile(join(folder, 'manager.key'), keyPem, readPrivateKey, restore);
     const belong = publicKeyOf(key).equals(certificate.publicKey);
-    if (belong && authority.hasSigned(certificate) && isInFirstHalf(certificate, clock.now()))
+    const isWhole = belong && certificate.sealingName === sealingName;
+    if (isWhole && authority.hasSigned(certificate) && isInFirstHalf(certificate, clock.now()))
       return { certificatePem, keyPem };
   }
   return issueOwn(parts, certificate?.nodeId ?? newId(random));
@@ -57,6 +60,7 @@ export interface KeptParts {
   folder: string;
   authority: OwnAuthority;
   lifetimeMs: () => Promise<number>;
+  sealingName: string;
   /** The present one. */
   certificatePem: string;
   /** Called with each new one, when it is on disk. */
@@ -88,9 +92,10 @@ export class OwnCertificate {
 
   /** Never throws: a failure is logged. */
   async renew(): Promise<void> {
-    const { folder, authority, lifetimeMs, show, log } = this.#parts;
+    const { folder, authority, lifetimeMs, sealingName, show, log } = this.#parts;
     try {
-      const own = issueOwn({ folder, authority, lifetimeMs: await lifetimeMs() }, this.#certificate.nodeId);
+      const issuing = { folder, authority, lifetimeMs: await lifetimeMs(), sealingName };
+      const own = issueOwn(issuing, this.#certificate.nodeId);
       show(own);
       this.#certificate = leafOf(own.certificatePem);
       this.#point = new RenewalPoint(this.#certificate, true, this.#parts);
@@ -111,9 +116,10 @@ export class OwnCertificate {
 }
 
 /** A new key with each new one. @throws state_unusable; bad_certificate when the root has expired. */
-function issueOwn({ folder, authority, lifetimeMs }: IssuingParts, nodeId: string): OwnIdentity {
+function issueOwn({ folder, authority, lifetimeMs, sealingName }: IssuingParts, nodeId: string): OwnIdentity {
   const { privateKey, privatePem } = generateNodeKey();
-  const issued = authority.issueNode({ csr: createCsr(privateKey), nodeId, role: 'manager', lifetimeMs });
+  const csr = createCsr(privateKey);
+  const issued = authority.issueNode({ csr, nodeId, role: 'manager', lifetimeMs, sealingName });
   const certificatePem = issued.pem + authority.intermediatesPem;
   writePrivateFile(join(folder, 'manager.key'), privatePem);
   replaceFile(join(folder, 'manager.crt'), certificatePem, 0o600);

@@ -24,6 +24,7 @@ import { readBrought } from '../pki/brought.js';
 import type { Certificate } from '../pki/certificate.js';
 import { chainPem, leafOf, readChain } from '../pki/chain.js';
 import { makeJoinToken } from '../pki/join_token.js';
+import { sealingNameOf } from '../pki/sealing_name.js';
 import { ClusterRecordSchema, type CaRecord, type ClusterRecord } from '../proto/gen/inro/v1/records_pb.js';
 import { openLmdbStore } from '../store/lmdb.js';
 import type { Store } from '../store/store.js';
@@ -111,7 +112,9 @@ export async function openManagerState(
     if (ca !== undefined && !isNew) checkSameCa(authority.records, ca, cluster.id);
     const sealing = exchangeKeyOf(readKeyFile(join(folder, 'sealing.key'), arena));
     const keyring = createKeyring(arena, sealing, readKeyFile(join(folder, 'data.key'), arena));
-    const parts = { folder, authority, ...surroundings, lifetimeMs: certificateLifetimeMs(cluster) };
+    const sealingName = sealingNameOf(cluster.id, keyring.sealingPublicKey);
+    const lifetimeMs = certificateLifetimeMs(cluster);
+    const parts = { folder, authority, ...surroundings, lifetimeMs, sealingName };
     return { cluster, authority, keyring, store, isNew, ...ownIdentity(parts) };
   } catch (error) {
     await store.close();

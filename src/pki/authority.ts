@@ -1,5 +1,5 @@
 /**
- * The cluster's certificate authority: it signs node certificates, and statements. It is a root that inro made, with nothing
+ * The cluster's certificate authority: it signs certificates. It is a root that inro made, with nothing
  * between it and them, or one that was brought along (`brought.ts`): a root or an intermediate.
  */
 import {
@@ -7,7 +7,6 @@ import {
   publicKeyOf,
   readAuthorityKey,
   sha256,
-  signBytes,
   spkiOf,
   type KeyObject,
 } from '../crypto/signing.js';
@@ -47,6 +46,8 @@ export interface NodeRequest {
   role: Role;
   /** From now, in ms; 90 days if not given. It never reaches beyond the CA's own end. */
   lifetimeMs?: number;
+  /** For a manager: the name of its sealing key (`sealingNameOf`), which the certificate vouches for then. */
+  sealingName?: string;
 }
 
 export interface Authority {
@@ -61,12 +62,6 @@ export interface Authority {
   readonly keyDigest: Uint8Array;
   /** @throws bad_input or too_large for the request, bad_certificate when the root has expired. */
   issueNode(request: NodeRequest): Certificate;
-  /**
-   * Signs a statement, such as the manager's sealing key, with the CA key (DER; check with `isSignedByAuthority`).
-   * @param statement begins with a domain of its own. It may not begin with 0x30: certificates do, and this
-   *   call must never sign one.
-   */
-  sign(statement: Uint8Array): Uint8Array;
   /** A certificate for the name and key of another root: who trusts this one's can verify what that one's sign. */
   crossSign(root: Certificate): Certificate;
 }
@@ -129,7 +124,6 @@ export function openAuthority(
     },
     keyDigest: authorityDigest(chain[0]),
     issueNode: (request) => issueNode(chain, key, request, surroundings),
-    sign: (statement) => signStatement(key, statement),
     crossSign: (other) => crossSign(chain, key, other, surroundings),
   };
 }
@@ -144,7 +138,7 @@ function issueNode(
   const issuer = issuerOf(signer);
   if (issuer === undefined)
     throw new InroError('bad_certificate', 'the CA certificate is not written in DER');
-  const { nodeId, role, lifetimeMs = limits.nodeLifetimeMs } = request;
+  const { nodeId, role, lifetimeMs = limits.nodeLifetimeMs, sealingName } = request;
   checkId('node id', nodeId);
   if (!Number.isFinite(lifetimeMs) || lifetimeMs < limits.minNodeLifetimeMs) {
     throw new InroError(
@@ -166,7 +160,7 @@ function issueNode(
       basicConstraints(false),
       keyUsage('digitalSignature'),
       extendedKeyUsage(...purposesOf(role)),
-      subjectAltNames(dnsNameOf(role), nodeId),
+      subjectAltNames(dnsNameOf(role), nodeId, ...(sealingName === undefined ? [] : [sealingName])),
       subjectKeyIdentifier(spki),
       authorityKeyIdentifier(spkiOf(signer.x509.publicKey), issuer.keyIdentifier),
     ],
@@ -209,17 +203,6 @@ function crossSign(
 /** By which records name a CA. */
 export function authorityDigest({ x509 }: Certificate): Uint8Array {
   return sha256(spkiOf(x509.publicKey));
-}
-
-function signStatement(key: KeyObject, statement: Uint8Array): Uint8Array {
-  const derSequence = 0x30;
-  if (statement.length === 0 || statement[0] === derSequence) {
-    throw new InroError(
-      'internal',
-      'the CA key signs only statements that begin with a domain and not with 0x30',
-    );
-  }
-  return signBytes(key, statement);
 }
 
 function checkId(what: string, id: string): void {

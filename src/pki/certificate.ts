@@ -8,6 +8,7 @@ import { isId } from '../model/id.js';
 import { limits } from './limits.js';
 import { fromPem, toPem } from './pem.js';
 import { isRole, type Role } from './role.js';
+import { isSealingName } from './sealing_name.js';
 
 /** The root's common name. */
 export const rootCommonName = 'inro-ca';
@@ -102,6 +103,14 @@ export class Certificate {
   /** Names that TLS peers may ask for, in order: `DNS:a, DNS:b`. */
   get altNames(): string {
     return this.x509.subjectAltName ?? '';
+  }
+
+  /** The name of the sealing key that it vouches for, if it does. */
+  get sealingName(): string | undefined {
+    return this.altNames
+      .split(', ')
+      .map((name) => name.slice('DNS:'.length))
+      .find(isSealingName);
   }
 
   /** Object identifiers of its extended key usage. */

@@ -1,5 +1,5 @@
 /** The root certificates of a cluster: what everybody trusts, once a join token or an operator vouched for it. Two while the CA is rotated. */
-import { authorityKeys, verifyAuthorityBytes } from '../crypto/signing.js';
+import { authorityKeys } from '../crypto/signing.js';
 import { InroError } from '../model/error.js';
 import { readCertificate, type Certificate } from './certificate.js';
 import { readChain, type Chain } from './chain.js';
@@ -36,28 +36,6 @@ export function readRoots(pem: string): Chain {
   if (rest.length >= limits.maxRoots)
     throw new InroError('bad_certificate', `${rest.length + 1} roots are more than ${limits.maxRoots}`);
   return [readRoot(first.der), ...rest.map(({ der }) => readRoot(der))];
-}
-
-/**
- * True when the cluster's CA signed these bytes with `Authority.sign`.
- * @param roots PEM, one or several; or the DER of one.
- * @param intermediatesPem from the CA that signs up to a root: `Authority.intermediatesPem`.
- * @throws bad_certificate when a certificate cannot be read.
- */
-export function isSignedByAuthority(
-  roots: string | Uint8Array,
-  bytes: Uint8Array,
-  signature: Uint8Array,
-  intermediatesPem = '',
-): boolean {
-  const trusted = typeof roots === 'string' ? readRoots(roots) : [readRoot(roots)];
-  const between = intermediatesPem === '' ? [] : readChain(intermediatesPem);
-  // The root itself may have signed, whatever was sent along for those who trust another one.
-  const paths = [...trusted.map((root): Chain => [root]), ...pathsTo(trusted, between, 1)];
-  return paths.some(([signer]) => {
-    const key = authorityKeyOf(signer);
-    return signer.isAuthority && key !== undefined && verifyAuthorityBytes(key, bytes, signature);
-  });
 }
 
 /**

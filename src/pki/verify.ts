@@ -115,7 +115,13 @@ function isForItsRole(certificate: Certificate): void {
   const isMeantFor =
     wanted.length === certificate.purposes.length &&
     wanted.every((oid) => certificate.purposes.includes(oid));
-  const isNamed = certificate.altNames === `DNS:${dnsNameOf(certificate.role)}, DNS:${certificate.nodeId}`;
+  const sealing = certificate.role === 'manager' ? certificate.sealingName : undefined;
+  const names = [
+    dnsNameOf(certificate.role),
+    certificate.nodeId,
+    ...(sealing === undefined ? [] : [sealing]),
+  ];
+  const isNamed = certificate.altNames === names.map((name) => `DNS:${name}`).join(', ');
   if (isMeantFor && isNamed) return;
   throw refused(`${certificate.label} has names or purposes that do not fit its role ${certificate.role}`, {
     remedy: 'join the node again',

@@ -12,8 +12,8 @@ import { Attachments } from '../../src/agent/workloads/attachments.js';
 import { Vault } from '../../src/agent/vault.js';
 import { openArena } from '../../src/crypto/arena.js';
 import { drawExchangeKey, sharedKey } from '../../src/crypto/exchange.js';
-import { generateNodeKey, readPrivateKey, signBytes, verifyBytes } from '../../src/crypto/signing.js';
-import { receiptStatement, sealingKeyStatement, sessionKeyStatement } from '../../src/crypto/statement.js';
+import { readPrivateKey, verifyBytes } from '../../src/crypto/signing.js';
+import { receiptStatement, sessionKeyStatement } from '../../src/crypto/statement.js';
 import { InroError, type ErrorCode } from '../../src/model/error.js';
 import { readCertificate } from '../../src/pki/certificate.js';
 import {
@@ -29,6 +29,7 @@ import {
 } from '../../src/proto/gen/inro/v1/dispatcher_pb.js';
 import { stateOf } from '../../src/proto/task_state.js';
 import { delivery, task } from '../support/deliveries.js';
+import { sealingNameOf } from '../../src/pki/sealing_name.js';
 import { fakeCluster } from '../support/fake_authority.js';
 import { fakeStream } from '../support/fake_channel.js';
 import { FakeClock, settle } from '../support/fake_clock.js';
@@ -36,8 +37,10 @@ import { FakeDriver } from '../support/fake_driver.js';
 import { receiptsOf } from '../support/receipts.js';
 
 const dayMs = 86_400_000;
-const cluster = fakeCluster();
+const cluster = fakeCluster({ now: new FakeClock().now() });
 const worker = cluster.worker();
+const vouching = (clusterId: string, publicKey: Uint8Array): string =>
+  cluster.manager({ sealingName: sealingNameOf(clusterId, publicKey) }).certPem;
 const identity: Identity = {
   nodeId: worker.nodeId,
   clusterId: cluster.clusterId,
@@ -87,7 +90,7 @@ function host() {
 
 interface WelcomeChange {
   heartbeatPeriodMs?: number;
-  sealingKey?: { clusterId: string; publicKey: Uint8Array; signature: Uint8Array };
+  sealingKey?: { clusterId: string; publicKey: Uint8Array; certificatePem: string };
 }
 
 /** The manager's side of one stream, spoken by hand. */
@@ -115,12 +118,11 @@ function streamOf(t: ExecutionContext, h = host()) {
     if (message?.case !== wanted) throw new Error(`got ${message?.case ?? 'the end'} instead of ${wanted}`);
     return message.value as Extract<AgentMessage['message'], { case: C }>['value'];
   }
-  const sealingKey = (change: { signature?: Uint8Array; clusterId?: string } = {}) => {
+  const sealingKey = (change: { certificatePem?: string } = {}) => {
     const { clusterId } = cluster;
-    const signature = cluster.authority.sign(
-      sealingKeyStatement(change.clusterId ?? clusterId, sealing.publicKey),
-    );
-    return { clusterId, publicKey: sealing.publicKey, signature: change.signature ?? signature };
+    const { publicKey } = sealing;
+    const { certificatePem = vouching(clusterId, publicKey) } = change;
+    return { clusterId, publicKey, certificatePem };
   };
   type Case<M> = M extends { case: infer C } ? C : never;
   const change = (one: MessageInitShape<typeof AssignmentChangeSchema>['change']) =>
@@ -327,22 +329,24 @@ test('a manager of another cluster is told nothing', async (t) => {
 });
 
 const falseKeys: Record<string, (s: ReturnType<typeof streamOf>) => WelcomeChange> = {
-  'nobody signed': (s) => ({ sealingKey: s.sealingKey({ signature: new Uint8Array() }) }),
-  'somebody else signed': (s) => ({
-    sealingKey: s.sealingKey({
-      signature: signBytes(
-        generateNodeKey().privateKey,
-        sealingKeyStatement(cluster.clusterId, s.sealingKey().publicKey),
-      ),
-    }),
+  'nobody vouches for': (s) => ({ sealingKey: s.sealingKey({ certificatePem: '' }) }),
+  'another CA vouches for': (s) => {
+    const { clusterId, publicKey } = s.sealingKey();
+    const { certPem } = fakeCluster({ clusterId }).manager({
+      sealingName: sealingNameOf(clusterId, publicKey),
+    });
+    return { sealingKey: s.sealingKey({ certificatePem: certPem }) };
+  },
+  'this node vouches for': (s) => ({ sealingKey: s.sealingKey({ certificatePem: identity.certificatePem }) }),
+  'a manager without its name vouches for': (s) => ({
+    sealingKey: s.sealingKey({ certificatePem: cluster.manager().certPem }),
   }),
-  'this node signed': (s) => ({
-    sealingKey: s.sealingKey({
-      signature: signBytes(identity.key, sealingKeyStatement(cluster.clusterId, s.sealingKey().publicKey)),
-    }),
+  'the CA vouches for in another cluster': (s) => ({
+    sealingKey: s.sealingKey({ certificatePem: vouching('another', s.sealingKey().publicKey) }),
   }),
-  'the CA signed for another cluster': (s) => ({ sealingKey: s.sealingKey({ clusterId: 'another' }) }),
-  'the CA signed another of': (s) => ({ sealingKey: { ...s.sealingKey(), publicKey: randomBytes(32) } }),
+  'takes the place of the one that the CA vouches for': (s) => ({
+    sealingKey: { ...s.sealingKey(), publicKey: randomBytes(32) },
+  }),
 };
 for (const [name, welcome] of Object.entries(falseKeys)) {
   test(`a sealing key that ${name} is refused: nothing can be delivered under it`, async (t) => {
@@ -359,13 +363,14 @@ for (const [name, welcome] of Object.entries(falseKeys)) {
   });
 }
 
-test('a sealing key of low order is refused, though the CA signed it', async (t) => {
+test('a sealing key of low order is refused, though the CA vouches for it', async (t) => {
   const s = streamOf(t);
   await s.challenge();
   await s.expect('hello');
   const publicKey = new Uint8Array(32);
-  const signature = cluster.authority.sign(sealingKeyStatement(cluster.clusterId, publicKey));
-  await s.welcome({ sealingKey: { clusterId: cluster.clusterId, publicKey, signature } });
+  const { clusterId } = cluster;
+  const certificatePem = vouching(clusterId, publicKey);
+  await s.welcome({ sealingKey: { clusterId, publicKey, certificatePem } });
   await s.ended;
   t.like(s.outcome(), { code: 'envelope' });
 });
@@ -599,7 +604,8 @@ test('the first lease counts from before the hello was sent, however long that t
   };
   const sealing = drawExchangeKey(openArena(1 << 16));
   const { clusterId } = cluster;
-  const signature = cluster.authority.sign(sealingKeyStatement(clusterId, sealing.publicKey));
+  const { publicKey } = sealing;
+  const certificatePem = vouching(clusterId, publicKey);
   const ended = attach(slow, { ...h.parts, onWelcome: () => undefined }).catch(() => undefined);
   await manager.send({ message: { case: 'challenge', value: { nonce: randomBytes(32), clusterId } } });
   await manager.send({
@@ -608,7 +614,7 @@ test('the first lease counts from before the hello was sent, however long that t
       value: {
         heartbeatPeriodMs: 60_000,
         leaseMs: 10_000n,
-        sealingKey: { clusterId, publicKey: sealing.publicKey, signature },
+        sealingKey: { clusterId, publicKey, certificatePem },
       },
     },
   });

@@ -7,14 +7,15 @@ import test, { type ExecutionContext } from 'ava';
 import { askForRenewal } from '../../src/agent/renew.js';
 import { identityOf } from '../../src/agent/identity.js';
 import { generateNodeKey, readPrivateKey, signBytes, spkiOf } from '../../src/crypto/signing.js';
-import { enrolAgainStatement, sealingKeyStatement } from '../../src/crypto/statement.js';
+import { enrolAgainStatement } from '../../src/crypto/statement.js';
 import { InroError } from '../../src/model/error.js';
 import { managerLimits } from '../../src/manager/limits.js';
 import { createAuthority } from '../../src/pki/authority.js';
 import { readCertificate } from '../../src/pki/certificate.js';
 import { createCsr } from '../../src/pki/csr.js';
 import { parseJoinToken } from '../../src/pki/join_token.js';
-import { isSignedByAuthority, isVouchedFor, readRoot, readRoots } from '../../src/pki/root.js';
+import { isVouchedFor, readRoot, readRoots } from '../../src/pki/root.js';
+import { checkedSealingKey, type VouchedKey } from '../../src/pki/sealing_key.js';
 import { verifyNodeCertificate } from '../../src/pki/verify.js';
 import { Control } from '../../src/proto/gen/inro/v1/control_pb.js';
 import type { TrustedRoots } from '../../src/proto/gen/inro/v1/dispatcher_pb.js';
@@ -128,9 +129,10 @@ test('who trusts the one or the other root verifies everything, from the first m
     t.teardown(() => connection.close());
     t.is((await call(connection, Enrollment, 'getRoot', {})).rootPem, rootPem, 'and the manager itself');
     const { id, sealingKey } = await manager.operate('getCluster', {});
-    const { publicKey, signature, intermediatesPem } = sealingKey ?? ({} as never);
-    const statement = sealingKeyStatement(id, publicKey);
-    t.true(isSignedByAuthority(trusted, statement, signature, intermediatesPem), 'and its sealing key');
+    t.notThrows(
+      () => checkedSealingKey(sealingKey as VouchedKey, { rootPem: trusted, clusterId: id, now }),
+      'and its sealing key',
+    );
   }
   const stranger = createAuthority({ clusterId: 'a'.repeat(25), clock: manager.clock, random: randomBytes });
   t.throws(() => verifyNodeCertificate(node.certPem, { rootPem: stranger.certPem, now }));

@@ -15,7 +15,9 @@ import { managerLimits } from '../../src/manager/limits.js';
 import { OwnCertificate, ownIdentity } from '../../src/manager/own_certificate.js';
 import { newId } from '../../src/model/id.js';
 import { readCertificate } from '../../src/pki/certificate.js';
+import { leafOf } from '../../src/pki/chain.js';
 import { createCsr } from '../../src/pki/csr.js';
+import { sealingNameOf } from '../../src/pki/sealing_name.js';
 import { Enrollment, Renewal } from '../../src/proto/gen/inro/v1/enrollment_pb.js';
 import { call } from '../../src/rpc/client.js';
 import { fakeCluster, type FakeIdentity } from '../support/fake_authority.js';
@@ -265,8 +267,10 @@ test('over years its certificate never lapses, whatever the disk does meanwhile'
     clock,
     random: randomBytes,
   });
-  const parts = { folder, authority, clock, random: randomBytes };
+  const sealingName = sealingNameOf(cluster.clusterId, randomBytes(32));
+  const parts = { folder, authority, sealingName, clock, random: randomBytes };
   const own = ownIdentity({ ...parts, lifetimeMs: 90 * dayMs });
+  t.is(leafOf(own.certificatePem).sealingName, sealingName);
   const shown = [own];
   const over = new AbortController();
   const logged: string[] = [];

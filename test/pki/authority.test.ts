@@ -9,7 +9,7 @@ import { InroError } from '../../src/model/error.js';
 import { newId } from '../../src/model/id.js';
 import { createAuthority, openAuthority } from '../../src/pki/authority.js';
 import { createCsr } from '../../src/pki/csr.js';
-import { isSignedByAuthority, readRoot } from '../../src/pki/root.js';
+import { readRoot } from '../../src/pki/root.js';
 import { fakeCluster } from '../support/fake_authority.js';
 import { findOpenssl } from './openssl.js';
 
@@ -114,21 +114,6 @@ test('an authority opens only with its own key and its own kind of root', (t) =>
     instanceOf: InroError,
     message: /^the private key/,
   });
-});
-
-test('a statement of the authority verifies with the root, and only that one', (t) => {
-  const statement = Buffer.from('inro sealing key v1\0 and so on');
-  const signature = authority.sign(statement);
-  t.true(isSignedByAuthority(certPem, statement, signature));
-  t.false(isSignedByAuthority(certPem, Buffer.from('inro sealing key v2'), signature));
-  t.false(isSignedByAuthority(fakeCluster().rootPem, statement, signature));
-});
-
-test('the CA key cannot be talked into signing a certificate as a statement', (t) => {
-  const { der } = authority.root;
-  // What a certificate's signature covers begins 4 bytes in (SEQUENCE, long length).
-  for (const bytes of [der, der.subarray(4), new Uint8Array()])
-    t.throws(() => authority.sign(bytes), { instanceOf: InroError });
 });
 
 const openssl = findOpenssl();

@@ -12,7 +12,6 @@ import { openAuthority } from '../../src/pki/authority.js';
 import { readBrought } from '../../src/pki/brought.js';
 import { readChain } from '../../src/pki/chain.js';
 import { createCsr } from '../../src/pki/csr.js';
-import { isSignedByAuthority } from '../../src/pki/root.js';
 import { verifyNodeCertificate } from '../../src/pki/verify.js';
 import { keys, opensslCa, opensslIntermediate, type OpensslCa } from '../support/openssl_ca.js';
 import { findOpenssl } from './openssl.js';
@@ -68,12 +67,6 @@ for (const [kind, key] of Object.entries(keys)) {
           t.throws(() => verifyNodeCertificate(swapped, expected), { message: /is not signed by/ });
         }
       }
-      const statement = Buffer.from('inro something 1');
-      const signature = authority.sign(statement);
-      const { root: trusted, intermediatesPem } = authority;
-      t.true(isSignedByAuthority(trusted.pem, statement, signature, intermediatesPem));
-      t.false(isSignedByAuthority(trusted.pem, Buffer.from('inro something 2'), signature, intermediatesPem));
-      if (intermediatesPem !== '') t.false(isSignedByAuthority(trusted.pem, statement, signature));
     }
   });
 }
@@ -92,15 +85,6 @@ withOpenssl('a node of the cluster is no CA: what its key signs below it is refu
   t.throws(() => verifyNodeCertificate(chain, { rootPem: authority.root.pem, now: clock.now() }), {
     message: /is not signed by/,
   });
-  const [statement, { privateKey }] = [Buffer.from('inro x'), key];
-  t.false(
-    isSignedByAuthority(
-      authority.root.pem,
-      statement,
-      Buffer.from(privateKey.export({ type: 'pkcs8', format: 'der' })),
-      node.pem + authority.intermediatesPem,
-    ),
-  );
 });
 
 withOpenssl('no certificate outlives the CA, nor whoever is above it', (t) => {

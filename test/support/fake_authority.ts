@@ -24,6 +24,7 @@ export interface FakeNodeOptions {
   /** When it is issued, in ms from the cluster's now: -100 days makes an expired one, 1 day one not valid yet. */
   issuedInMs?: number;
   lifetimeMs?: number;
+  sealingName?: string;
 }
 
 export interface FakeCluster {
@@ -53,11 +54,10 @@ export function fakeCluster(options: { now?: number; clusterId?: string } = {}):
   const authority = openAuthority(certPem, keyPem, at(now));
 
   function node(role: Role, given: FakeNodeOptions = {}): FakeIdentity {
-    const { nodeId = newId(randomBytes), issuedInMs = 0, lifetimeMs } = given;
+    const { nodeId = newId(randomBytes), issuedInMs = 0, ...rest } = given;
     const key = generateNodeKey();
     const issuer = openAuthority(certPem, keyPem, at(now + issuedInMs));
-    const request = { csr: createCsr(key.privateKey), nodeId, role };
-    const issued = issuer.issueNode(lifetimeMs === undefined ? request : { ...request, lifetimeMs });
+    const issued = issuer.issueNode({ csr: createCsr(key.privateKey), nodeId, role, ...rest });
     return { nodeId, certPem: issued.pem, keyPem: key.privatePem };
   }
 
