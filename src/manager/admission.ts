@@ -26,7 +26,7 @@ import {
 import type { Store } from '../store/store.js';
 import { tables } from '../store/tables.js';
 import type { Transaction } from '../store/transaction.js';
-import type { Authorities } from './authorities.js';
+import type { Authorities, Issued } from './authorities.js';
 import { CommitQueue } from './commit_queue.js';
 import { certificateLifetimeMs, clusterIn } from './cluster_record.js';
 import type { JoinGuard } from './join_guard.js';
@@ -51,7 +51,7 @@ export interface AdmissionParts {
 export interface Admitted {
   nodeId: string;
   /** Undefined while an operator has to approve the node. */
-  certificate: Certificate | undefined;
+  issued: Issued | undefined;
   pendingUntilMs: bigint;
   newIdBecause: string;
 }
@@ -68,6 +68,20 @@ interface Asked {
   former: Certificate | undefined;
   /** Set when its token is none that this manager has. */
   isWrong: boolean;
+  /** For the node that it becomes, if it becomes a new one. */
+  newId: string;
+  /** What the CA has signed for it so far. */
+  signed: { nodeId: string; issued: Issued } | undefined;
+}
+
+/** Nothing is written before the CA has signed for this node: where it is elsewhere, that takes its time. */
+class NotSigned {
+  readonly nodeId: string;
+  readonly lifetimeMs: number;
+  constructor(nodeId: string, lifetimeMs: number) {
+    this.nodeId = nodeId;
+    this.lifetimeMs = lifetimeMs;
+  }
 }
 
 /** One attempt of a commit. */
@@ -101,7 +115,7 @@ export class Admission {
     const asked = this.#read(request, address);
     const { nodeId, wasAdmitted, hostname, ...rest } = await this.#decided(asked);
     const facts = { node: nodeId, address, hostname };
-    if (rest.certificate === undefined) log.info(facts, 'a host waits for approval');
+    if (rest.issued === undefined) log.info(facts, 'a host waits for approval');
     else if (wasAdmitted) log.info(facts, 'a host was given its certificate');
     else log.info(facts, asked.former === undefined ? 'a host joined' : 'a host enrolled again');
     return { nodeId, ...rest };
@@ -112,13 +126,25 @@ export class Admission {
     return this.#queue.stop();
   }
 
-  /** Its refusals are outcomes, too: others are decided in the same commit. */
   async #decided(asked: Asked): Promise<Decision> {
-    let outcome: Decision | InroError | undefined;
+    for (let tries = 0; tries < managerLimits.maxEnrolmentTries; tries++) {
+      const outcome = await this.#once(asked);
+      if (!(outcome instanceof NotSigned)) return outcome;
+      const { nodeId, lifetimeMs } = outcome;
+      const request = { csr: asked.csrPem, nodeId, role: 'worker', lifetimeMs } as const;
+      asked.signed = { nodeId, issued: await this.#parts.authority.issue(request) };
+    }
+    throw new InroError('conflict', 'this host asks several times at once, or is decided on just now');
+  }
+
+  /** Its refusals are outcomes, too: others are decided in the same commit. */
+  async #once(asked: Asked): Promise<Decision | NotSigned> {
+    let outcome: Decision | NotSigned | InroError | undefined;
     await this.#queue.do(async (attempt) => {
       try {
-        outcome = await this.#decide(attempt, asked);
-        attempt.admitted.set(hex(asked.digest), outcome.nodeId);
+        const decided = await this.#decide(attempt, asked);
+        outcome = decided;
+        if (!(decided instanceof NotSigned)) attempt.admitted.set(hex(asked.digest), decided.nodeId);
       } catch (error) {
         if (!(error instanceof InroError) || error.code === 'store_corrupt') throw error;
         outcome = error;
@@ -150,6 +176,8 @@ export class Admission {
       digest: keyDigest(publicKey),
       former: former === undefined ? undefined : this.#proved(former, publicKey),
       isWrong: false,
+      newId: newId(this.#parts.random),
+      signed: undefined,
     };
   }
 
@@ -175,40 +203,44 @@ export class Admission {
     return former;
   }
 
-  async #decide({ tx, admitted }: Attempt, asked: Asked): Promise<Decision> {
+  async #decide({ tx, admitted }: Attempt, asked: Asked): Promise<Decision | NotSigned> {
     const { view } = this.#parts;
     const refused = view.refusals.ofKey(asked.digest);
     if (refused !== undefined) throw refusedError(refused);
     const known = await this.#nodeOfKey(tx, admitted, asked.digest);
     if (known !== undefined) return this.#again(tx, known, asked);
-    const grant = await this.#use(tx, asked);
+    const grant = await this.#grantOf(tx, asked);
     const { node, newIdBecause } = await this.#nodeFor(tx, asked, grant);
     const hostname = node.description?.hostname ?? '';
     const isNew = node.keyDigest.length === 0;
     if (isNew && grant !== 'standing' && grant.requireApproval) {
       this.#wait(node, asked.digest);
+      this.#countUse(tx, grant);
       tx.put(tables.nodes, node.id, node);
       const { id: nodeId, pendingUntilMs } = node;
-      return { nodeId, certificate: undefined, pendingUntilMs, newIdBecause, wasAdmitted: false, hostname };
+      return { nodeId, issued: undefined, pendingUntilMs, newIdBecause, wasAdmitted: false, hostname };
     }
-    const certificate = await this.#issue(tx, node, asked);
-    return { nodeId: node.id, certificate, pendingUntilMs: 0n, newIdBecause, wasAdmitted: false, hostname };
+    const issued = await this.#issue(tx, node, asked);
+    if (issued instanceof NotSigned) return issued;
+    this.#countUse(tx, grant);
+    return { nodeId: node.id, issued, pendingUntilMs: 0n, newIdBecause, wasAdmitted: false, hostname };
   }
 
   /** Who has the key of a node that has not used its certificate yet, is that node. */
-  async #again(tx: Transaction, node: NodeRecord, asked: Asked): Promise<Decision> {
+  async #again(tx: Transaction, node: NodeRecord, asked: Asked): Promise<Decision | NotSigned> {
     const { id: nodeId, pendingUntilMs } = node;
     const hostname = node.description?.hostname ?? '';
     const rest = { newIdBecause: '', wasAdmitted: true, hostname };
     if (pendingUntilMs > BigInt(this.#parts.clock.now()))
-      return { nodeId, certificate: undefined, pendingUntilMs, ...rest };
+      return { nodeId, issued: undefined, pendingUntilMs, ...rest };
     if (pendingUntilMs > 0n) throw inVain(node);
     if (!node.uncollected) {
       throw new InroError('already_exists', `this key is that of node ${nodeId} already`, {
         remedy: 'a host draws a key of its own when it joins: empty its state folder and join again',
       });
     }
-    return { nodeId, certificate: await this.#issue(tx, node, asked), pendingUntilMs: 0n, ...rest };
+    const issued = await this.#issue(tx, node, asked);
+    return issued instanceof NotSigned ? issued : { nodeId, issued, pendingUntilMs: 0n, ...rest };
   }
 
   async #nodeOfKey(
@@ -223,8 +255,8 @@ export class Admission {
     return undefined;
   }
 
-  /** Counts a use. Each token is compared, whichever it is. @throws bad_token */
-  async #use(tx: Transaction, asked: Asked): Promise<Grant> {
+  /** Each token is compared, whichever it is. @throws bad_token */
+  async #grantOf(tx: Transaction, asked: Asked): Promise<Grant> {
     const { token } = asked;
     const { view, keyring, authority, clock } = this.#parts;
     const cluster = await clusterIn(tx);
@@ -243,19 +275,24 @@ export class Admission {
     }
     if (record.expiresMs <= BigInt(clock.now())) throw ended(`expired at ${iso(record.expiresMs)}`);
     if (record.usesLeft === 0) throw ended(`is used up: it was good for ${uses(record.uses)}`);
-    record.usesLeft -= 1;
-    record.lastUsedMs = BigInt(clock.now());
-    tx.put(tables.joinTokens, record.id, record);
     return record;
+  }
+
+  /** Together with the node that it makes, and only then. */
+  #countUse(tx: Transaction, grant: Grant): void {
+    if (grant === 'standing') return;
+    grant.usesLeft -= 1;
+    grant.lastUsedMs = BigInt(this.#parts.clock.now());
+    tx.put(tables.joinTokens, grant.id, grant);
   }
 
   /** The node that the former key proves, or a new one. */
   async #nodeFor(
     tx: Transaction,
-    { former, description, address }: Asked,
+    { former, description, address, newId: id }: Asked,
     grant: Grant,
   ): Promise<{ node: NodeRecord; newIdBecause: string }> {
-    const { clock, random } = this.#parts;
+    const { clock } = this.#parts;
     const labels = grant === 'standing' ? {} : grant.nodeLabels;
     const about =
       description === undefined ? undefined : create(NodeDescriptionSchema, keptDescription(description));
@@ -271,7 +308,7 @@ export class Admission {
       newIdBecause = why;
     }
     const node = create(NodeRecordSchema, {
-      id: newId(random),
+      id,
       role: 'worker',
       createdMs: BigInt(clock.now()),
       address,
@@ -305,10 +342,15 @@ export class Admission {
     node.pendingUntilMs = BigInt(clock.now() + managerLimits.pendingNodeMs);
   }
 
-  async #issue(tx: Transaction, node: NodeRecord, { csrPem, former, digest }: Asked): Promise<Certificate> {
-    const { authority, clock } = this.#parts;
-    const lifetimeMs = certificateLifetimeMs(await clusterIn(tx));
-    const certificate = authority.issueNode({ csr: csrPem, nodeId: node.id, role: 'worker', lifetimeMs });
+  /** Writes nothing where the CA has not signed for this node yet. */
+  async #issue(
+    tx: Transaction,
+    node: NodeRecord,
+    { signed, former, digest }: Asked,
+  ): Promise<Issued | NotSigned> {
+    const { clock } = this.#parts;
+    if (signed?.nodeId !== node.id) return new NotSigned(node.id, certificateLifetimeMs(await clusterIn(tx)));
+    const { issued } = signed;
     if (former?.nodeId === node.id && Buffer.compare(keyDigest(former.publicKey), digest) !== 0) {
       // Whoever has a copy of the former key is not this node any more; nor of one that it was given by a renewal since.
       const untilMs = Math.max(former.notAfterMs, Number(node.certificateExpiresMs));
@@ -324,10 +366,10 @@ export class Admission {
       });
       if (untilMs > clock.now()) tx.put(tables.refused, `${node.id}-${former.serial}`, refused);
     }
-    noteCertificate(node, certificate, authority.keyDigest);
+    noteCertificate(node, issued);
     node.uncollected = true;
     tx.put(tables.nodes, node.id, node);
-    return certificate;
+    return issued;
   }
 }
 

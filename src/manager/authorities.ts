@@ -5,7 +5,7 @@
 import { create } from '@bufbuild/protobuf';
 import type { Clock, Random } from '../model/clock.js';
 import { InroError } from '../model/error.js';
-import { authorityDigest, openAuthority, type Authority } from '../pki/authority.js';
+import { authorityDigest, openAuthority, type Authority, type NodeRequest } from '../pki/authority.js';
 import type { Certificate } from '../pki/certificate.js';
 import { chainPem, readChain, type Chain } from '../pki/chain.js';
 import { isIssuedBy } from '../pki/issuer.js';
@@ -20,13 +20,22 @@ interface Ca {
   record: CaRecord;
 }
 
+/** A certificate, with what it needs to be verified and to be recorded. */
+export interface Issued {
+  certificate: Certificate;
+  /** It, and those between it and the root. */
+  chainPem: string;
+  /** By which records name the CA that signed it. */
+  issuedCa: Uint8Array;
+}
+
 interface Surroundings {
   clusterId: string;
   clock: Pick<Clock, 'now'>;
   random: Random;
 }
 
-export class Authorities implements Authority {
+export class Authorities {
   readonly #surroundings: Surroundings;
   /** In the order in which they came. */
   #cas: Ca[];
@@ -56,10 +65,6 @@ export class Authorities implements Authority {
 
   get intermediatesPem(): string {
     return this.#present.intermediatesPem;
-  }
-
-  get keyDigest(): Uint8Array {
-    return this.#present.keyDigest;
   }
 
   /** The one that signs, then those above it, the root last. */
@@ -94,8 +99,12 @@ export class Authorities implements Authority {
     return { rootsPem: rootsPem(this.#cas.filter(({ record }) => record.retiredMs === 0n)), crossPem };
   }
 
-  issueNode(request: Parameters<Authority['issueNode']>[0]): Certificate {
-    return this.#present.issueNode(request);
+  /** @throws as Authority.issueNode. */
+  async issue(request: NodeRequest): Promise<Issued> {
+    // Another CA may take its place meanwhile.
+    const [present, { digest }] = [this.#present, this.#last];
+    const certificate = await present.issueNode(request);
+    return { certificate, chainPem: certificate.pem + present.intermediatesPem, issuedCa: digest };
   }
 
   crossSign(root: Certificate): Certificate {

@@ -6,8 +6,6 @@ import { InroError } from '../model/error.js';
 import { newId } from '../model/id.js';
 import { checkName, quoted } from '../model/name.js';
 import { checkGrants, checkOperatorRole } from '../model/operator.js';
-import type { Authority } from '../pki/authority.js';
-import type { Certificate } from '../pki/certificate.js';
 import { readCsr } from '../pki/csr.js';
 import type { Control, OperatorSchema } from '../proto/gen/inro/v1/control_pb.js';
 import { OperatorRecordSchema, type OperatorRecord } from '../proto/gen/inro/v1/records_pb.js';
@@ -15,6 +13,7 @@ import type { Handlers } from '../rpc/server.js';
 import type { Store } from '../store/store.js';
 import { operatorNamePrefix, tables } from '../store/tables.js';
 import { transact, type Transaction } from '../store/transaction.js';
+import type { Authorities, Issued } from './authorities.js';
 import { find } from './find.js';
 import { managerLimits } from './limits.js';
 import { keyDigest } from './refusals.js';
@@ -25,9 +24,7 @@ export interface OperatorHandlersParts {
   clusterId: string;
   store: Store;
   view: ClusterView;
-  authority: Pick<Authority, 'issueNode' | 'root' | 'intermediatesPem' | 'keyDigest'> & {
-    isPresent: (issuedCa: Uint8Array) => boolean;
-  };
+  authority: Pick<Authorities, 'issue' | 'root' | 'isPresent'>;
   managerAddresses: () => readonly string[];
   clock: Clock;
   random: Random;
@@ -61,14 +58,15 @@ export function operatorHandlers(
     return { id, name, role, grants, createdMs, expiresMs, serial, revokedMs, status, formerCa };
   };
 
-  const issue = (record: OperatorRecord, csr: string): Certificate => {
-    const lifetimeMs = Number(record.ttlMs);
-    const certificate = authority.issueNode({ csr, nodeId: record.id, role: 'operator', lifetimeMs });
+  /** Before it is recorded: where the CA is elsewhere, that takes its time. */
+  const issue = ({ id: nodeId, ttlMs }: OperatorRecord, csr: string): Promise<Issued> =>
+    authority.issue({ csr, nodeId, role: 'operator', lifetimeMs: Number(ttlMs) });
+
+  const note = (record: OperatorRecord, { certificate, issuedCa }: Issued): void => {
     record.serial = certificate.serial;
     record.keyDigest = keyDigest(certificate.publicKey);
-    record.issuedCa = authority.keyDigest;
+    record.issuedCa = issuedCa;
     record.expiresMs = BigInt(certificate.notAfterMs);
-    return certificate;
   };
 
   const noted = (record: OperatorRecord, words: string): void => {
@@ -76,9 +74,9 @@ export function operatorHandlers(
     log.info({ operator: id, name, role, grants, serial, expires: Number(expiresMs) }, words);
   };
 
-  const issued = (record: OperatorRecord, { pem }: Certificate) => ({
+  const answer = (record: OperatorRecord, { chainPem }: Issued) => ({
     operator: shown(record),
-    certificatePem: pem + authority.intermediatesPem,
+    certificatePem: chainPem,
     rootPem: authority.root.pem,
     clusterId,
     managers: managerAddresses().filter(isReachable),
@@ -114,7 +112,7 @@ export function operatorHandlers(
         createdMs: BigInt(clock.now()),
         ttlMs: checkedTtl(ttlMs),
       });
-      const { result } = await transact(store, async (tx) => {
+      const check = async (tx: Transaction): Promise<void> => {
         if ((await tx.getBytes(operatorNamePrefix + name)) !== undefined) {
           throw new InroError('already_exists', `operator ${quoted(name)} exists already`, {
             remedy: `change what he may do with 'inro operator update', or remove him first: inro operator rm ${name}`,
@@ -127,13 +125,17 @@ export function operatorHandlers(
           });
         }
         checkKeyIsNew(digest, others, view);
-        const certificate = issue(record, csrPem);
+      };
+      await transact(store, check);
+      const issued = await issue(record, csrPem);
+      note(record, issued);
+      await transact(store, async (tx) => {
+        await check(tx);
         tx.put(tables.operators, record.id, record);
         tx.putBytes(operatorNamePrefix + name, Buffer.from(record.id));
-        return certificate;
       });
       noted(record, 'operator created');
-      return issued(record, result);
+      return answer(record, issued);
     },
 
     getOperator: async ({ name }) => shown(findOperator(name)),
@@ -187,19 +189,24 @@ export function operatorHandlers(
         });
       }
       renewals.note(id);
-      const { result } = await transact(store, async (tx) => {
+      const present = async (tx: Transaction): Promise<OperatorRecord> => {
         const record = await tx.get(tables.operators, id);
         if (record === undefined || record.revokedMs > 0n) throw unknown(id);
         checkKeyIsNew(digest, await tx.list(tables.operators), view);
+        return record;
+      };
+      const issued = await issue((await transact(store, present)).result, csrPem);
+      const { result } = await transact(store, async (tx) => {
+        const record = await present(tx);
         record.formerSerial = own.serial;
         record.formerKeyDigest = keyDigest(own.publicKey);
         record.formerUntilMs = BigInt(Math.min(own.notAfterMs, clock.now() + managerLimits.formerOperatorMs));
-        const certificate = issue(record, csrPem);
+        note(record, issued);
         tx.put(tables.operators, id, record);
-        return { record, certificate };
+        return record;
       });
-      noted(result.record, 'operator renewed');
-      return issued(result.record, result.certificate);
+      noted(result, 'operator renewed');
+      return answer(result, issued);
     },
   };
 }

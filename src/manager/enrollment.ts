@@ -18,9 +18,8 @@ export function enrollment({ authority, admission }: EnrollmentParts): Registrat
     },
     issueCertificate: async (request, { peer }) => {
       const address = peer.kind === 'local' ? 'local' : peer.address;
-      const { certificate, ...rest } = await admission.admit(request, address);
-      const certificatePem = certificate === undefined ? '' : certificate.pem + authority.intermediatesPem;
-      return { certificatePem, clusterId: authority.clusterId, ...rest };
+      const { issued, ...rest } = await admission.admit(request, address);
+      return { certificatePem: issued?.chainPem ?? '', clusterId: authority.clusterId, ...rest };
     },
   });
 }

@@ -78,6 +78,8 @@ export const managerLimits = {
   pendingNodeMs: dayMs,
   /** Enrolments in one commit. */
   maxEnrolmentsPerCommit: 64,
+  /** One host's request: it is decided again when its node was another one meanwhile. */
+  maxEnrolmentTries: 8,
   /** Nodes that were removed or rejected, until their certificates end; beyond it those go first that end first. */
   maxRefused: 10_000,
   /** How long a node that is removed may take to wipe and to say so. */

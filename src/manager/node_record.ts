@@ -4,6 +4,7 @@ import { printable } from '../model/name.js';
 import type { Certificate } from '../pki/certificate.js';
 import type { NodeDescription, NodeDescriptionSchema } from '../proto/gen/inro/v1/common_pb.js';
 import type { NodeRecord } from '../proto/gen/inro/v1/records_pb.js';
+import type { Issued } from './authorities.js';
 import { managerLimits } from './limits.js';
 import { keyDigest } from './refusals.js';
 
@@ -23,8 +24,11 @@ export function keptDescription(said: NodeDescription): MessageInitShape<typeof 
   };
 }
 
-/** Its latest certificate from now on. @param issuedCa SHA-256 of the public key that signed it. */
-export function noteCertificate(node: NodeRecord, certificate: Certificate, issuedCa: Uint8Array): void {
+/** Its latest certificate from now on. */
+export function noteCertificate(
+  node: NodeRecord,
+  { certificate, issuedCa }: Pick<Issued, 'certificate' | 'issuedCa'>,
+): void {
   const digest = keyDigest(certificate.publicKey);
   if (Buffer.compare(node.keyDigest, digest) !== 0) {
     node.formerKeyDigest = node.keyDigest;

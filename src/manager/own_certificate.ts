@@ -9,12 +9,12 @@ import { generateNodeKey, publicKeyOf, readPrivateKey } from '../crypto/signing.
 import type { Clock, Random } from '../model/clock.js';
 import { asInroError } from '../model/error.js';
 import { newId } from '../model/id.js';
-import type { Authority } from '../pki/authority.js';
 import type { Certificate } from '../pki/certificate.js';
 import { leafOf } from '../pki/chain.js';
 import { createCsr } from '../pki/csr.js';
 import { issuedMs, RenewalPoint } from '../pki/renewal_point.js';
 import { parseFile, readFileIfThere, replaceFile } from '../system/files.js';
+import type { Authorities } from './authorities.js';
 import { managerLimits } from './limits.js';
 
 export const restore = 'restore the whole folder from a backup';
@@ -24,10 +24,7 @@ export interface OwnIdentity {
   keyPem: string;
 }
 
-export type OwnAuthority = Pick<Authority, 'issueNode' | 'intermediatesPem'> & {
-  /** Whether it is the one that signs now. */
-  hasSigned: (certificate: Certificate) => boolean;
-};
+export type OwnAuthority = Pick<Authorities, 'issue' | 'hasSigned'>;
 
 interface IssuingParts {
   folder: string;
@@ -38,7 +35,9 @@ interface IssuingParts {
 }
 
 /** @throws state_unusable. */
-export function ownIdentity(parts: IssuingParts & { clock: Clock; random: Random }): OwnIdentity {
+export async function ownIdentity(
+  parts: IssuingParts & { clock: Clock; random: Random },
+): Promise<OwnIdentity> {
   const { folder, authority, sealingName, clock, random } = parts;
   const certificatePath = join(folder, 'manager.crt');
   const certificatePem = readFileIfThere(certificatePath);
@@ -95,7 +94,7 @@ export class OwnCertificate {
     const { folder, authority, lifetimeMs, sealingName, show, log } = this.#parts;
     try {
       const issuing = { folder, authority, lifetimeMs: await lifetimeMs(), sealingName };
-      const own = issueOwn(issuing, this.#certificate.nodeId);
+      const own = await issueOwn(issuing, this.#certificate.nodeId);
       show(own);
       this.#certificate = leafOf(own.certificatePem);
       this.#point = new RenewalPoint(this.#certificate, true, this.#parts);
@@ -116,11 +115,14 @@ export class OwnCertificate {
 }
 
 /** A new key with each new one. @throws state_unusable; bad_certificate when the root has expired. */
-function issueOwn({ folder, authority, lifetimeMs, sealingName }: IssuingParts, nodeId: string): OwnIdentity {
+async function issueOwn(
+  { folder, authority, lifetimeMs, sealingName }: IssuingParts,
+  nodeId: string,
+): Promise<OwnIdentity> {
   const { privateKey, privatePem } = generateNodeKey();
   const csr = createCsr(privateKey);
-  const issued = authority.issueNode({ csr, nodeId, role: 'manager', lifetimeMs, sealingName });
-  const certificatePem = issued.pem + authority.intermediatesPem;
+  const issued = await authority.issue({ csr, nodeId, role: 'manager', lifetimeMs, sealingName });
+  const { chainPem: certificatePem } = issued;
   writePrivateFile(join(folder, 'manager.key'), privatePem);
   replaceFile(join(folder, 'manager.crt'), certificatePem, 0o600);
   return { certificatePem, keyPem: privatePem };

@@ -7,8 +7,8 @@ import { Renewal } from '../proto/gen/inro/v1/enrollment_pb.js';
 import { serve, type Registration } from '../rpc/server.js';
 import type { Store } from '../store/store.js';
 import { tables } from '../store/tables.js';
-import { transact } from '../store/transaction.js';
-import type { Authorities } from './authorities.js';
+import { transact, type Transaction } from '../store/transaction.js';
+import type { Authorities, Issued } from './authorities.js';
 import { certificateLifetimeMs, clusterIn } from './cluster_record.js';
 import { checkCluster, notAMember } from './member.js';
 import { noteCertificate } from './node_record.js';
@@ -33,18 +33,28 @@ export function renewal({ authority, store, clock, log }: RenewalParts): Registr
           remedy: 'make the request with a new key',
         });
       const takeBack = recent.admit(nodeId, shown.serial, !authority.hasSigned(shown));
-      const renewed = transact(store, async (tx) => {
+      const member = async (tx: Transaction) => {
         const node = await tx.get(tables.nodes, nodeId);
         if (node === undefined || node.removingMs > 0n) throw notAMember(peer);
-        const lifetimeMs = certificateLifetimeMs(await clusterIn(tx));
-        const certificate = authority.issueNode({ csr: csrPem, nodeId, role, lifetimeMs });
-        // The one that is shown is the one before, whatever was given and not taken up in between.
-        node.keyDigest = keyDigest(shown.publicKey);
-        noteCertificate(node, certificate, authority.keyDigest);
-        tx.put(tables.nodes, nodeId, node);
-        return certificate;
-      });
-      const { result } = await renewed.catch((error: unknown) => {
+        return node;
+      };
+      const renewed = async (): Promise<Issued> => {
+        const { result: lifetimeMs } = await transact(store, async (tx) => {
+          await member(tx);
+          return certificateLifetimeMs(await clusterIn(tx));
+        });
+        // Signed before it is recorded: where the CA is elsewhere, that takes its time.
+        const issued = await authority.issue({ csr: csrPem, nodeId, role, lifetimeMs });
+        await transact(store, async (tx) => {
+          const node = await member(tx);
+          // The one that is shown is the one before, whatever was given and not taken up in between.
+          node.keyDigest = keyDigest(shown.publicKey);
+          noteCertificate(node, issued);
+          tx.put(tables.nodes, nodeId, node);
+        });
+        return issued;
+      };
+      const { certificate, chainPem } = await renewed().catch((error: unknown) => {
         takeBack();
         throw error;
       });
@@ -52,13 +62,13 @@ export function renewal({ authority, store, clock, log }: RenewalParts): Registr
         {
           node: nodeId,
           address: peer.address,
-          serial: result.serial,
+          serial: certificate.serial,
           was: shown.serial,
-          expires: new Date(result.notAfterMs).toISOString(),
+          expires: new Date(certificate.notAfterMs).toISOString(),
         },
         'certificate renewed',
       );
-      return { certificatePem: result.pem + authority.intermediatesPem };
+      return { certificatePem: chainPem };
     },
   });
 }

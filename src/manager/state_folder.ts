@@ -115,7 +115,7 @@ export async function openManagerState(
     const sealingName = sealingNameOf(cluster.id, keyring.sealingPublicKey);
     const lifetimeMs = certificateLifetimeMs(cluster);
     const parts = { folder, authority, ...surroundings, lifetimeMs, sealingName };
-    return { cluster, authority, keyring, store, isNew, ...ownIdentity(parts) };
+    return { cluster, authority, keyring, store, isNew, ...(await ownIdentity(parts)) };
   } catch (error) {
     await store.close();
     throw error;

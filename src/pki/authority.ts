@@ -58,8 +58,6 @@ export interface Authority {
    * this one. They go wherever the certificates go; '' when there are none.
    */
   readonly intermediatesPem: string;
-  /** SHA-256 of the public key that signs (SubjectPublicKeyInfo). */
-  readonly keyDigest: Uint8Array;
   /** @throws bad_input or too_large for the request, bad_certificate when the root has expired. */
   issueNode(request: NodeRequest): Certificate;
   /** A certificate for the name and key of another root: who trusts this one's can verify what that one's sign. */
@@ -122,7 +120,6 @@ export function openAuthority(
       const isOver = cross.some(({ notAfterMs }) => clock.now() > notAfterMs);
       return chainPem([...chain.slice(0, -1), ...(isOver ? [] : cross)]);
     },
-    keyDigest: authorityDigest(chain[0]),
     issueNode: (request) => issueNode(chain, key, request, surroundings),
     crossSign: (other) => crossSign(chain, key, other, surroundings),
   };

@@ -269,7 +269,7 @@ test('over years its certificate never lapses, whatever the disk does meanwhile'
   });
   const sealingName = sealingNameOf(cluster.clusterId, randomBytes(32));
   const parts = { folder, authority, sealingName, clock, random: randomBytes };
-  const own = ownIdentity({ ...parts, lifetimeMs: 90 * dayMs });
+  const own = await ownIdentity({ ...parts, lifetimeMs: 90 * dayMs });
   t.is(leafOf(own.certificatePem).sealingName, sealingName);
   const shown = [own];
   const over = new AbortController();
