@@ -9,6 +9,7 @@ const packages = [
   'docker.io',
   'fuse3',
   'gdb',
+  'golang-cfssl',
   'golang-go',
   'iproute2',
   'iptables',

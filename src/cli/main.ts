@@ -100,6 +100,12 @@ manager
   .option('--socket <PATH>', 'where operators reach it')
   .option('--ca-cert <FILE>', 'found the cluster with this CA: a root, or an intermediate and those above it')
   .option('--ca-key <FILE>', 'the key of that CA')
+  .option(
+    '--external-ca <SPEC>',
+    'a CA that signs elsewhere (repeatable; docs/external-ca.md): protocol=cfssl,url=https://HOST:PORT,cacert=FILE',
+    collect,
+    [],
+  )
   .option(...keyCredential)
   .option(...unwrapKeys)
   .action(async (options) => (await import('./commands/manager_run.js')).managerRun(options));

@@ -6,6 +6,7 @@ import { isAbsolute } from 'node:path';
 import { z } from 'zod';
 import { agentLimits } from '../agent/limits.js';
 import { driverNames } from '../agent/mount/drivers.js';
+import { parseExternalCa } from '../model/external_ca.js';
 import { checkName, hasControl } from '../model/name.js';
 import { checkAddress } from '../rpc/address.js';
 import { logLevels } from './log_level.js';
@@ -31,6 +32,8 @@ const credential = textThat(
   (text) => /^[A-Za-z0-9][A-Za-z0-9._-]{0,254}$/.test(text),
   'the name of a credential',
 );
+const externalCas = 'a list of protocol=cfssl,url=https://HOST:PORT,cacert=FILE with absolute paths';
+const externalCa = textThat(isExternalCa, externalCas);
 const logLevel = z.enum(logLevels, `one of ${logLevels.join(', ')}`);
 
 export const agentKeys = z.strictObject({
@@ -55,6 +58,7 @@ export const managerKeys = z.strictObject({
   socket: path.optional(),
   caCert: path.optional(),
   caKey: path.optional(),
+  externalCa: z.array(externalCa, externalCas).min(1, externalCas).max(16, externalCas).optional(),
   keyCredential: credential.optional(),
   logLevel: logLevel.optional(),
 });
@@ -70,6 +74,15 @@ function isHookName(text: string): boolean {
   try {
     checkName('hook', text);
     return true;
+  } catch {
+    return false;
+  }
+}
+
+function isExternalCa(text: string): boolean {
+  try {
+    const { protocol: _, url: __, ...files } = parseExternalCa(text);
+    return Object.values(files).every((file: string) => isAbsolute(file));
   } catch {
     return false;
   }

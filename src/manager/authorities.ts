@@ -7,6 +7,7 @@ import type { Clock, Random } from '../model/clock.js';
 import { InroError } from '../model/error.js';
 import { authorityDigest, openAuthority, type Authority, type NodeRequest } from '../pki/authority.js';
 import type { Certificate } from '../pki/certificate.js';
+import { openExternalAuthority, type AskToSign, type ExternalAuthority } from '../pki/external.js';
 import { chainPem, readChain, type Chain } from '../pki/chain.js';
 import { isIssuedBy } from '../pki/issuer.js';
 import { CaRecordSchema, type CaRecord } from '../proto/gen/inro/v1/records_pb.js';
@@ -39,20 +40,21 @@ export class Authorities {
   readonly #surroundings: Surroundings;
   /** In the order in which they came. */
   #cas: Ca[];
-  #present: Authority;
+  #present: Authority | ExternalAuthority;
   /** By fingerprint, of certificates that were looked at lately: the CA that signed each. */
   readonly #signers = new Map<string, Ca | undefined>();
 
-  /** @throws as openAuthority, for the last one. */
-  constructor(records: readonly CaRecord[], keyPem: string, surroundings: Surroundings) {
+  /** @param key of the last one: PEM, or how to ask it if its key is elsewhere. @throws as openAuthority, for that one. */
+  constructor(records: readonly CaRecord[], key: string | AskToSign, surroundings: Surroundings) {
     this.#surroundings = surroundings;
     this.#cas = records.map(caOf);
-    this.#present = this.#opened(keyPem);
+    this.#present = this.#opened(key);
   }
 
   /** For the first CA of a cluster. */
-  static first(certPem: string, sinceMs: number): CaRecord {
-    return create(CaRecordSchema, { chainPem: chainPem(readChain(certPem)), sinceMs: BigInt(sinceMs) });
+  static first(certPem: string, sinceMs: number, external = false): CaRecord {
+    const pem = chainPem(readChain(certPem));
+    return create(CaRecordSchema, { chainPem: pem, sinceMs: BigInt(sinceMs), external });
   }
 
   get clusterId(): string {
@@ -65,6 +67,11 @@ export class Authorities {
 
   get intermediatesPem(): string {
     return this.#present.intermediatesPem;
+  }
+
+  /** Its key is elsewhere: nothing but certificates is signed with it. */
+  get isExternal(): boolean {
+    return this.#last.record.external;
   }
 
   /** The one that signs, then those above it, the root last. */
@@ -99,7 +106,7 @@ export class Authorities {
     return { rootsPem: rootsPem(this.#cas.filter(({ record }) => record.retiredMs === 0n)), crossPem };
   }
 
-  /** @throws as Authority.issueNode. */
+  /** @throws as Authority.issueNode; unreachable where the CA is external. */
   async issue(request: NodeRequest): Promise<Issued> {
     // Another CA may take its place meanwhile.
     const [present, { digest }] = [this.#present, this.#last];
@@ -107,8 +114,10 @@ export class Authorities {
     return { certificate, chainPem: certificate.pem + present.intermediatesPem, issuedCa: digest };
   }
 
+  /** @throws internal for an external one. */
   crossSign(root: Certificate): Certificate {
-    return this.#present.crossSign(root);
+    if ('crossSign' in this.#present) return this.#present.crossSign(root);
+    throw new InroError('internal', 'an external CA does not vouch for another root');
   }
 
   /** The root that has this digest, if it is believed; else the newest. */
@@ -186,9 +195,11 @@ export class Authorities {
     return this.#cas.at(-1) as Ca;
   }
 
-  #opened(keyPem: string): Authority {
-    const { record } = this.#last;
-    return openAuthority(record.chainPem, keyPem, { ...this.#surroundings, crossPem: record.crossPem });
+  #opened(key: string | AskToSign): Authority | ExternalAuthority {
+    const { chainPem: pem, crossPem } = this.#last.record;
+    return typeof key === 'string'
+      ? openAuthority(pem, key, { ...this.#surroundings, crossPem })
+      : openExternalAuthority(pem, key, this.#surroundings);
   }
 
   #signer(certificate: Certificate): Ca | undefined {

@@ -16,7 +16,9 @@ export async function watchCaEnd(
         {
           ends: new Date(end.notAfterMs).toISOString(),
           subject: end.x509.subject?.replaceAll('\n', ', '),
-          remedy: "have another CA sign before then: 'inro ca rotate', or with --ca-cert and --ca-key",
+          remedy: authority.isExternal
+            ? 'found another cluster with another CA before then; its hosts join that with its tokens'
+            : "have another CA sign before then: 'inro ca rotate', or with --ca-cert and --ca-key",
         },
         'the CA nears its end, and no certificate outlives it',
       );

@@ -117,6 +117,10 @@ export class CaRotation {
    */
   async begin(given: Brought | undefined, deadlineMs: number): Promise<void> {
     checkDeadline(deadlineMs, managerLimits.minRotationMs);
+    if (this.#parts.authority.isExternal)
+      throw new InroError('not_supported', 'the CA is an external one, and vouches for no other root', {
+        remedy: 'found another cluster to have another CA; its hosts join that with its tokens',
+      });
     if (this.#isBeginning || this.#parts.authority.former.length > 0) throw underWay();
     this.#isBeginning = true;
     try {

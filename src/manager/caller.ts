@@ -59,10 +59,13 @@ export function operatorOf(
       remedy: `use the identity file that is the latest; if somebody else renewed it, have an admin revoke it: inro operator revoke ${record.name}`,
     });
   }
-  if (now > certificate.notAfterMs) {
+  const endsMs = isLatest
+    ? Math.min(certificate.notAfterMs, Number(record.expiresMs))
+    : certificate.notAfterMs;
+  if (now > endsMs) {
     throw new InroError(
       'bad_certificate',
-      `the identity of operator ${quoted(record.name)} expired at ${new Date(certificate.notAfterMs).toISOString()}`,
+      `the identity of operator ${quoted(record.name)} expired at ${new Date(endsMs).toISOString()}`,
       { remedy: expiredRemedy(record.name) },
     );
   }

@@ -6,6 +6,7 @@ import { InroError } from '../model/error.js';
 import { readCertificate } from '../pki/certificate.js';
 import { readChain } from '../pki/chain.js';
 import { limits } from '../pki/limits.js';
+import { roles } from '../pki/role.js';
 import type { CaNodeSchema, CaSchema, Control } from '../proto/gen/inro/v1/control_pb.js';
 import type { ClusterRecord, NodeRecord } from '../proto/gen/inro/v1/records_pb.js';
 import type { Handlers } from '../rpc/server.js';
@@ -14,8 +15,10 @@ import { tables } from '../store/tables.js';
 import { transact } from '../store/transaction.js';
 import type { Authorities } from './authorities.js';
 import type { CaRotation } from './ca_rotation.js';
+import { profileOf } from './cfssl.js';
 import { certificateLifetimeMs, clusterIn, readCluster } from './cluster_record.js';
 import type { Dispatcher } from './dispatcher.js';
+import type { ExternalCaState } from './external_ca.js';
 import { managerLimits } from './limits.js';
 import type { ClusterView } from './view.js';
 
@@ -25,6 +28,7 @@ export interface CaHandlersParts {
   dispatcher: Dispatcher;
   view: ClusterView;
   store: Store;
+  externalCas: () => readonly ExternalCaState[];
   log: Logger;
 }
 
@@ -36,7 +40,13 @@ export function caHandlers(parts: CaHandlersParts): Pick<Handlers<typeof Control
     getCa: async () => shown(await readCluster(store), parts),
 
     updateCa: async ({ certificateLifetimeMs: lifetimeMs, rotationDeadlineMs }) => {
-      if (lifetimeMs !== undefined) checkLifetime(Number(lifetimeMs));
+      if (lifetimeMs !== undefined) {
+        if (parts.authority.isExternal)
+          throw new InroError('not_supported', 'the external CA decides how long its certificates last', {
+            remedy: `change the expiry of its profiles: ${roles.map(profileOf).join(', ')}`,
+          });
+        checkLifetime(Number(lifetimeMs));
+      }
       if (rotationDeadlineMs !== undefined) await rotation.setDeadline(Number(rotationDeadlineMs));
       const { result } = await transact(store, async (tx) => {
         const cluster = await clusterIn(tx);
@@ -73,7 +83,12 @@ function shown(cluster: ClusterRecord, parts: CaHandlersParts): MessageInitShape
     rootPem: root.pem,
     rootFingerprint: root.fingerprint,
     rootExpiresMs: BigInt(root.notAfterMs),
-    certificateLifetimeMs: BigInt(certificateLifetimeMs(cluster)),
+    certificateLifetimeMs: authority.isExternal ? 0n : BigInt(certificateLifetimeMs(cluster)),
+    external: parts.externalCas().map(({ lastSignedMs, lastFailedMs, ...rest }) => ({
+      ...rest,
+      lastSignedMs: BigInt(lastSignedMs),
+      lastFailedMs: BigInt(lastFailedMs),
+    })),
     ...(progress === undefined
       ? {}
       : {

@@ -66,7 +66,8 @@ export function operatorHandlers(
     record.serial = certificate.serial;
     record.keyDigest = keyDigest(certificate.publicKey);
     record.issuedCa = issuedCa;
-    record.expiresMs = BigInt(certificate.notAfterMs);
+    // An external CA decides itself how long it lasts: it is not accepted any longer than this.
+    record.expiresMs = BigInt(Math.min(certificate.notAfterMs, clock.now() + Number(record.ttlMs)));
   };
 
   const noted = (record: OperatorRecord, words: string): void => {
@@ -200,7 +201,8 @@ export function operatorHandlers(
         const record = await present(tx);
         record.formerSerial = own.serial;
         record.formerKeyDigest = keyDigest(own.publicKey);
-        record.formerUntilMs = BigInt(Math.min(own.notAfterMs, clock.now() + managerLimits.formerOperatorMs));
+        const endsMs = Math.min(own.notAfterMs, Number(record.expiresMs));
+        record.formerUntilMs = BigInt(Math.min(endsMs, clock.now() + managerLimits.formerOperatorMs));
         note(record, issued);
         tx.put(tables.operators, id, record);
         return record;

@@ -78,6 +78,11 @@ export const managerLimits = {
   pendingNodeMs: dayMs,
   /** Enrolments in one commit. */
   maxEnrolmentsPerCommit: 64,
+  /** One call of an external CA, from its connection to the end of its answer. */
+  externalCaMs: 5_000,
+  maxExternalCaAnswerBytes: 64 * 1024,
+  /** Calls of one URL at a time; more of them wait. */
+  maxExternalCaCalls: 8,
   /** One host's request: it is decided again when its node was another one meanwhile. */
   maxEnrolmentTries: 8,
   /** Nodes that were removed or rejected, until their certificates end; beyond it those go first that end first. */

@@ -26,7 +26,7 @@ import { ReadBook } from './read_book.js';
 import { checkNotRefused } from './refuse.js';
 import { renewal } from './renewal.js';
 import { Scheduler } from './scheduler.js';
-import { openManagerState, type BroughtFiles } from './state_folder.js';
+import { openManagerState, type GivenCa } from './state_folder.js';
 import { Sweeper } from './sweeper.js';
 import { ClusterView } from './view.js';
 
@@ -36,7 +36,7 @@ export interface ManagerOptions {
   listen: string;
   socketPath: string;
   /** A CA to found the cluster with, instead of one that inro makes. */
-  ca?: BroughtFiles;
+  ca?: GivenCa;
   clock: Clock;
   random: Random;
   log: Logger;
@@ -64,13 +64,12 @@ export async function startManager({
   const arena = openArena(arenaSize((bytes) => addon().lockable(bytes)));
   const { locked, note } = arena.facts();
   if (!locked) log.warn({ why: note }, 'keys may be swapped out: this user may not lock memory');
-  const { cluster, authority, keyring, store, certificatePem, keyPem, isNew } = await openManagerState(
-    stateFolder,
-    { arena, clock, random },
-    ca,
-  );
+  const surroundings = { arena, clock, random, log };
+  const state = await openManagerState(stateFolder, surroundings, ca);
+  const { cluster, authority, external, keyring, store, certificatePem, keyPem, isNew } = state;
   const undo: (() => Promise<void>)[] = [
     async () => {
+      external?.close();
       keyring.wipe();
       await store.close();
     },
@@ -139,6 +138,7 @@ export async function startManager({
       removal,
       clones,
       rotation,
+      externalCas: () => external?.states ?? [],
       managerAddresses: () => [address],
       createdMs: Number(cluster.createdMs),
       workerToken,

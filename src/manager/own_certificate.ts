@@ -7,7 +7,7 @@ import type { Logger } from 'pino';
 import { readPrivateFile, writePrivateFile } from '../crypto/at_rest.js';
 import { generateNodeKey, publicKeyOf, readPrivateKey } from '../crypto/signing.js';
 import type { Clock, Random } from '../model/clock.js';
-import { asInroError } from '../model/error.js';
+import { asInroError, InroError } from '../model/error.js';
 import { newId } from '../model/id.js';
 import type { Certificate } from '../pki/certificate.js';
 import { leafOf } from '../pki/chain.js';
@@ -48,9 +48,17 @@ export async function ownIdentity(
     // A stop between the two writes below leaves a key without its certificate.
     const key = parseFile(join(folder, 'manager.key'), keyPem, readPrivateKey, restore);
     const belong = publicKeyOf(key).equals(certificate.publicKey);
-    const isWhole = belong && certificate.sealingName === sealingName;
-    if (isWhole && authority.hasSigned(certificate) && isInFirstHalf(certificate, clock.now()))
-      return { certificatePem, keyPem };
+    const isWhole = belong && certificate.sealingName === sealingName && authority.hasSigned(certificate);
+    const own = { certificatePem, keyPem };
+    if (isWhole && isInFirstHalf(certificate, clock.now())) return own;
+    const isGood = isWhole && clock.now() >= certificate.notBeforeMs && clock.now() < certificate.notAfterMs;
+    try {
+      return await issueOwn(parts, certificate.nodeId);
+    } catch (error) {
+      // An external CA that does not answer just now: it is asked again while this one is good.
+      if (isGood && error instanceof InroError && error.code === 'unreachable') return own;
+      throw error;
+    }
   }
   return issueOwn(parts, certificate?.nodeId ?? newId(random));
 }

@@ -11,19 +11,24 @@
  */
 import { create } from '@bufbuild/protobuf';
 import { join } from 'node:path';
+import type { Logger } from 'pino';
 import type { Arena } from '../crypto/arena.js';
 import { readPrivateFile, settlePrivateFiles, writePrivateFile } from '../crypto/at_rest.js';
 import { drawExchangeKey, drawKey, exchangeKeyOf } from '../crypto/exchange.js';
 import { readKeyFile, writeKeyFile } from '../crypto/key_file.js';
-import { readAuthorityKey } from '../crypto/signing.js';
+import { generateNodeKey, readAuthorityKey } from '../crypto/signing.js';
 import type { Clock, Random } from '../model/clock.js';
 import { InroError } from '../model/error.js';
+import type { ExternalCaSpec } from '../model/external_ca.js';
 import { newId } from '../model/id.js';
 import { createAuthority } from '../pki/authority.js';
-import { readBrought } from '../pki/brought.js';
+import { readBrought, readBroughtChain } from '../pki/brought.js';
 import type { Certificate } from '../pki/certificate.js';
 import { chainPem, leafOf, readChain } from '../pki/chain.js';
+import { createCsr } from '../pki/csr.js';
+import { openExternalAuthority, type ExternalAuthority } from '../pki/external.js';
 import { makeJoinToken } from '../pki/join_token.js';
+import { roles, type Role } from '../pki/role.js';
 import { sealingNameOf } from '../pki/sealing_name.js';
 import { ClusterRecordSchema, type CaRecord, type ClusterRecord } from '../proto/gen/inro/v1/records_pb.js';
 import { openLmdbStore } from '../store/lmdb.js';
@@ -40,6 +45,7 @@ import {
 import { Authorities } from './authorities.js';
 import { settleNextCa } from './ca_files.js';
 import { certificateLifetimeMs } from './cluster_record.js';
+import { ExternalCa } from './external_ca.js';
 import { createKeyring, type Keyring } from './keyring.js';
 import { ownIdentity, restore } from './own_certificate.js';
 
@@ -54,6 +60,8 @@ export interface ManagerState {
   /** For TLS. */
   certificatePem: string;
   keyPem: string;
+  /** Where the CA is one. */
+  external: ExternalCa | undefined;
   /** True when this start made the cluster. */
   isNew: boolean;
 }
@@ -62,7 +70,11 @@ export interface StateSurroundings {
   arena: Arena;
   clock: Clock;
   random: Random;
+  log: Logger;
 }
+
+/** What a new cluster is founded with, where inro does not make its CA. */
+export type GivenCa = BroughtFiles | { external: readonly ExternalCaSpec[] };
 
 /** Paths of PEM files. */
 export interface BroughtFiles {
@@ -77,7 +89,7 @@ export interface BroughtFiles {
 export async function openManagerState(
   folder: string,
   surroundings: StateSurroundings,
-  ca?: BroughtFiles,
+  ca?: GivenCa,
 ): Promise<ManagerState> {
   claimStateFolder(folder, 'manager');
   settlePrivateFiles(privateFiles.map((name) => join(folder, name)));
@@ -107,15 +119,16 @@ export async function openManagerState(
       );
     }
     const { arena } = surroundings;
-    const authority = openAuthorities(folder, cluster, surroundings);
+    const specs = ca !== undefined && 'external' in ca ? ca.external : [];
+    const { authority, external } = openAuthorities(folder, cluster, specs, surroundings);
     checkSameCluster(folder, authority);
-    if (ca !== undefined && !isNew) checkSameCa(authority.records, ca, cluster.id);
+    if (!isNew) checkSameCa(authority.records, ca, cluster.id);
     const sealing = exchangeKeyOf(readKeyFile(join(folder, 'sealing.key'), arena));
     const keyring = createKeyring(arena, sealing, readKeyFile(join(folder, 'data.key'), arena));
     const sealingName = sealingNameOf(cluster.id, keyring.sealingPublicKey);
     const lifetimeMs = certificateLifetimeMs(cluster);
     const parts = { folder, authority, ...surroundings, lifetimeMs, sealingName };
-    return { cluster, authority, keyring, store, isNew, ...(await ownIdentity(parts)) };
+    return { cluster, authority, external, keyring, store, isNew, ...(await ownIdentity(parts)) };
   } catch (error) {
     await store.close();
     throw error;
@@ -126,12 +139,12 @@ export async function openManagerState(
 function openAuthorities(
   folder: string,
   { id: clusterId, cas, createdMs }: ClusterRecord,
+  specs: readonly ExternalCaSpec[],
   surroundings: StateSurroundings,
-): Authorities {
+): { authority: Authorities; external: ExternalCa | undefined } {
   const isLast = (certPem: string): boolean => sameChain(certPem, cas.at(-1)?.chainPem ?? '');
   settleNextCa(folder, isLast);
   const certPem = mustRead(folder, 'ca.crt', readChain);
-  const key = mustRead(folder, 'ca.key', readAuthorityKey, readPrivateFile);
   if (cas.length > 0 && !isLast(certPem)) {
     throw new InroError(
       'state_unusable',
@@ -140,21 +153,44 @@ function openAuthorities(
     );
   }
   const records = cas.length > 0 ? cas : [Authorities.first(certPem, Number(createdMs))];
-  return new Authorities(records, key, { ...surroundings, clusterId });
+  const parts = { ...surroundings, clusterId };
+  if (records.at(-1)?.external !== true) {
+    const key = mustRead(folder, 'ca.key', readAuthorityKey, readPrivateFile);
+    return { authority: new Authorities(records, key, parts), external: undefined };
+  }
+  if (specs.length === 0) {
+    throw new InroError(
+      'bad_input',
+      `cluster ${clusterId} has an external CA, and it is not said where it is`,
+      {
+        remedy:
+          "give --external-ca protocol=cfssl,url=https://HOST:PORT, or write it into manager.yaml as 'externalCa'",
+      },
+    );
+  }
+  const external = externalCaOf(specs, certPem, surroundings);
+  return { authority: new Authorities(records, external.ask, parts), external };
+}
+
+function externalCaOf(
+  specs: readonly ExternalCaSpec[],
+  certPem: string,
+  { clock, log }: StateSurroundings,
+): ExternalCa {
+  const rootPem = (readChain(certPem).at(-1) as Certificate).pem;
+  return new ExternalCa(specs, { rootPem, clock, log });
 }
 
 async function makeCluster(
   folder: string,
   store: Store,
-  { arena, clock, random }: StateSurroundings,
-  ca: BroughtFiles | undefined,
+  surroundings: StateSurroundings,
+  ca: GivenCa | undefined,
 ): Promise<ClusterRecord> {
+  const { arena, clock, random } = surroundings;
   const clusterId = newId(random);
-  const { certPem, keyPem } =
-    ca === undefined
-      ? createAuthority({ clusterId, clock, random })
-      : readBrought({ certPem: readGiven(ca.certificatePath), keyPem: readGiven(ca.keyPath) }, clock.now());
-  writePrivateFile(join(folder, 'ca.key'), keyPem);
+  const { certPem, keyPem } = await foundingCa(clusterId, ca, surroundings);
+  if (keyPem !== undefined) writePrivateFile(join(folder, 'ca.key'), keyPem);
   replaceFile(join(folder, 'ca.crt'), certPem, 0o600);
   const sealing = drawExchangeKey(arena);
   const dataKey = drawKey(arena);
@@ -168,13 +204,62 @@ async function makeCluster(
       createdMs: BigInt(clock.now()),
       sealedWorkerToken: keyring.keepText(token.reveal()),
       format: storeFormat,
-      cas: [Authorities.first(certPem, clock.now())],
+      cas: [Authorities.first(certPem, clock.now(), keyPem === undefined)],
     });
     await transact(store, async (tx) => tx.put(tables.cluster, 'self', cluster));
     return cluster;
   } finally {
     keyring.wipe();
   }
+}
+
+/** @returns no key for an external one, which has signed something of each kind by then, and rightly. */
+async function foundingCa(
+  clusterId: string,
+  ca: GivenCa | undefined,
+  surroundings: StateSurroundings,
+): Promise<{ certPem: string; keyPem?: string }> {
+  const { clock, random } = surroundings;
+  if (ca === undefined) return createAuthority({ clusterId, clock, random });
+  if (!('external' in ca))
+    return readBrought(
+      { certPem: readGiven(ca.certificatePath), keyPem: readGiven(ca.keyPath) },
+      clock.now(),
+    );
+  const [path, ...others] = ca.external.flatMap(({ cacert }) => cacert ?? []);
+  if (path === undefined) {
+    throw new InroError('bad_input', 'it is not said which CA signs at the external CA', {
+      remedy: 'give its certificate, and those above it up to the root: --external-ca ...,cacert=FILE',
+    });
+  }
+  const certPem = chainPem(readBroughtChain(readGiven(path), clock.now()));
+  const other = others.find((one) => !sameChain(readGiven(one), certPem));
+  if (other !== undefined)
+    throw new InroError('bad_input', `${other} is another CA than ${path}`, {
+      remedy: 'several --external-ca are several ways to one CA: give the same cacert to each',
+    });
+  // Who founds a cluster sees what fails at once.
+  const log = surroundings.log.child({}, { level: 'silent' });
+  const external = externalCaOf(ca.external, certPem, { ...surroundings, log });
+  const authority = openExternalAuthority(certPem, external.ask, { clusterId, clock });
+  try {
+    for (const role of roles) await tryOut(authority, role, clusterId, surroundings);
+  } finally {
+    external.close();
+  }
+  return { certPem };
+}
+
+/** For a key that is thrown away. @throws unreachable. */
+async function tryOut(
+  authority: ExternalAuthority,
+  role: Role,
+  clusterId: string,
+  { random }: StateSurroundings,
+): Promise<void> {
+  const csr = createCsr(generateNodeKey().privateKey);
+  const names = role === 'manager' ? { sealingName: sealingNameOf(clusterId, random(32)) } : {};
+  await authority.issueNode({ csr, nodeId: newId(random), role, ...names });
 }
 
 /** The names in a CA are its own, so what it signed for this manager tells. @throws state_unusable. */
@@ -194,7 +279,10 @@ function checkSameCluster(folder: string, authority: Authorities): void {
 }
 
 /** The key may be gone from where it was brought from, so it is not looked at. @throws bad_input, bad_certificate. */
-function checkSameCa(cas: readonly CaRecord[], { certificatePath }: BroughtFiles, clusterId: string): void {
+function checkSameCa(cas: readonly CaRecord[], ca: GivenCa | undefined, clusterId: string): void {
+  if (ca === undefined) return;
+  if ('external' in ca) return checkSameExternal(cas, ca.external, clusterId);
+  const { certificatePath } = ca;
   const given = readGiven(certificatePath);
   if (cas.some(({ chainPem: known }) => sameChain(given, known))) return;
   throw new InroError(
@@ -207,6 +295,25 @@ function checkSameCa(cas: readonly CaRecord[], { certificatePath }: BroughtFiles
   );
 }
 
+function checkSameExternal(
+  cas: readonly CaRecord[],
+  specs: readonly ExternalCaSpec[],
+  clusterId: string,
+): void {
+  const last = cas.at(-1);
+  if (last?.external !== true)
+    throw new InroError('bad_input', `cluster ${clusterId} has a CA of its own, not an external one`, {
+      remedy: 'leave --external-ca out: a cluster has an external CA when it is founded with one',
+    });
+  for (const { cacert } of specs) {
+    if (cacert === undefined || sameChain(readGiven(cacert), last.chainPem)) continue;
+    throw new InroError('bad_input', `${cacert} is not the CA that cluster ${clusterId} was founded with`, {
+      remedy:
+        'give the same cacert=FILE as then, or leave it out: the cluster goes on with the CA that it has',
+    });
+  }
+}
+
 function sameChain(a: string, b: string): boolean {
   return b !== '' && chainPem(readChain(a)) === chainPem(readChain(b));
 }
@@ -216,7 +323,7 @@ function readGiven(path: string): string {
   const text = readFileIfThere(path);
   if (text !== undefined) return text;
   throw new InroError('bad_input', `the file ${path} is not there`, {
-    remedy: 'give a PEM file that is there with --ca-cert and with --ca-key',
+    remedy: 'give a PEM file that is there with --ca-cert and with --ca-key, or as cacert= of --external-ca',
   });
 }
 

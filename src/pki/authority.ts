@@ -202,6 +202,6 @@ export function authorityDigest({ x509 }: Certificate): Uint8Array {
   return sha256(spkiOf(x509.publicKey));
 }
 
-function checkId(what: string, id: string): void {
+export function checkId(what: string, id: string): void {
   if (!isId(id)) throw new InroError('bad_input', `the ${what} is not 25 characters of 0-9 and a-z`);
 }

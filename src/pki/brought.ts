@@ -18,9 +18,7 @@ export interface Brought {
  * @throws bad_certificate, saying which certificate of the file has which fault; bad_input for the key.
  */
 export function readBrought({ certPem, keyPem }: Brought, now: number): Brought {
-  const chain = readChain(certPem);
-  chain.forEach((certificate, at) => checkOne(certificate, placeOf(at, chain), now));
-  checkLinks(chain);
+  const chain = readBroughtChain(certPem, now);
   const [signer] = chain;
   const key = readAuthorityKey(keyPem);
   if (!publicKeyOf(key).equals(signer.x509.publicKey)) {
@@ -30,6 +28,14 @@ export function readBrought({ certPem, keyPem }: Brought, now: number): Brought 
     });
   }
   return { certPem: chainPem(chain), keyPem: privatePemOf(key) };
+}
+
+/** The CA alone, whose key is elsewhere. @throws bad_certificate, as readBrought. */
+export function readBroughtChain(certPem: string, now: number): Chain {
+  const chain = readChain(certPem);
+  chain.forEach((certificate, at) => checkOne(certificate, placeOf(at, chain), now));
+  checkLinks(chain);
+  return chain;
 }
 
 function placeOf(at: number, { length }: Chain): string {

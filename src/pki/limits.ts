@@ -19,6 +19,8 @@ export const limits = {
   /** What an operator may choose. Swarm has the same least (ca/config.go MinNodeCertExpiration). */
   minChosenLifetimeMs: hourMs,
   maxChosenLifetimeMs: 3650 * dayMs,
+  /** What must be left of a certificate that an external CA has signed: it is renewed in its second half. */
+  minExternalLifetimeMs: hourMs / 2,
   /** Certificates are renewed at a random point between these parts of their life. */
   renewFrom: 0.5,
   renewTo: 0.8,

@@ -11,6 +11,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { pino } from 'pino';
 import test, { type ExecutionContext } from 'ava';
 import { openArena } from '../../src/crypto/arena.js';
 import { openManagerState, type ManagerState } from '../../src/manager/state_folder.js';
@@ -36,7 +37,12 @@ function folders(t: ExecutionContext) {
 const clock = new FakeClock(Date.now());
 
 async function open(folder: string, at: FakeClock = clock): Promise<ManagerState> {
-  return openManagerState(folder, { arena: openArena(1 << 20), clock: at, random: randomBytes });
+  return openManagerState(folder, {
+    arena: openArena(1 << 20),
+    clock: at,
+    random: randomBytes,
+    log: pino({ level: 'silent' }),
+  });
 }
 
 async function copyOf(from: string, to: string): Promise<string> {

@@ -108,6 +108,7 @@ export async function fakeManager({ store = fakeStore() }: { store?: Store } = {
     removal,
     clones,
     rotation,
+    externalCas: () => [],
     managerAddresses: () => ['127.0.0.1:1'],
     createdMs: clock.now(),
     workerToken: async () => token,

@@ -15,7 +15,7 @@ import { openArena } from '../../src/crypto/arena.js';
 import { digestOf, sealValue, submitContentKey } from '../../src/crypto/envelope.js';
 import { generateNodeKey } from '../../src/crypto/signing.js';
 import { startManager, type RunningManager } from '../../src/manager/manager.js';
-import type { BroughtFiles } from '../../src/manager/state_folder.js';
+import type { GivenCa } from '../../src/manager/state_folder.js';
 import { newId } from '../../src/model/id.js';
 import { openAuthority, type Authority } from '../../src/pki/authority.js';
 import { createCsr } from '../../src/pki/csr.js';
@@ -61,7 +61,9 @@ export interface RealManager {
 export async function realManager(
   t: ExecutionContext,
   from?: string,
-  ca?: BroughtFiles,
+  ca?: GivenCa,
+  /** Of the CA, where its key is not in the folder. */
+  caKeyPem?: string,
 ): Promise<RealManager> {
   const root = await mkdtemp(join(tmpdir(), 'inro-manager-'));
   t.teardown(() => rm(root, { recursive: true, force: true }));
@@ -100,7 +102,7 @@ export async function realManager(
 
   const authority = openAuthority(
     readFileSync(join(folder, 'ca.crt'), 'utf8'),
-    readFileSync(join(folder, 'ca.key'), 'utf8'),
+    caKeyPem ?? readFileSync(join(folder, 'ca.key'), 'utf8'),
     {
       clusterId: running.clusterId,
       clock,
@@ -176,7 +178,7 @@ export async function realManager(
     async restarted(tamper) {
       await stop();
       await tamper(folder);
-      return realManager(t, folder, ca);
+      return realManager(t, folder, ca, caKeyPem);
     },
   };
   return manager;

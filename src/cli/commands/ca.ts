@@ -2,7 +2,13 @@
 import { durationText, parseDuration } from '../../model/duration.js';
 import { InroError } from '../../model/error.js';
 import { printable } from '../../model/name.js';
-import { Control, type Ca, type CaNode, type CaRotation } from '../../proto/gen/inro/v1/control_pb.js';
+import {
+  Control,
+  type Ca,
+  type CaNode,
+  type CaRotation,
+  type ExternalCa,
+} from '../../proto/gen/inro/v1/control_pb.js';
 import { call } from '../../rpc/client.js';
 import { systemClock } from '../../system/clock.js';
 import { readFileIfThere } from '../../system/files.js';
@@ -27,7 +33,12 @@ export async function caInspect({ json, ...options }: Common): Promise<void> {
       'Below it',
       `${printable(subject, 200)}, expires ${iso(expiresMs)} (${ago(expiresMs)})`,
     ]),
-    ['Cert expiry', `${durationText(Number(ca.certificateLifetimeMs))} from their issue`],
+    ...(ca.external.length > 0
+      ? ca.external.map((one): [string, string] => ['Signed by', externalText(one)])
+      : ([['Cert expiry', `${durationText(Number(ca.certificateLifetimeMs))} from their issue`]] as [
+          string,
+          string,
+        ][])),
     ...(rotation === undefined ? [] : rotationFacts(rotation)),
     ...ca.formerRoots.map(({ fingerprint, retiredMs }): [string, string] => [
       'Former root',
@@ -159,6 +170,11 @@ function printNodes(words: string, nodes: readonly CaNode[]): void {
   printTable(['ID', 'HOSTNAME', 'STATUS', 'EXPIRES'], rows);
 }
 
+function externalText({ url, lastSignedMs, lastFailedMs, lastError }: ExternalCa): string {
+  if (lastError !== '') return `${url}, failed ${ago(lastFailedMs)}: ${printable(lastError, 500)}`;
+  return lastSignedMs === 0n ? `${url}, not asked yet` : `${url}, signed ${ago(lastSignedMs)}`;
+}
+
 function rotationFacts({
   startedMs,
   deadlineMs,
@@ -207,7 +223,13 @@ function caJson(ca: Ca) {
     rootFingerprint: ca.rootFingerprint,
     rootExpiresAt: iso(ca.rootExpiresMs),
     rootPem: ca.rootPem,
-    certExpiryMs: Number(ca.certificateLifetimeMs),
+    certExpiryMs: ca.external.length > 0 ? null : Number(ca.certificateLifetimeMs),
+    external: ca.external.map(({ url, lastSignedMs, lastFailedMs, lastError }) => ({
+      url,
+      lastSignedAt: lastSignedMs === 0n ? null : iso(lastSignedMs),
+      lastFailedAt: lastFailedMs === 0n ? null : iso(lastFailedMs),
+      lastError: lastError === '' ? null : lastError,
+    })),
     intermediates: ca.intermediates.map(({ subject, expiresMs }) => ({ subject, expiresAt: iso(expiresMs) })),
     rotation:
       rotation === undefined

@@ -3,8 +3,9 @@ import type { ManagerConfig } from '../../config/keys.js';
 import { readManagerConfig } from '../../config/read.js';
 import { Reload } from '../../config/reload.js';
 import { startManager } from '../../manager/manager.js';
-import type { BroughtFiles } from '../../manager/state_folder.js';
+import type { GivenCa } from '../../manager/state_folder.js';
 import { InroError } from '../../model/error.js';
+import { parseExternalCa } from '../../model/external_ca.js';
 import { checkAddress } from '../../rpc/address.js';
 import { systemClock, systemRandom } from '../../system/clock.js';
 import { serviceManager } from '../../system/service_manager.js';
@@ -22,18 +23,26 @@ export interface ManagerRunOptions {
   socket?: string;
   caCert?: string;
   caKey?: string;
+  externalCa: string[];
   keyCredential?: string;
   unwrapKeys?: boolean;
 }
 
-export async function managerRun({ config, unwrapKeys = false, ...flags }: ManagerRunOptions): Promise<void> {
+export async function managerRun({
+  config,
+  unwrapKeys = false,
+  externalCa: urls,
+  ...rest
+}: ManagerRunOptions): Promise<void> {
+  const flags = { ...rest, ...(urls.length === 0 ? {} : { externalCa: urls }) };
   const file = settingsFile(config, paths.managerConfig, readManagerConfig);
   const started = file.read();
-  const { state, listen, socket, caCert, caKey, keyCredential, logLevel } = { ...started, ...flags };
+  const settled = { ...started, ...flags };
+  const { state, listen, socket, keyCredential, logLevel } = settled;
   if (state === undefined) throw missing('where to keep its state', 'state', 'DIR', file.path);
   if (listen === undefined) throw missing('where agents reach it', 'listen', 'HOST:PORT', file.path);
   checkAddress(listen);
-  const ca = broughtFiles(caCert, caKey);
+  const ca = givenCa(settled);
   useKeyCredential({ ...(keyCredential === undefined ? {} : { keyCredential }), unwrapKeys });
   const hangup = new Hangup();
   const stopped = untilStopped(hangup);
@@ -75,7 +84,22 @@ export async function managerRun({ config, unwrapKeys = false, ...flags }: Manag
   log.info('stopped');
 }
 
-function broughtFiles(certificatePath?: string, keyPath?: string): BroughtFiles | undefined {
+function givenCa({
+  caCert: certificatePath,
+  caKey: keyPath,
+  externalCa = [],
+}: Pick<ManagerConfig, 'caCert' | 'caKey' | 'externalCa'>): GivenCa | undefined {
+  if (externalCa.length > 0) {
+    if (certificatePath !== undefined || keyPath !== undefined)
+      throw new InroError(
+        'bad_input',
+        'a CA is given twice: one that is brought along, and an external one',
+        {
+          remedy: 'leave --ca-cert and --ca-key out; the certificate of an external CA is cacert=FILE',
+        },
+      );
+    return { external: externalCa.map(parseExternalCa) };
+  }
   if (certificatePath === undefined && keyPath === undefined) return undefined;
   if (certificatePath !== undefined && keyPath !== undefined) return { certificatePath, keyPath };
   const [given, lacks] = certificatePath === undefined ? ['key', '--ca-cert'] : ['certificate', '--ca-key'];
