@@ -97,5 +97,5 @@ export class ExternalCa {
 
 function wanted({ role }: SigningRequest): string {
   const usages = role === 'manager' ? '"server auth" and "client auth"' : '"client auth"';
-  return `it needs a profile ${profileOf(role)} with the usages "digital signature", ${usages}`;
+  return `it needs a profile ${profileOf(role)} with the usages "digital signature", ${usages}, and an expiry of an hour or more`;
 }
