@@ -13,6 +13,7 @@ const packages = [
   'golang-go',
   'iproute2',
   'iptables',
+  'libclang-rt-dev',
   'nginx',
   'openssh-client',
   'openssl',
