@@ -260,6 +260,12 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
       forget(serviceManager);
       isKept = false;
       detachEnded(attachments, tasks);
+      // They may need their secrets until they have stopped.
+      if (runner !== undefined) {
+        const late = new AbortController();
+        await Promise.race([runner.stop(), clock.sleep(agentLimits.containersStopMs, late.signal)]);
+        late.abort();
+      }
       tasks.wipeAll('stopped');
       credentials?.end();
       // A manager that does not answer keeps nobody waiting for long.

@@ -3,6 +3,7 @@ import { InroError } from '../model/error.js';
 import type {
   AssignedReference,
   AssignedTask,
+  AssignmentBegin,
   AssignmentChange,
   DeliveredVersion,
 } from '../proto/gen/inro/v1/dispatcher_pb.js';
@@ -32,6 +33,7 @@ export class AssignmentReader {
   /** Revoked while this assignment is being told: references to them show no file. */
   readonly #revoked = new Set<string>();
   #open = false;
+  #atOnce = false;
   /** The number of the last receipt that went out in this stream; what is not acknowledged goes out in the next one again. */
   #reported = 0;
 
@@ -41,9 +43,10 @@ export class AssignmentReader {
     this.#channel = channel;
   }
 
-  begin(complete: boolean): void {
+  begin({ complete, atOnce }: Pick<AssignmentBegin, 'complete' | 'atOnce'>): void {
     if (this.#open) throw new InroError('protocol', 'an assignment began inside another');
     this.#open = true;
+    this.#atOnce = atOnce;
     if (complete) this.#wanted = new Map();
   }
 
@@ -88,7 +91,7 @@ export class AssignmentReader {
     this.#open = false;
     if (tasks.stopped) return; // nothing is taken in any more, and nobody is told that it was
     this.#forgetRevoked();
-    const reports = tasks.apply(this.#wanted, this.#delivered, this.#sessionKey);
+    const reports = tasks.apply(this.#wanted, this.#delivered, this.#sessionKey, this.#atOnce);
     this.#delivered = new Map();
     this.#pendingBytes = 0;
     onApplied(revision);
@@ -127,19 +130,21 @@ export class AssignmentReader {
   /** In messages of bounded size; the revision stands in the last one, when everything else has been said. */
   async #report(revision: number, reports: readonly TaskReport[]): Promise<void> {
     const { identity, receipts } = this.#parts;
-    const statuses = reports.map(({ taskId, state, error, atMs, change }) => ({
+    const { ending } = this.#parts.tasks;
+    const statuses = reports.map(({ taskId, state, error, atMs, change, exitCode }) => ({
       taskId,
       state: wireState(state),
       error: error.slice(0, agentLimits.maxErrorChars),
       atMs: BigInt(atMs),
       ...(change === undefined ? {} : { change: wireChange(change) }),
+      ...(exitCode === undefined ? {} : { exitCode }),
     }));
     for (let isLast = false; !isLast;) {
       const tasks = statuses.splice(0, agentLimits.maxStatusesPerMessage);
       const signed = receipts.after(this.#reported, agentLimits.maxReceiptsPerMessage, identity.key);
       this.#reported = Number(signed.at(-1)?.number ?? this.#reported);
       isLast = statuses.length === 0 && !receipts.hasAfter(this.#reported);
-      const value = { revision: BigInt(isLast ? revision : 0), tasks, receipts: signed };
+      const value = { revision: BigInt(isLast ? revision : 0), tasks, receipts: signed, ending };
       await this.#channel.send({ message: { case: 'applied', value } });
     }
   }

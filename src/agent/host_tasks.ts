@@ -7,6 +7,7 @@ import type { Plaintext } from '../crypto/plaintext.js';
 import type { Clock } from '../model/clock.js';
 import { asInroError, InroError } from '../model/error.js';
 import { quoted } from '../model/name.js';
+import { stopGraceMs } from '../model/container.js';
 import { checkReference } from '../model/reference.js';
 import type { ReadersRule } from '../model/readers.js';
 import { hasEnded, type TaskState } from '../model/task.js';
@@ -37,6 +38,9 @@ export interface HostTask {
   due: DueActions;
   /** How what a change asked for went, the last time. */
   change: TaskChange | undefined;
+  /** It is removed, and goes when its container has ended. */
+  ending: { late: { cancel(): void } } | undefined;
+  exitCode: number | undefined;
 }
 
 export interface TaskChange {
@@ -52,6 +56,7 @@ export interface TaskReport {
   error: string;
   atMs: number;
   change?: TaskChange;
+  exitCode?: number;
 }
 
 export interface HostTasksParts {
@@ -83,12 +88,18 @@ export class HostTasks {
   }
 
   /** A task's container has begun or ended. */
-  report(taskId: string, state: 'RUNNING' | 'COMPLETE' | 'FAILED' | 'REJECTED', error: string): void {
+  report(
+    taskId: string,
+    state: 'RUNNING' | 'COMPLETE' | 'FAILED' | 'REJECTED',
+    error: string,
+    exitCode?: number,
+  ): void {
     const { driver, attachments, clock } = this.#parts;
     const task = this.#tasks.get(taskId);
     if (task === undefined || hasEnded(task.state) || this.#stopped) return;
     task.state = state;
     task.error = error;
+    task.exitCode = exitCode;
     if (hasEnded(state)) {
       task.shown = '';
       driver.withdraw(taskId);
@@ -97,6 +108,26 @@ export class HostTasks {
     }
     this.#reports.push(reportOf(task, clock.now()));
     this.#wake();
+  }
+
+  /** Removed tasks whose containers have not ended yet. */
+  get ending(): { taskId: string; serviceId: string }[] {
+    return this.list()
+      .filter(({ ending }) => ending !== undefined)
+      .map(({ assigned }) => ({ taskId: assigned.id, serviceId: assigned.serviceId }));
+  }
+
+  /** Its container is gone: what is removed goes now. */
+  containerGone(taskId: string): void {
+    const task = this.#tasks.get(taskId);
+    if (task?.ending === undefined) return;
+    // Also where it had ended by itself: a manager waits for the word that it is gone.
+    const [report = reportOf(task, this.#parts.clock.now())] = this.#remove(task);
+    if (this.#stopped) return;
+    this.#wipeUnneeded(this.#liveTasks());
+    this.#reports.push(report);
+    this.#wake();
+    this.onChange?.();
   }
 
   /** What changed files asked for, up to this generation, has been done, or has failed. */
@@ -157,6 +188,8 @@ export class HostTasks {
         values: this.#valuesOf(assigned),
         due,
         change: undefined,
+        ending: undefined,
+        exitCode: undefined,
       });
     }
   }
@@ -245,15 +278,20 @@ export class HostTasks {
   /**
    * Brings the host to exactly these tasks.
    * @param delivered new versions by `heldKey`.
+   * @param atOnce removed tasks do not wait for their containers' end.
    * @returns each task whose state the manager should hear.
    */
   apply(
     wanted: ReadonlyMap<string, AssignedTask>,
     delivered: ReadonlyMap<string, DeliveredVersion>,
     sessionKey: Plaintext,
+    atOnce = false,
   ): TaskReport[] {
-    const reports = this.#removeGone(wanted);
-    this.#wipeUnneeded(wanted);
+    const reports = this.#removeGone(wanted, atOnce);
+    const ending = this.list().filter((task) => task.ending !== undefined);
+    this.#wipeUnneeded(
+      new Map([...ending.map(({ assigned }) => [assigned.id, assigned] as const), ...wanted]),
+    );
     const failures = this.#takeIn(wanted, delivered, sessionKey);
     for (const task of wanted.values()) reports.push(this.#bring(task, failures));
     this.#wipeUnneeded(this.#liveTasks()); // what only failed tasks wanted
@@ -283,23 +321,44 @@ export class HostTasks {
     }
     this.#parts.vault.wipeAll(reason);
     if (reason !== 'removed') return;
-    for (const id of this.#tasks.keys()) this.#parts.attachments.forgetTask(id);
+    for (const [id, { ending }] of this.#tasks) {
+      this.#parts.attachments.forgetTask(id);
+      ending?.late.cancel();
+    }
     this.#tasks.clear();
     this.onChange?.();
   }
 
-  #removeGone(wanted: ReadonlyMap<string, AssignedTask>): TaskReport[] {
-    const reports: TaskReport[] = [];
-    for (const [id, task] of this.#tasks) {
-      if (wanted.has(id)) continue;
-      this.#parts.driver.withdraw(id);
-      this.#parts.attachments.forgetTask(id);
-      this.#tasks.delete(id);
-      if (hasEnded(task.state)) continue;
-      this.#parts.log.info({ task: id, service: task.assigned.serviceName }, 'task has ended');
-      reports.push({ taskId: id, state: 'SHUTDOWN', error: '', atMs: this.#parts.clock.now() });
-    }
-    return reports;
+  #removeGone(wanted: ReadonlyMap<string, AssignedTask>, atOnce: boolean): TaskReport[] {
+    const gone = this.list().filter(({ assigned }) => !wanted.has(assigned.id));
+    return gone.flatMap((task) => (!atOnce && this.#endsLater(task) ? [] : this.#remove(task)));
+  }
+
+  /** A container may need its secrets until it has stopped. It has its stop grace, whatever becomes of the engine. */
+  #endsLater(task: HostTask): boolean {
+    const { clock, log } = this.#parts;
+    const { assigned, state, shown } = task;
+    const { id, serviceName: service, container } = assigned;
+    if (task.ending !== undefined) return true;
+    if (container === undefined || !this.runsContainers || hasEnded(state) || shown === '') return false;
+    const late = clock.timer(stopGraceMs(container) + agentLimits.containerEndMs, () => {
+      log.error({ task: id, service }, 'its container has not ended in time; its files go now');
+      this.containerGone(id);
+    });
+    task.ending = { late };
+    log.info({ task: id, service }, 'task ends with its container');
+    return true;
+  }
+
+  #remove({ assigned: { id, serviceName }, state, ending }: HostTask): TaskReport[] {
+    const { driver, attachments, clock, log } = this.#parts;
+    ending?.late.cancel();
+    driver.withdraw(id);
+    attachments.forgetTask(id);
+    this.#tasks.delete(id);
+    if (hasEnded(state)) return [];
+    log.info({ task: id, service: serviceName }, 'task has ended');
+    return [{ taskId: id, state: 'SHUTDOWN', error: '', atMs: clock.now() }];
   }
 
   /** A version that another version of the same reference replaces has the grace; everything else goes now. */
@@ -354,7 +413,12 @@ export class HostTasks {
       values: new Map(),
       due: new Map(),
       change: undefined,
+      ending: undefined,
+      exitCode: undefined,
     };
+    // A manager whose store was restored may want what another one has removed.
+    task.ending?.late.cancel();
+    task.ending = undefined;
     task.assigned = assigned;
     this.#tasks.set(assigned.id, task);
     const report = (): TaskReport => reportOf(task, clock.now());
@@ -478,8 +542,12 @@ export function readersRule({ readers, container }: AssignedTask): ReadersRule {
   return rule === 'auto' && container !== undefined ? 'attached' : rule;
 }
 
-function reportOf({ assigned, state, error, change }: HostTask, atMs: number): TaskReport {
-  return { taskId: assigned.id, state, error, atMs, ...(change === undefined ? {} : { change }) };
+function reportOf({ assigned, state, error, change, exitCode }: HostTask, atMs: number): TaskReport {
+  const more = {
+    ...(change === undefined ? {} : { change }),
+    ...(exitCode === undefined ? {} : { exitCode }),
+  };
+  return { taskId: assigned.id, state, error, atMs, ...more };
 }
 
 function notHere(service: string): InroError {

@@ -1,5 +1,9 @@
 /** The agent's bounds and periods. */
 export const agentLimits = {
+  /** After its stop grace, until the engine has said that a container is gone. */
+  containerEndMs: 15_000,
+  /** When the agent stops: its containers end first, and may use their secrets for so long. */
+  containersStopMs: 15_000,
   /** For each step of a mount's way to another process. */
   handOverMs: 10_000,
   /** How often what another process is about to give up is tried again. */

@@ -154,7 +154,7 @@ async function readAll(
         heart.answered(message.value.sequence);
         break;
       case 'begin':
-        assignment.begin(message.value.complete);
+        assignment.begin(message.value);
         break;
       case 'change':
         assignment.change(message.value);

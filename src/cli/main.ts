@@ -236,6 +236,18 @@ operator(ca, 'rotate', 'have another CA sign, and every node get a certificate o
   .option('--wait', 'come back when it is over, and show how far it is')
   .action(async (options) => (await import('./commands/ca.js')).caRotate(options));
 
+operator(program, 'audit', 'who did what, when and from where, and what was refused')
+  .option('-f, --follow', 'go on with what happens from now on')
+  .option('--verify', 'whether it is whole: each line names the digest of the one before')
+  .option('--known <NUMBER:DIGEST>', 'with --verify: an end that was noted earlier must be in it')
+  .action(async (options) => (await import('./commands/audit.js')).auditCommand(options));
+
+operator(program, 'events', 'what happens, until Ctrl-C')
+  .option('-f, --filter <KEY=VALUE>', 'type, action, id or name (repeatable; all must fit)', collect, [])
+  .option('--since <DURATION>', 'also what was in this time, as far as it is remembered')
+  .option('--no-follow', 'only what is remembered')
+  .action(async (options) => (await import('./commands/events.js')).eventsCommand(options));
+
 const operators = program.command('operator').description('people who may use this cluster from elsewhere');
 operator(operators, 'create <NAME>', 'make an identity for a person: a file with his key and certificate')
   .requiredOption('--role <ROLE>', 'admin (everything), deployer (services), auditor (only looks)')

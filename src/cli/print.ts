@@ -81,3 +81,11 @@ const noLines = {
   'right-mid': '',
   middle: '',
 };
+
+/** A row of a table that is printed line by line. @param widths of its columns; the last is as wide as it is. */
+export function padded(row: readonly string[], widths: readonly number[]): string {
+  return row
+    .map((text, at) => text.padEnd(widths[at] ?? 0))
+    .join(' ')
+    .trimEnd();
+}

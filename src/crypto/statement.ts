@@ -78,6 +78,30 @@ export function receiptStatement(r: ReceiptFields): Uint8Array {
   return encode('receipt', [...fields, mapped ? 1 : 0]);
 }
 
+/** A line of the control audit. */
+export interface AuditFields {
+  number: number;
+  atMs: number;
+  action: string;
+  object: string;
+  actor: string;
+  actorId: string;
+  role: string;
+  serial: string;
+  address: string;
+  outcome: string;
+  reason: string;
+  /** The digest of the line before. */
+  previous: Uint8Array;
+}
+
+/** What is hashed of a line of the control audit; the line after it names the hash. */
+export function auditStatement(clusterId: string, a: AuditFields): Uint8Array {
+  const who = [a.actor, a.actorId, a.role, a.serial, a.address];
+  const fields = [clusterId, a.number, a.atMs, a.action, a.object, ...who, a.outcome, a.reason, a.previous];
+  return encode('audit', fields);
+}
+
 /** What a content key belongs to; hashed beside it wherever it is wrapped. */
 export interface Binding {
   clusterId: string;

@@ -26,6 +26,7 @@ import {
 import type { Store } from '../store/store.js';
 import { tables } from '../store/tables.js';
 import type { Transaction } from '../store/transaction.js';
+import type { AuditBook } from './audit_book.js';
 import type { Authorities, Issued } from './authorities.js';
 import { CommitQueue } from './commit_queue.js';
 import { certificateLifetimeMs, clusterIn } from './cluster_record.js';
@@ -35,6 +36,7 @@ import { managerLimits } from './limits.js';
 import { isCertifiedFor, keptDescription, noteCertificate } from './node_record.js';
 import { keyDigest } from './refusals.js';
 import { refusedError } from './refuse.js';
+import { Tries } from './tries.js';
 import type { ClusterView } from './view.js';
 
 export interface AdmissionParts {
@@ -43,6 +45,7 @@ export interface AdmissionParts {
   view: ClusterView;
   keyring: Keyring;
   guard: JoinGuard;
+  audit: Pick<AuditBook, 'append'>;
   clock: Clock;
   random: Random;
   log: Logger;
@@ -99,9 +102,12 @@ type Grant = JoinTokenRecord | 'standing';
 export class Admission {
   readonly #parts: AdmissionParts;
   readonly #queue: CommitQueue<Attempt>;
+  readonly #wrongLines: Tries;
+  #unrecorded = 0;
 
   constructor(parts: AdmissionParts) {
     this.#parts = parts;
+    this.#wrongLines = new Tries(parts.clock, managerLimits.wrongTokenLinesMs);
     this.#queue = new CommitQueue(parts.store, {
       begin: (tx) => ({ tx, admitted: new Map() }),
       maxWeight: managerLimits.maxEnrolmentsPerCommit,
@@ -110,14 +116,30 @@ export class Admission {
 
   /** @throws bad_token, rate_limited, bad_input, unauthenticated, not_permitted, already_exists, too_large, store_full. */
   async admit(request: IssueCertificateRequest, address: string): Promise<Admitted> {
-    const { guard, log } = this.#parts;
+    const { guard, audit, log } = this.#parts;
     guard.check(address);
     const asked = this.#read(request, address);
     const { nodeId, wasAdmitted, hostname, ...rest } = await this.#decided(asked);
-    const facts = { node: nodeId, address, hostname };
-    if (rest.issued === undefined) log.info(facts, 'a host waits for approval');
-    else if (wasAdmitted) log.info(facts, 'a host was given its certificate');
-    else log.info(facts, asked.former === undefined ? 'a host joined' : 'a host enrolled again');
+    const words =
+      rest.issued === undefined
+        ? 'a host waits for approval'
+        : wasAdmitted
+          ? 'a host was given its certificate'
+          : asked.former === undefined
+            ? 'a host joined'
+            : 'a host enrolled again';
+    log.info({ node: nodeId, address, hostname }, words);
+    const serial = rest.issued?.certificate.serial ?? '';
+    // It asks every few seconds while it waits: once is enough.
+    if (rest.issued !== undefined || !wasAdmitted)
+      await audit.append({
+        action: 'join',
+        object: nodeId,
+        serial,
+        address,
+        outcome: 'done',
+        reason: `${words}: ${hostname}`,
+      });
     return { nodeId, ...rest };
   }
 
@@ -154,6 +176,7 @@ export class Admission {
     if (outcome instanceof InroError) {
       if (outcome.code === 'bad_token') {
         if (asked.isWrong) this.#parts.guard.noteWrong(asked.address);
+        await this.#recordWrong(asked.address, outcome.message);
         this.#parts.log.warn(
           { address: asked.address, why: outcome.message },
           'a host showed a join token that is not valid',
@@ -162,6 +185,18 @@ export class Admission {
       throw outcome;
     }
     return outcome;
+  }
+
+  /** Whoever has many addresses must not push out what others did. */
+  async #recordWrong(address: string, reason: string): Promise<void> {
+    if (this.#wrongLines.count('') >= managerLimits.wrongTokenLines) {
+      this.#unrecorded += 1;
+      return;
+    }
+    this.#wrongLines.note('');
+    const more = this.#unrecorded === 0 ? '' : `; and ${this.#unrecorded} more before it`;
+    this.#unrecorded = 0;
+    await this.#parts.audit.append({ action: 'join', address, outcome: 'bad_token', reason: reason + more });
   }
 
   #read({ csrPem, token, description, former }: IssueCertificateRequest, address: string): Asked {

@@ -25,6 +25,7 @@ import { CaRecordSchema, type NodeRecord } from '../proto/gen/inro/v1/records_pb
 import type { Store } from '../store/store.js';
 import { tables } from '../store/tables.js';
 import { transact } from '../store/transaction.js';
+import type { AuditBook } from './audit_book.js';
 import type { Authorities } from './authorities.js';
 import { adoptNextCa, dropNextCa, saveNextCa } from './ca_files.js';
 import { clusterIn } from './cluster_record.js';
@@ -40,6 +41,7 @@ export interface CaRotationParts {
   store: Store;
   view: ClusterView;
   keyring: Keyring;
+  audit: Pick<AuditBook, 'append'>;
   dispatcher: Dispatcher;
   /** Of one that an earlier manager has begun; 0: none is under way. */
   deadlineMs: number;
@@ -249,7 +251,7 @@ export class CaRotation {
   }
 
   async #finish({ left, startedMs }: Progress): Promise<void> {
-    const { authority, store, view, clock, log, onChanged } = this.#parts;
+    const { authority, store, view, audit, clock, log, onChanged } = this.#parts;
     const now = BigInt(clock.now());
     const tokens = this.#changesRoot() ? [...view.joinTokens.values()].filter(isBefore(startedMs)) : [];
     const { result } = await transact(store, async (tx) => {
@@ -272,6 +274,8 @@ export class CaRotation {
         { nodes: left.map(({ id }) => id).slice(0, managerLimits.maxShownNodes), count: left.length },
         'the CA was rotated; these nodes were away, and their hosts have to enrol again',
       );
+    const reason = left.length === 0 ? '' : `${left.length} nodes were away, and have to enrol again`;
+    await audit.append({ action: 'ca-rotated', object: authority.root.fingerprint, outcome: 'done', reason });
     await onChanged();
   }
 

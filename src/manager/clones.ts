@@ -12,6 +12,7 @@ import type { NodeRecord } from '../proto/gen/inro/v1/records_pb.js';
 import type { Store } from '../store/store.js';
 import { tables } from '../store/tables.js';
 import { transact } from '../store/transaction.js';
+import type { AuditBook } from './audit_book.js';
 import { managerLimits } from './limits.js';
 import type { NodeSession } from './node_session.js';
 import { keyDigest } from './refusals.js';
@@ -27,6 +28,7 @@ interface Other {
 
 export interface ClonesParts {
   store: Store;
+  audit: Pick<AuditBook, 'append'>;
   clock: Clock;
   log: Logger;
 }
@@ -107,7 +109,7 @@ export class Clones {
     address: string,
     { hostname, bootId, ...other }: Other,
   ): void {
-    const { clock, log } = this.#parts;
+    const { audit, clock, log } = this.#parts;
     const now = BigInt(clock.now());
     const before = node.clone;
     node.clone = create(CloneAlarmSchema, {
@@ -125,6 +127,9 @@ export class Clones {
       { node: node.id, kind, address, other: other.address, hostname, bootId },
       'an identity is used twice',
     );
+    if (!isNews) return;
+    const reason = `an identity is used twice (${kind}): by ${address}, and by ${other.address} (${hostname})`;
+    void audit.append({ action: 'clone', object: node.id, address: other.address, outcome: 'alarm', reason });
   }
 }
 

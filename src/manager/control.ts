@@ -4,7 +4,9 @@ import type { SealingKeySchema } from '../proto/gen/inro/v1/common_pb.js';
 import { Control } from '../proto/gen/inro/v1/control_pb.js';
 import type { Handlers, Registration } from '../rpc/server.js';
 import { callerOf, seesService } from './caller.js';
+import { auditHandlers, type AuditHandlersParts } from './control_audit.js';
 import { caHandlers, type CaHandlersParts } from './control_ca.js';
+import { eventHandlers, type EventHandlersParts } from './control_events.js';
 import { guarded } from './control_guard.js';
 import { nodeHandlers, type NodeHandlersParts } from './control_nodes.js';
 import { operatorHandlers, type OperatorHandlersParts } from './control_operators.js';
@@ -20,7 +22,9 @@ export interface AllControlParts
     Omit<TokenHandlersParts, 'authority'>,
     NodeHandlersParts,
     Omit<OperatorHandlersParts, 'authority'>,
-    CaHandlersParts {
+    CaHandlersParts,
+    AuditHandlersParts,
+    EventHandlersParts {
   sealingKey: () => MessageInitShape<typeof SealingKeySchema>;
   createdMs: number;
 }
@@ -35,6 +39,8 @@ export function control(parts: AllControlParts): Registration {
     ...tokenHandlers(parts),
     ...nodeHandlers(parts),
     ...operatorHandlers(parts),
+    ...auditHandlers(parts),
+    ...eventHandlers(parts),
 
     getCluster: async () => ({
       id: clusterId,

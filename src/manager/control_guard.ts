@@ -1,5 +1,5 @@
 /**
- * In front of every call of Control: who calls, whether his role may, and a line in the log for what is changed or refused.
+ * In front of every call of Control: who calls, whether his role may, and a line in log and audit for what is changed or refused.
  * Waiting calls end when their operator does.
  */
 import type { Logger } from 'pino';
@@ -10,6 +10,7 @@ import { controlRights, type Right } from '../proto/control_rights.js';
 import { Control } from '../proto/gen/inro/v1/control_pb.js';
 import type { Peer } from '../rpc/peer.js';
 import type { CallContext, Handlers, Registration } from '../rpc/server.js';
+import type { AuditBook } from './audit_book.js';
 import { callerOf, operatorOf, type ControlPeer } from './caller.js';
 import { hostOf } from './join_guard.js';
 import { managerLimits } from './limits.js';
@@ -18,6 +19,7 @@ import type { ClusterView } from './view.js';
 
 export interface GuardParts {
   clusterId: string;
+  audit: Pick<AuditBook, 'append'>;
   view: ClusterView;
   clock: Clock;
   log: Logger;
@@ -41,14 +43,20 @@ export function guarded(
   });
   return {
     handlers: Object.fromEntries(wrapped) as Registration['handlers'],
-    refused: (call, peer, why) => refusals.note({ call, object: '', peer }, why),
+    refused: (call, peer, why) => {
+      const { said, line } = refusals.note({ call, object: '', peer }, why);
+      void line;
+      return said;
+    },
   };
 }
 
 function guard(call: string, right: Right, handler: Handler, parts: GuardParts, refusals: Refusals): Handler {
-  const { view, clock, log, clusterId } = parts;
+  const { view, clock, clusterId } = parts;
   return async (request, { peer, signal }) => {
     const about = { call, object: objectOf(request, right), peer };
+    // Who it was is asked before: one who removes himself is nobody afterwards.
+    const who = whoOf(view, peer);
     const check = (): void => {
       if (peer.kind === 'operator') operatorOf(view, peer, clusterId, clock.now());
     };
@@ -65,15 +73,43 @@ function guard(call: string, right: Right, handler: Handler, parts: GuardParts, 
           : await handler(request, { peer, signal });
     } catch (error) {
       const { code } = asInroError(error);
-      if (isRefusal(code) && peer.kind === 'operator') throw refusals.note(about, error);
-      if (right.changes)
-        log.info({ ...whoOf(view, peer), call, object: about.object, outcome: code }, 'operator call');
+      if (isRefusal(code) && peer.kind === 'operator') {
+        const { said, line } = refusals.note(about, error);
+        await line;
+        throw said;
+      }
+      if (right.changes) await record(parts, about, who, code);
       throw error;
     }
-    if (right.changes)
-      log.info({ ...whoOf(view, peer), call, object: about.object, outcome: 'done' }, 'operator call');
+    if (right.changes) await record(parts, about, who, 'done');
     return result;
   };
+}
+
+/** Durable when it resolves, if it can be. */
+async function record(
+  { audit, log }: GuardParts,
+  { call, object }: About,
+  who: Who,
+  outcome: string,
+  reason = '',
+): Promise<void> {
+  const { operator, operatorId = '', node = '', role = '', serial = '', address } = who;
+  const facts = { ...who, call, object, outcome };
+  if (reason === '') log.info(facts, 'operator call');
+  else log.warn({ ...facts, why: reason }, 'operator call refused');
+  const actor = address === 'socket' ? 'socket' : operator || node;
+  await audit.append({
+    action: call,
+    object,
+    actor,
+    actorId: operatorId,
+    role,
+    serial,
+    address,
+    outcome,
+    reason,
+  });
 }
 
 /** @throws what `check` throws as soon as it does. */
@@ -122,9 +158,10 @@ class Refusals {
     this.#tries = new Tries(parts.clock, managerLimits.refusedCallsMs);
   }
 
-  /** @returns what the caller hears. */
-  note({ call, object, peer }: About, why: unknown): unknown {
-    const { view, log } = this.#parts;
+  /** @returns what the caller hears, and when it is on record. */
+  note(about: About, why: unknown): { said: unknown; line: Promise<void> } {
+    const { view } = this.#parts;
+    const { peer } = about;
     // What a known operator is refused is no fault of others at his address.
     const who =
       peer.kind === 'operator'
@@ -134,13 +171,17 @@ class Refusals {
           : hostOf(peer.address);
     const { code, message } = asInroError(why);
     if (this.#tries.count(who) >= managerLimits.maxRefusedCalls) {
-      return new InroError('rate_limited', `too many calls were refused, and this one is, too: ${message}`, {
-        remedy: `what is permitted is answered; for ${Math.ceil(this.#tries.leftMs(who) / 1000)} s nothing is said of the rest`,
-      });
+      const said = new InroError(
+        'rate_limited',
+        `too many calls were refused, and this one is, too: ${message}`,
+        {
+          remedy: `what is permitted is answered; for ${Math.ceil(this.#tries.leftMs(who) / 1000)} s nothing is said of the rest`,
+        },
+      );
+      return { said, line: Promise.resolve() };
     }
     this.#tries.note(who);
-    log.warn({ ...whoOf(view, peer), call, object, outcome: code, why: message }, 'operator call refused');
-    return why;
+    return { said: why, line: record(this.#parts, about, whoOf(view, peer), code, message) };
   }
 }
 
@@ -148,8 +189,17 @@ function isRefusal(code: InroError['code']): boolean {
   return ['not_permitted', 'unauthenticated', 'bad_certificate', 'foreign_cluster'].includes(code);
 }
 
-/** For the log: who it was, as far as it is proved. */
-function whoOf(view: ClusterView, peer: Peer): Record<string, string> {
+interface Who {
+  operator: string;
+  operatorId?: string;
+  node?: string;
+  role?: string;
+  serial?: string;
+  address: string;
+}
+
+/** For log and audit: who it was, as far as it is proved. */
+function whoOf(view: ClusterView, peer: Peer): Who {
   switch (peer.kind) {
     case 'local':
       return { operator: '', role: 'admin', address: 'socket' };

@@ -135,7 +135,7 @@ export function serviceHandlers(
         return service;
       });
       log.info({ service: id, name: result.name }, 'service removed');
-      return { id, revision: BigInt(revision), nodeIds };
+      return { id, revision: BigInt(revision), nodeIds, serviceIds: [id] };
     },
 
     getService: async ({ name }, { peer }) => shownService(findService(name, callerOf(view, peer)), view),
@@ -342,7 +342,7 @@ function shownService(service: ServiceRecord, view: ClusterView) {
 }
 
 function shownTask(task: TaskRecord, view: ClusterView): MessageInitShape<typeof TaskSchema> {
-  const { id, serviceId, slot, nodeId, state, createdMs, updatedMs, change } = task;
+  const { id, serviceId, slot, nodeId, state, createdMs, updatedMs, change, exitCode } = task;
   const service = view.services.get(serviceId);
   const isLive = !hasEnded(stateOf(state)) && task.desiredState === TaskState.RUNNING;
   const error = task.error || (isLive ? revokedNotice(view, service?.references ?? []) : '');
@@ -359,5 +359,6 @@ function shownTask(task: TaskRecord, view: ClusterView): MessageInitShape<typeof
     createdMs,
     updatedMs,
     ...(change === undefined ? {} : { change }),
+    ...(exitCode === undefined ? {} : { exitCode }),
   };
 }

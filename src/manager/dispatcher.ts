@@ -242,8 +242,10 @@ export class Dispatcher {
       .filter((task) => isToEnd(task) && session.isRidOf(task.id, Number(revision)));
     if (tasks.length + gone.length === 0) return;
     await transact(store, async (tx) => {
-      const change = (task: TaskRecord, state: TaskState, error: string): void => {
-        tx.put(tables.tasks, task.id, Object.assign(task, { state, error, updatedMs: BigInt(clock.now()) }));
+      const change = (task: TaskRecord, state: TaskState, error: string, exitCode?: number): void => {
+        const ended = exitCode === undefined ? {} : { exitCode };
+        const now = BigInt(clock.now());
+        tx.put(tables.tasks, task.id, Object.assign(task, { state, error, updatedMs: now, ...ended }));
       };
       for (const status of tasks) {
         const task = isId(status.taskId) ? await tx.get(tables.tasks, status.taskId) : undefined;
@@ -256,7 +258,7 @@ export class Dispatcher {
           continue;
         }
         if (isNews(task, status))
-          change(task, status.state, printable(status.error, managerLimits.maxErrorChars));
+          change(task, status.state, printable(status.error, managerLimits.maxErrorChars), status.exitCode);
         takeOutcome(tx, task, status);
       }
       // A node that was away, or started anew, never says that a task it should not have has ended.

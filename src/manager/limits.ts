@@ -78,6 +78,21 @@ export const managerLimits = {
   pendingNodeMs: dayMs,
   /** Enrolments in one commit. */
   maxEnrolmentsPerCommit: 64,
+  /** Some 300 bytes each; beyond it the oldest go. */
+  maxAuditLines: 100_000,
+  maxAuditLinesPerCommit: 200,
+  maxAuditLinesPerPage: 500,
+  maxAuditTextChars: 300,
+  /** That could not be written; beyond it they are counted. */
+  maxUnwrittenAuditLines: 1_000,
+  /** Wrong join tokens that have a line of their own in so many ms; the others are counted. */
+  wrongTokenLines: 60,
+  wrongTokenLinesMs: 60_000,
+  /** That are remembered; some 500 bytes each. */
+  maxEvents: 4_096,
+  maxEventsPerPage: 500,
+  /** How often it is looked whether nodes have come or gone. */
+  nodeEventCheckMs: 2_000,
   /** One call of an external CA, from its connection to the end of its answer. */
   externalCaMs: 5_000,
   maxExternalCaAnswerBytes: 64 * 1024,

@@ -3,6 +3,7 @@ import type { MessageInitShape } from '@bufbuild/protobuf';
 import type { Logger } from 'pino';
 import { openArena } from '../crypto/arena.js';
 import type { Clock, Random } from '../model/clock.js';
+import { newId } from '../model/id.js';
 import { parseJoinToken, type JoinToken } from '../pki/join_token.js';
 import { sealingNameOf } from '../pki/sealing_name.js';
 import type { SealingKeySchema } from '../proto/gen/inro/v1/common_pb.js';
@@ -10,11 +11,13 @@ import { listenTls, listenUnix } from '../rpc/server.js';
 import { addon } from '../system/addon.js';
 import { Admission } from './admission.js';
 import { arenaSize } from './arena_size.js';
+import { AuditBook } from './audit_book.js';
 import { watchCaEnd } from './ca_end.js';
 import { CaRotation } from './ca_rotation.js';
 import { certificateLifetimeMs, readCluster } from './cluster_record.js';
 import { control } from './control.js';
 import { Dispatcher } from './dispatcher.js';
+import { EventBook } from './event_book.js';
 import { enrollment } from './enrollment.js';
 import { JoinGuard } from './join_guard.js';
 import { Ledger } from './ledger.js';
@@ -92,7 +95,9 @@ export async function startManager({
       return parseJoinToken(keyring.readText(sealedWorkerToken));
     };
     let address = '';
-    const shared = { clusterId, authority, store, view, keyring, clock, random, log, sealingKey };
+    const audit = new AuditBook({ clusterId, store, clock, log });
+    undo.push(() => audit.stop());
+    const shared = { clusterId, authority, store, view, keyring, audit, clock, random, log, sealingKey };
     const ledger = await Ledger.open(shared);
     undo.push(() => ledger.stop());
     const reads = new ReadBook(shared);
@@ -114,6 +119,16 @@ export async function startManager({
       readyNodes: () => dispatcher.readyNodes(),
     });
     undo.push(() => scheduler.stop());
+    const events = await EventBook.open({
+      store,
+      clock,
+      statuses: () => new Map([...view.nodes.keys()].map((id) => [id, dispatcher.statusOf(id)])),
+    });
+    const watchingNodes = events.watchNodes();
+    undo.push(async () => {
+      events.stop();
+      await watchingNodes;
+    });
     dispatcher.onNodeReady = () => scheduler.nodeReady();
     const guard = new JoinGuard(clock);
     const admission = new Admission({ ...shared, guard });
@@ -138,6 +153,8 @@ export async function startManager({
       removal,
       clones,
       rotation,
+      events,
+      runId: newId(random),
       externalCas: () => external?.states ?? [],
       managerAddresses: () => [address],
       createdMs: Number(cluster.createdMs),

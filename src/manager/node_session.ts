@@ -84,6 +84,8 @@ export class NodeSession {
   #sentRevision = 0;
   /** Whether it is there. */
   #asked: { nonce: Uint8Array; answer: () => void } | undefined;
+  /** Tasks that it was told to have no more, and whose containers have not ended yet; the service of each. */
+  #ending: ReadonlyMap<string, string> = new Map();
   /** The store revision that the node has applied, by its own word. */
   appliedRevision = 0;
   /** Boot-time ms at which it was heard last. */
@@ -124,7 +126,13 @@ export class NodeSession {
 
   /** True when a node that has applied this revision knows nothing of the task any more. */
   isRidOf(taskId: string, appliedRevision: number): boolean {
-    return appliedRevision > 0 && appliedRevision >= this.#sentRevision && !this.#sent.tasks.has(taskId);
+    const isTold = appliedRevision > 0 && appliedRevision >= this.#sentRevision;
+    return isTold && !this.#sent.tasks.has(taskId) && !this.#ending.has(taskId);
+  }
+
+  /** Whether a container of a task of this service, which is removed, has not ended yet. */
+  isEnding(serviceId: string): boolean {
+    return [...this.#ending.values()].includes(serviceId);
   }
 
   /** Over, for whatever reason. */
@@ -297,6 +305,10 @@ export class NodeSession {
     if (applied.receipts.length > managerLimits.maxReceiptsPerMessage) {
       throw new InroError('too_large', `${applied.receipts.length} receipts in one message`);
     }
+    if (applied.ending.length > managerLimits.maxStatusesPerMessage) {
+      throw new InroError('too_large', `${applied.ending.length} ending tasks in one message`);
+    }
+    this.#ending = new Map(applied.ending.map(({ taskId, serviceId }) => [taskId, serviceId]));
     if (applied.receipts.length > 0) {
       const value = await this.#copies.take(applied.receipts);
       await this.#channel.send({ message: { case: 'receiptsTaken', value } });
@@ -355,7 +367,9 @@ export class NodeSession {
       const { revoke, removeTasks, putVersions, putTasks } = difference;
       if (putVersions.length > 0) await ledger.hand(this.nodeId, putVersions);
       const { send } = this.#channel;
-      await send({ message: { case: 'begin', value: { complete: first } } });
+      // Of a node that is removed nothing waits for its containers.
+      const atOnce = (view.nodes.get(this.nodeId)?.removingMs ?? 0n) > 0n;
+      await send({ message: { case: 'begin', value: { complete: first, atOnce } } });
       for (const value of revoke) await this.#sendChange({ case: 'revoke', value });
       for (const value of removeTasks) await this.#sendChange({ case: 'removeTaskId', value });
       for (const needed of putVersions) {

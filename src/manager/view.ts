@@ -209,6 +209,8 @@ const ownNotes = [
   tables.joinTokens,
   tables.operators,
   tables.refused,
+  tables.audit,
+  tables.auditHead,
 ]
   .map(({ prefix }): string => prefix)
   .concat(operatorNamePrefix);

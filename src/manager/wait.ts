@@ -47,7 +47,16 @@ function outstanding(
   }
   for (const serviceId of request.serviceIds) {
     const service = view.services.get(serviceId);
-    if (service === undefined) continue;
+    if (service === undefined) {
+      const ending = request.nodeIds.filter((id) => dispatcher.session(id)?.isEnding(serviceId) === true);
+      for (const nodeId of ending)
+        missing.push({
+          nodeId,
+          nodeHostname: hostname(view, nodeId),
+          reason: 'its container has not ended yet',
+        });
+      continue;
+    }
     const tasks = view.tasksOfService(serviceId);
     for (let slot = 1; slot <= service.replicas; slot++) {
       const newest = newestOf(tasks.filter((task) => task.slot === slot));

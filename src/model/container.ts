@@ -30,6 +30,7 @@ export type RestartCondition = (typeof restartConditions)[number];
 /** Where a container finds its secrets, as in Docker Swarm. */
 export const secretsFolder = '/run/secrets';
 
+const defaultStopGraceMs = 10_000;
 const mountTypes = ['volume', 'tmpfs'];
 const volumeName = /^[a-zA-Z0-9][a-zA-Z0-9_.-]*$/;
 
@@ -113,4 +114,9 @@ export function parseMount(text: string): ContainerMount {
   };
   checkMount(mount);
   return mount;
+}
+
+/** How long a container has between its stop signal and SIGKILL; what Docker gives, unless something else is said. */
+export function stopGraceMs(container: { stopGraceMs: number } | undefined): number {
+  return container?.stopGraceMs || defaultStopGraceMs;
 }

@@ -57,6 +57,8 @@ export const controlRights = {
   rejectNode: { roles: admin, changes: true, object: 'name' },
   removeNode: { roles: admin, changes: true, waits: true, object: 'name' },
   clearNodeAlarm: { roles: admin, changes: true, object: 'name' },
+  listAudit: { roles: lookers, changes: false, waits: true, object: '' },
+  listEvents: { roles: lookers, changes: false, waits: true, object: '' },
   wait: { roles: deployers, changes: false, waits: true, object: '' },
   waitForWipes: { roles: lookers, changes: false, waits: true, object: 'secretId' },
 } as const satisfies Record<keyof (typeof Control)['method'], Right>;

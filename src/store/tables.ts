@@ -2,6 +2,8 @@
 import { fromBinary, toBinary, type DescMessage, type MessageShape } from '@bufbuild/protobuf';
 import { InroError } from '../model/error.js';
 import {
+  AuditHeadRecordSchema,
+  AuditRecordSchema,
   ClusterRecordSchema,
   HolderRecordSchema,
   JoinTokenRecordSchema,
@@ -36,6 +38,8 @@ export const tables = {
   joinTokens: { prefix: 'join-token/', schema: JoinTokenRecordSchema },
   refused: { prefix: 'refused/', schema: RefusedRecordSchema },
   operators: { prefix: 'operator/', schema: OperatorRecordSchema },
+  audit: { prefix: 'audit/', schema: AuditRecordSchema },
+  auditHead: { prefix: 'audit-head/', schema: AuditHeadRecordSchema },
   readMarks: { prefix: 'read-marks/', schema: RunMarksRecordSchema },
 } as const satisfies Record<string, Table<DescMessage>>;
 
@@ -66,6 +70,11 @@ export function receiptKey(nodeId: string, runId: string, number: number): strin
 /** The key of what a node has told of a version, below `reads`; a node's versions of one secret sort by number. */
 export function readKey(nodeId: string, secretId: string, version: number): string {
   return `${secretId}/${nodeId}/${String(version).padStart(10, '0')}`;
+}
+
+/** The key of a line of the audit, below `audit`; sorts by number. */
+export function auditKey(number: number): string {
+  return String(number).padStart(16, '0');
 }
 
 export function encodeRecord<S extends DescMessage>(table: Table<S>, record: MessageShape<S>): Uint8Array {

@@ -1,4 +1,5 @@
 import { Attachments } from '../../src/agent/workloads/attachments.js';
+import { create } from '@bufbuild/protobuf';
 import test from 'ava';
 import { pino } from 'pino';
 import { HostTasks, type TaskReport } from '../../src/agent/host_tasks.js';
@@ -6,6 +7,7 @@ import { agentLimits } from '../../src/agent/limits.js';
 import { heldKey, Vault, type Wiped } from '../../src/agent/vault.js';
 import { openArena } from '../../src/crypto/arena.js';
 import { drawKey } from '../../src/crypto/exchange.js';
+import { ContainerSpecSchema } from '../../src/proto/gen/inro/v1/common_pb.js';
 import type { AssignedTask, DeliveredVersion } from '../../src/proto/gen/inro/v1/dispatcher_pb.js';
 import { delivery, task, tasks } from '../support/deliveries.js';
 import { FakeClock } from '../support/fake_clock.js';
@@ -40,9 +42,9 @@ function host(arenaBytes = 1 << 20) {
     wipes: (): string[] => wiped.splice(0).map((w) => `${heldKey(w.secretId, w.version)} ${w.reason}`),
     sealed: (secretId: string, text = `value of ${secretId}`, version = 1) =>
       delivery({ clusterId, arena: sealing, key }, secretId, text, version),
-    apply(wanted: AssignedTask[], delivered: DeliveredVersion[] = []): TaskReport[] {
+    apply(wanted: AssignedTask[], delivered: DeliveredVersion[] = [], atOnce = false): TaskReport[] {
       const versions = new Map(delivered.map((one) => [heldKey(one.secretId, one.version), one]));
-      return hostTasks.apply(tasks(...wanted), versions, key);
+      return hostTasks.apply(tasks(...wanted), versions, key, atOnce);
     },
   };
 }
@@ -71,6 +73,87 @@ test('a task without secrets runs, too', (t) => {
   const h = host();
   t.deepEqual(states(h.apply([task('t1', 'web')])), ['t1 RUNNING']);
   t.deepEqual(h.driver.shown('t1'), {});
+});
+
+/** A host where the container of t1 runs. */
+function hostWithContainer(stopGraceMs = 0) {
+  const h = host();
+  h.hostTasks.runsContainers = true;
+  const container = create(ContainerSpecSchema, { image: 'bb', stopGraceMs });
+  const wanted = { ...task('t1', 'web', 'a'), container };
+  h.apply([wanted, task('t2', 'other', 'b')], [h.sealed('a'), h.sealed('b')]);
+  h.hostTasks.report('t1', 'RUNNING', '');
+  return { ...h, wanted };
+}
+
+test('a removed task whose container has not ended keeps its files until it has', async (t) => {
+  const h = hostWithContainer();
+  t.deepEqual(states(h.apply([])), ['t2 SHUTDOWN'], 'what runs no container ends at once');
+  t.deepEqual(h.hostTasks.ending, [{ taskId: 't1', serviceId: 'id-web' }]);
+  t.deepEqual(h.driver.shown('t1'), { a: 'value of a' });
+  t.deepEqual(h.wipes(), ['b@1 removed']);
+  t.deepEqual(h.apply([]), [], 'told again');
+  await h.hostTasks.reports(AbortSignal.timeout(1));
+
+  h.hostTasks.containerGone('t1');
+  t.deepEqual(states(await h.hostTasks.reports(AbortSignal.timeout(1_000))), ['t1 SHUTDOWN']);
+  t.is(h.driver.shown('t1'), undefined);
+  t.deepEqual(h.wipes(), ['a@1 removed']);
+  t.deepEqual(h.hostTasks.ending, []);
+  t.is(h.clock.pending, 0);
+  h.hostTasks.containerGone('t1');
+});
+
+test('one that ends by itself meanwhile is told of, too', async (t) => {
+  const h = hostWithContainer();
+  h.apply([]);
+  h.hostTasks.report('t1', 'FAILED', 'exit code 3', 3);
+  t.is(h.driver.shown('t1'), undefined);
+  h.hostTasks.containerGone('t1');
+  const told = await h.hostTasks.reports(AbortSignal.timeout(1_000));
+  t.like(told.at(-1), { taskId: 't1', state: 'FAILED', exitCode: 3 });
+  t.deepEqual(h.hostTasks.ending, []);
+});
+
+test('an engine that does not answer holds no files back for longer than the stop grace, and something', async (t) => {
+  const h = hostWithContainer(60_000);
+  h.apply([]);
+  await h.clock.advance(60_000 + agentLimits.containerEndMs - 1);
+  t.deepEqual(h.driver.shown('t1'), { a: 'value of a' });
+  await h.clock.advance(1);
+  t.is(h.driver.shown('t1'), undefined);
+  t.deepEqual(h.wipes().sort(), ['a@1 removed', 'b@1 removed']);
+});
+
+test('what is ending ends at once when the node is removed, a version is revoked, the lease ends or the agent stops', (t) => {
+  const atOnce = hostWithContainer();
+  atOnce.apply([]);
+  t.deepEqual(states(atOnce.apply([], [], true)), ['t1 SHUTDOWN']);
+  t.deepEqual(atOnce.wipes(), ['b@1 removed', 'a@1 removed']);
+  const revoked = hostWithContainer();
+  revoked.apply([]);
+  revoked.hostTasks.revoke('a', 1);
+  t.deepEqual(revoked.wipes(), ['b@1 removed', 'a@1 revoked']);
+  for (const reason of ['lease', 'stopped', 'removed'] as const) {
+    const h = hostWithContainer();
+    h.apply([]);
+    h.hostTasks.wipeAll(reason);
+    t.is(h.driver.shown('t1'), undefined);
+    t.deepEqual(h.wipes(), ['b@1 removed', `a@1 ${reason}`]);
+    h.hostTasks.containerGone('t1');
+  }
+});
+
+test('a newer version for others does not change what an ending container has', (t) => {
+  const h = hostWithContainer();
+  h.apply([task('t2', 'other', { secretId: 'a', version: 2 })], [h.sealed('a', 'the next', 2)]);
+  t.deepEqual(h.driver.shown('t1'), { a: 'value of a' });
+  t.deepEqual(h.driver.shown('t2'), { a: 'the next' });
+  h.hostTasks.containerGone('t1');
+  t.deepEqual(
+    h.vault.keys().filter((key) => key === 'a@2'),
+    ['a@2'],
+  );
 });
 
 test('removals come first, then new values, then generations', (t) => {

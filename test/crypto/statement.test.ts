@@ -1,6 +1,7 @@
 import test from 'ava';
 import fc from 'fast-check';
 import {
+  auditStatement,
   bindingStatement,
   receiptStatement,
   sealingKeyStatement,
@@ -31,6 +32,25 @@ const statements = {
       mapped: fc.boolean(),
     })
     .map((fields) => ({ fields, encoded: receiptStatement(fields) })),
+  audit: fc
+    .tuple(
+      text,
+      fc.record({
+        number,
+        atMs: number,
+        action: text,
+        object: text,
+        actor: text,
+        actorId: text,
+        role: text,
+        serial: text,
+        address: text,
+        outcome: text,
+        reason: text,
+        previous: bytes,
+      }),
+    )
+    .map((fields) => ({ fields, encoded: auditStatement(...fields) })),
   binding: fc
     .tuple(
       fc.constantFrom('submitted', 'atRest', 'delivered'),

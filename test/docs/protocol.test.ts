@@ -6,6 +6,7 @@ import { sealValue, submitContentKey, unwrap, wrap } from '../../src/crypto/enve
 import { drawExchangeKey, drawKey } from '../../src/crypto/exchange.js';
 import { boxOverheadBytes, boxTag } from '../../src/crypto/secretbox.js';
 import {
+  auditStatement,
   bindingStatement,
   enrolAgainStatement,
   joinTokenStatement,
@@ -88,6 +89,20 @@ test('statements begin with the domains of the table and have its fields', (t) =
     joinTokenStatement('c', key),
     enrolAgainStatement({ ...ids, publicKey: key }),
     receipt,
+    auditStatement('c', {
+      number: 1,
+      atMs: 1,
+      action: 'a',
+      object: 'o',
+      actor: 'w',
+      actorId: 'i',
+      role: 'r',
+      serial: 's',
+      address: 'f',
+      outcome: 'done',
+      reason: '',
+      previous: key,
+    }),
   ];
   const rows = table('| domain |');
   t.is(rows.length, statements.length);

@@ -154,6 +154,33 @@ labScenario(
         const [task] = await json<{ change: { error: string } | null }[]>(machine, `service ps ${name}`);
         return task?.change?.error === '';
       });
+
+    // A command of `inro exec` that has become another user is out of the sandboxed agent's reach, until it is let.
+    await machine.ask('inro service create --name cmd --secret key --on-change signal=HUP');
+    const command = `trap 'echo told > /run/told/it' HUP; while :; do sleep 0.1; done`;
+    await machine.ask('mkdir -m 777 /run/told && cat > /run/told.sh', { stdin: command });
+    await machine.ask(
+      'systemd-run --unit=cmd inro exec cmd -- setpriv --reuid=65534 --regid=65534 --clear-groups sh /run/told.sh',
+    );
+    const changeOf = async () =>
+      (await json<{ change: { error: string } | null }[]>(machine, 'service ps cmd'))[0]?.change;
+    await eventually('it is attached', async () =>
+      (await attached(machine)).some((line) => line.startsWith('exec setpriv')),
+    );
+    await machine.ask('inro secret update key -', { stdin: 'hunter4' });
+    await eventually('it is said', async () => /EPERM/.test((await changeOf())?.error ?? ''));
+    await machine.ask('mkdir -p /run/systemd/system/inro-agent.service.d');
+    await machine.ask('cat > /run/systemd/system/inro-agent.service.d/kill.conf && systemctl daemon-reload', {
+      stdin: '[Service]\nCapabilityBoundingSet=CAP_KILL\n',
+    });
+    await machine.ask('systemctl restart inro-agent');
+    await eventually(
+      'the agent has a session',
+      async () => (await status(machine)).session.state === 'connected',
+    );
+    await machine.ask('inro secret update key -', { stdin: 'hunter5' });
+    await eventually('it has been told', async () => (await machine.ask('ls /run/told')) === 'it');
+    await eventually('it is said', async () => (await changeOf())?.error === '');
   },
   { timeoutMs: 10 * 60_000 },
 );

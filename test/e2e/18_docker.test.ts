@@ -23,15 +23,25 @@ const timeoutMs = 300_000;
 
 async function engineHost(
   t: ExecutionContext,
+  { usersAreMapped = false } = {},
 ): Promise<{ host: Host; docker: Docker; manager: Manager; agent: KeptAgent }> {
   const host = await Host.of(t, { ownNetwork: true });
   const manager = await host.startManager();
   await host.join(await host.ask(['token', 'show', 'worker']), manager.address);
   const agent = await KeptAgent.start(host, ['--docker', engineSocket]);
-  const docker = await Docker.on(t, host);
+  if (usersAreMapped) await mapUsers(host);
+  const docker = await Docker.on(t, host, usersAreMapped ? ['--userns-remap=nobody:nogroup'] : []);
   await host.ask(['secret', 'create', 'key', '-'], { stdin: 'hunter2' });
   await host.ask(['service', 'create', '--name', 'web', '--secret', 'key']);
   return { host, docker, manager, agent };
+}
+
+/** An engine looks there for the users of its containers; the real host's /etc stays as it is. */
+async function mapUsers(host: Host): Promise<void> {
+  const line =
+    "cp -a /etc /run/etc && mount --bind /run/etc /etc && echo 'nobody:100000:65536' > /etc/subuid && echo 'nobody:100000:65536' > /etc/subgid && echo 'nogroup:100000:65536' >> /etc/subgid";
+  const { code, stderr } = await host.sh(line);
+  if (code !== 0) throw new Error(stderr);
 }
 
 const status = (host: Host) => host.json<Status>(['agent', 'status']);
@@ -252,6 +262,50 @@ labScenario(
     t.is((await read('key', '--read-only', '--cap-drop', 'ALL')).stdout, 'hunter2');
     const written = await docker.run('run', ...folder, image, 'sh', '-c', 'echo x > /run/secrets/key');
     t.regex(written.stderr, /Read-only file system/);
+  },
+  { timeoutMs },
+);
+
+labScenario(
+  '7: where the engine maps its containers\u2019 users (userns-remap): as a volume, by a bind mount, and what inro runs',
+  async (t) => {
+    const { host, docker } = await engineHost(t, { usersAreMapped: true });
+    const map = await docker.ask('run', '--rm', '--network', 'none', image, 'cat', '/proc/self/uid_map');
+    t.deepEqual(map.trim().split(/ +/), ['0', '100000', '65536']);
+    t.is(
+      await docker.ask('run', '--rm', ...Docker.volume('web'), image, 'cat', '/run/secrets/key'),
+      'hunter2',
+    );
+    await eventually('it is detached', async () => (await attached(host)).length === 0);
+
+    // Owners are the host's: root of the container is 100000 there.
+    const rooted = 'source=key,target=rooted,uid=100000,gid=100000,mode=0400';
+    const hosts = 'source=key,target=hosts,mode=0400';
+    const refs = ['key', rooted, hosts].flatMap((one) => ['--secret', one]);
+    await host.ask(['service', 'create', '--name', 'open', '--readers', 'any', ...refs]);
+    const folder = ['--rm', '--network', 'none', '-v', '/run/inro/secrets/open:/run/secrets:ro'];
+    const read = (file: string, ...more: string[]) =>
+      docker.run('run', ...folder, ...more, image, 'cat', `/run/secrets/${file}`);
+    for (const more of [[], ['--user', '1000'], ['--read-only', '--cap-drop', 'ALL']])
+      t.is((await read('key', ...more)).stdout, 'hunter2');
+    t.is((await read('rooted')).stdout, 'hunter2');
+    t.regex((await read('rooted', '--user', '1000')).stderr, /Permission denied/);
+    t.regex((await read('hosts')).stderr, /Permission denied/);
+    const listed = await docker.ask('run', ...folder, image, 'ls', '-ln', '/run/secrets/');
+    t.regex(listed, / 0 +0 .* rooted$/m);
+    t.regex(listed, / 65534 +65534 .* hosts$/m);
+
+    const line = 'cat /run/secrets/key > /tmp/seen; exec sleep 1000';
+    const shown = ['--network', 'none', '--stop-grace-period', '1', '--secret', 'key', image];
+    await host.ask(['service', 'create', '--name', 'run', ...shown, 'sh', '-c', line]);
+    const container = await docker.ask('ps', '-q', '--filter', 'label=inro.service=run');
+    await eventually(
+      'it has read',
+      async () => (await docker.run('exec', container, 'cat', '/tmp/seen')).stdout === 'hunter2',
+    );
+    t.is(await host.read('/run/inro/secrets/run/key'), 'Permission denied');
+    await host.ask(['service', 'rm', 'run']);
+    t.is(await docker.ask('ps', '-aq'), '');
   },
   { timeoutMs },
 );

@@ -11,6 +11,7 @@ interface TaskLine {
   id: string;
   state: string;
   error: string;
+  exitCode: number | null;
 }
 
 const timeoutMs = 300_000;
@@ -79,10 +80,14 @@ labScenario(
     const once = ['--restart-condition', 'none'];
     await host.inro(create('fails', ...once, image, 'sh', '-c', 'exit 3'));
     await eventually('it has failed', async () => (await tasks(host, 'fails'))[0]?.state === 'FAILED');
-    t.is((await tasks(host, 'fails'))[0]?.error, 'exit code 3');
+    t.like((await tasks(host, 'fails'))[0], { error: 'exit code 3', exitCode: 3 });
     await host.ask(create('job', '--restart-condition', 'on-failure', image, 'true'));
     await eventually('it is complete', async () => (await tasks(host, 'job'))[0]?.state === 'COMPLETE');
-    t.is((await tasks(host, 'job')).length, 1, 'what is complete is not done again');
+    t.deepEqual(
+      (await tasks(host, 'job')).map(({ exitCode }) => exitCode),
+      [0],
+      'what is complete is not done again',
+    );
 
     const missing = await host.inro(create('bad', ...once, 'no-such-image:1'));
     refusedWith(t, missing, /REJECTED: the container engine says: /);
@@ -178,6 +183,58 @@ labScenario(
       after.map(({ id, state }) => [id, state]),
       [[task?.id, 'RUNNING']],
     );
+  },
+  { timeoutMs },
+);
+
+labScenario(
+  '5: a container that is stopped has its secrets until its end, and they go then; of a removed node they go at once',
+  async (t) => {
+    const { host, docker, agent } = await engineHost(t);
+    const line =
+      "trap 'sleep 2; cat /run/secrets/key > /out/last 2>&1; exit 0' TERM; while :; do sleep 0.1; done";
+    const out = ['--mount', 'type=volume,source=out,target=/out'];
+    const last = async (): Promise<string> =>
+      docker.ask('run', '--rm', '--network', 'none', '-v', 'out:/out', image, 'cat', '/out/last');
+    const ends: Record<string, () => Promise<unknown>> = {
+      'its service is removed': () => host.ask(['service', 'rm', 'web']),
+      'there are fewer tasks': () => host.ask(['service', 'update', '--replicas', '0', 'web']),
+      'the agent stops': async () => {
+        await agent.order({ restarts: false });
+        await host.ask(['agent', 'stop']);
+      },
+    };
+    for (const [why, end] of Object.entries(ends)) {
+      await host.inro(['service', 'rm', 'web']);
+      await host.ask(create('web', ...out, image, 'sh', '-c', line));
+      t.is((await docker.ask('ps', '-q')).split('\n').length, 1);
+      await end();
+      t.is(await docker.ask('ps', '-aq'), '', `${why}: the command waits for the container's end`);
+      t.is(await last(), secret, why);
+    }
+  },
+  { timeoutMs },
+);
+
+labScenario(
+  '6: an agent that is killed while a container ends: its successor ends it; a removed node waits for none',
+  async (t) => {
+    const { host, docker, agent } = await engineHost(t);
+    const slow = "trap 'sleep 6; exit 0' TERM; while :; do sleep 0.1; done";
+    await host.ask(create('web', '--stop-grace-period', '20', image, 'sh', '-c', slow));
+    const [task] = await tasks(host, 'web');
+    await host.ask(['service', 'rm', '--detach', 'web']);
+    const shown = async () => (await host.sh(`ls /run/inro/secrets/.task`)).stdout.includes(task?.id ?? '?');
+    t.true(await shown());
+    await agent.killAndWait();
+    await eventually('the container is gone', async () => (await docker.ask('ps', '-aq')) === '');
+    await eventually('its files are', async () => !(await shown()));
+
+    await host.ask(create('web', '--stop-grace-period', '20', image, 'sh', '-c', slow));
+    const [{ id } = { id: '' }] = await host.json<{ id: string }[]>(['node', 'ls']);
+    const removed = await host.json<{ wiped: number; versions: number }>(['node', 'rm', id]);
+    t.like(removed, { versions: 1, wiped: 1 });
+    await eventually('the container goes then', async () => (await docker.ask('ps', '-aq')) === '');
   },
   { timeoutMs },
 );

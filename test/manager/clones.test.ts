@@ -54,6 +54,9 @@ test('two that answer: the newer is held back and gets nothing, operators hear o
   t.like(record(m, identity.nodeId).clone, { kind: 'two hosts', count: 1, otherHostname: 'the-copy' });
   t.not(record(m, identity.nodeId).description?.hostname, 'the-copy', 'what it says of itself is not taken');
   t.is(m.logged.filter(({ msg }) => msg === 'an identity is used twice').length, 1);
+  const lines = (await m.operate('listAudit', {})).records ?? [];
+  t.like(lines.at(-1), { action: 'clone', object: identity.nodeId, outcome: 'alarm' });
+  t.regex(lines.at(-1)?.reason ?? '', /used twice \(two hosts\)/);
   // The first is served as before.
   await m.createService('late', { secrets: ['db'] });
   t.deepEqual(await tasks(first.node), ['late']);
@@ -164,7 +167,7 @@ test('while one waits, the other one alone gets what changes', async (t) => {
 test('who comes with an older certificate than was used before', async (t) => {
   const m = await fakeManager();
   t.teardown(() => m.stop());
-  const clones = new Clones({ store: m.store, clock: m.clock, log: m.log });
+  const clones = new Clones({ store: m.store, audit: m.audit, clock: m.clock, log: m.log });
   const certificates = [1, 2, 3].map(
     (n) => ({ publicKey: generateNodeKey().publicKey, serial: String(n), notAfterMs: n }) as Certificate,
   );

@@ -73,6 +73,8 @@ const id = newId(randomBytes);
 /** One for each call: with who may make it. A call that is missing here fails the test below. */
 const calls: { [K in Name]: [who: string, request: () => InputInit<Methods[K]>] } = {
   getCluster: ['admin deployer auditor', () => ({})],
+  listAudit: ['admin auditor', () => ({})],
+  listEvents: ['admin auditor', () => ({})],
   getJoinToken: ['admin', () => ({ role: 'worker' })],
   rotateJoinToken: ['admin', () => ({ role: 'worker' })],
   createJoinToken: ['admin', () => ({ role: 'worker', ttlMs: 60_000n, uses: 1 })],
@@ -231,7 +233,8 @@ test("an operator's certificate opens nothing that is for nodes or hosts", async
 test('a call without a row in the table keeps the manager from starting', async (t) => {
   const view = await ClusterView.follow(fakeStore());
   const clock = new FakeClock();
-  const parts: GuardParts = { clusterId: id, view, clock, log: pino({ level: 'silent' }) };
+  const audit = { append: async () => undefined };
+  const parts: GuardParts = { clusterId: id, view, audit, clock, log: pino({ level: 'silent' }) };
   const { getCa: _, ...rest } = controlRights;
   refuses(t, () => guarded({} as never, parts, rest), 'internal', /who may call Control\.getCa/);
   t.deepEqual(Object.keys(controlRights).sort(), names.toSorted());

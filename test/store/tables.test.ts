@@ -1,6 +1,7 @@
 import test from 'ava';
 import fc from 'fast-check';
 import {
+  auditKey,
   ciphertextPrefix,
   operatorNamePrefix,
   holderKey,
@@ -28,6 +29,8 @@ test('where records lie is for ever', (t) => {
     holders: 'holder/',
     receipts: 'receipt/',
     receiptMarks: 'receipt-marks/',
+    audit: 'audit/',
+    auditHead: 'audit-head/',
   });
   t.deepEqual(
     [ciphertextPrefix, operatorNamePrefix, secretNamePrefix, serviceNamePrefix],
@@ -35,6 +38,7 @@ test('where records lie is for ever', (t) => {
   );
   t.is(versionKey('s1', 12), 's1/0000000012');
   t.is(holderKey('n1', 's1', 12), 'n1/s1/0000000012');
+  t.is(auditKey(12), '0000000000000012');
   t.is(receiptKey('n1', 'r1', 12), 'n1/r1/0000000000000012');
 });
 

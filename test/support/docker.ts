@@ -10,16 +10,18 @@ export const engineSocket = '/run/docker.sock';
 export class Docker {
   readonly #host: Host;
   readonly #parent: string;
+  readonly #more: readonly string[];
   #daemon: Daemon | undefined;
 
-  private constructor(host: Host) {
+  private constructor(host: Host, more: readonly string[]) {
     this.#host = host;
+    this.#more = more;
     this.#parent = `/inro-test-${host.pid}`;
   }
 
-  /** Answers, and has the image. Everything that it started ends with the test. */
-  static async on(t: ExecutionContext, host: Host): Promise<Docker> {
-    const docker = new Docker(host);
+  /** Answers, and has the image. Everything that it started ends with the test. @param more options of the engine. */
+  static async on(t: ExecutionContext, host: Host, more: readonly string[] = []): Promise<Docker> {
+    const docker = new Docker(host, more);
     t.teardown(() => docker.#end());
     await docker.start();
     await docker.importAs(image);
@@ -49,7 +51,14 @@ export class Docker {
       '/run/docker.pid',
     ];
     const alone = ['--bridge=none', '--iptables=false', '--cgroup-parent', this.#parent];
-    this.#daemon = this.#host.spawn(['dockerd', '-H', `unix://${engineSocket}`, ...folders, ...alone]);
+    this.#daemon = this.#host.spawn([
+      'dockerd',
+      '-H',
+      `unix://${engineSocket}`,
+      ...folders,
+      ...alone,
+      ...this.#more,
+    ]);
     await eventually(
       'the engine answers',
       async () => (await this.run('info')).code === 0 || !(this.#daemon?.running ?? false),

@@ -12,6 +12,8 @@ import { openArena } from '../../src/crypto/arena.js';
 import { digestOf, sealValue, submitContentKey } from '../../src/crypto/envelope.js';
 import { drawExchangeKey, drawKey } from '../../src/crypto/exchange.js';
 import { control } from '../../src/manager/control.js';
+import { AuditBook } from '../../src/manager/audit_book.js';
+import { EventBook } from '../../src/manager/event_book.js';
 import { Dispatcher } from '../../src/manager/dispatcher.js';
 import { createKeyring } from '../../src/manager/keyring.js';
 import { JoinGuard } from '../../src/manager/join_guard.js';
@@ -77,7 +79,19 @@ export async function fakeManager({ store = fakeStore() }: { store?: Store } = {
   const publicKey = keyring.sealingPublicKey;
   const { certPem: certificatePem } = cluster.manager({ sealingName: sealingNameOf(clusterId, publicKey) });
   const sealingKey = () => ({ clusterId, publicKey, certificatePem });
-  const shared = { clusterId, authority, store, view, keyring, clock, random: randomBytes, log, sealingKey };
+  const audit = new AuditBook({ clusterId, store, clock, log });
+  const shared = {
+    clusterId,
+    authority,
+    store,
+    view,
+    keyring,
+    audit,
+    clock,
+    random: randomBytes,
+    log,
+    sealingKey,
+  };
   const ledger = await Ledger.open(shared);
   const reads = new ReadBook(shared);
   const clones = new Clones(shared);
@@ -90,6 +104,8 @@ export async function fakeManager({ store = fakeStore() }: { store?: Store } = {
   });
   const scheduler = new Scheduler({ ...shared, readyNodes: () => dispatcher.readyNodes() });
   dispatcher.onNodeReady = () => scheduler.nodeReady();
+  const statuses = () => new Map([...view.nodes.keys()].map((id) => [id, dispatcher.statusOf(id)]));
+  const events = await EventBook.open({ store, clock, statuses });
   const token = makeJoinToken(authority.root.der, randomBytes);
   const guard = new JoinGuard(clock);
   const removal = new NodeRemoval({ ...shared, ledger, dispatcher });
@@ -109,6 +125,8 @@ export async function fakeManager({ store = fakeStore() }: { store?: Store } = {
     clones,
     rotation,
     externalCas: () => [],
+    events,
+    runId: 'a run',
     managerAddresses: () => ['127.0.0.1:1'],
     createdMs: clock.now(),
     workerToken: async () => token,
@@ -219,6 +237,7 @@ export async function fakeManager({ store = fakeStore() }: { store?: Store } = {
 
     async stop(): Promise<void> {
       gone.abort();
+      events.stop();
       await rotation.stop();
       rmSync(folder, { recursive: true, force: true });
       await scheduler.stop();

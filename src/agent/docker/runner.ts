@@ -4,7 +4,7 @@
  */
 import { join } from 'node:path';
 import type { Logger } from 'pino';
-import { secretsFolder } from '../../model/container.js';
+import { secretsFolder, stopGraceMs } from '../../model/container.js';
 import type { Clock } from '../../model/clock.js';
 import { asInroError } from '../../model/error.js';
 import type { AssignedTask } from '../../proto/gen/inro/v1/dispatcher_pb.js';
@@ -20,8 +20,13 @@ export interface RunnerParts {
 }
 
 const label = { task: 'inro.task', service: 'inro.service', slot: 'inro.slot' } as const;
-const defaultGraceMs = 10_000;
 const retryMs = 1_000;
+
+interface End {
+  /** '' if well. */
+  words: string;
+  exitCode?: number;
+}
 
 export class ContainerRunner {
   readonly #parts: RunnerParts;
@@ -44,13 +49,29 @@ export class ContainerRunner {
     const live = new Map(tasks.list().map((task) => [task.assigned.id, task]));
     for (const [id, { over }] of this.#runs) if (!isToRun(live.get(id))) over.abort();
     for (const [id, task] of live) {
-      if (!isToRun(task) || this.#runs.has(id)) continue;
+      if (this.#runs.has(id)) continue;
       const over = new AbortController();
-      const ended = this.#run(task, over.signal).finally(() => {
-        this.#runs.delete(id);
-        this.reconcile(); // it may be wanted again
-      });
-      this.#runs.set(id, { over, ended });
+      if (isToRun(task)) this.#keep(id, over, this.#run(task, over.signal));
+      else if (task.ending !== undefined) this.#keep(id, over, this.#endAll(task.assigned));
+    }
+  }
+
+  #keep(taskId: string, over: AbortController, run: Promise<void>): void {
+    const ended = run.finally(() => {
+      this.#runs.delete(taskId);
+      this.#parts.tasks.containerGone(taskId);
+      this.reconcile(); // it may be wanted again
+    });
+    this.#runs.set(taskId, { over, ended });
+  }
+
+  /** What a former agent has run for a task that is removed. */
+  async #endAll(task: AssignedTask): Promise<void> {
+    const { engine, log } = this.#parts;
+    try {
+      for (const { id } of await engine.containersLabelled(label.task, task.id)) await this.#end(task, id);
+    } catch (error) {
+      log.error({ err: error, task: task.id }, 'its container could not be ended');
     }
   }
 
@@ -98,10 +119,11 @@ export class ContainerRunner {
       if (signal.aborted) return;
       tasks.report(taskId, 'RUNNING', '');
       log.info({ ...about, container: containerId.slice(0, 12) }, 'container runs');
-      const words = await this.#untilEnd(containerId, signal);
-      if (words === undefined || this.#left) return;
-      tasks.report(taskId, words === '' ? 'COMPLETE' : 'FAILED', words);
-      log.info({ ...about, error: words }, 'container has ended');
+      const end = await this.#untilEnd(containerId, signal);
+      if (end === undefined || this.#left) return;
+      const { words, exitCode } = end;
+      tasks.report(taskId, words === '' ? 'COMPLETE' : 'FAILED', words, exitCode);
+      log.info({ ...about, error: words, exitCode }, 'container has ended');
     } catch (thrown) {
       if (signal.aborted || this.#left) return;
       const error = asInroError(thrown);
@@ -162,18 +184,18 @@ export class ContainerRunner {
       tasks.attach(serviceId, workload, { id: attachmentOf(taskId), taskId });
   }
 
-  /** How it ended: '' if well; undefined when that is not to be waited for any more. Survives a restart of the engine. */
-  async #untilEnd(containerId: string, signal: AbortSignal): Promise<string | undefined> {
+  /** How it ended; undefined when that is not to be waited for any more. Survives a restart of the engine. */
+  async #untilEnd(containerId: string, signal: AbortSignal): Promise<End | undefined> {
     const { engine, clock } = this.#parts;
     while (!signal.aborted && !this.#left) {
       try {
         await this.#restarting.get(containerId);
         const { state, ...end } = await engine.inspect(containerId);
         if (this.#restarting.has(containerId)) continue; // begun meanwhile
-        if (/^(exited|stopped|dead)$/.test(state)) return wordsOf(end); // stopped: Podman has not cleaned up yet
+        if (/^(exited|stopped|dead)$/.test(state)) return { words: wordsOf(end), exitCode: end.exitCode }; // stopped: Podman has not cleaned up yet
         await engine.wait(containerId, signal);
       } catch (error) {
-        if (asInroError(error).code === 'not_found') return 'the container was removed';
+        if (asInroError(error).code === 'not_found') return { words: 'the container was removed' };
         await clock.sleep(retryMs, signal);
       }
     }
@@ -194,7 +216,8 @@ export class ContainerRunner {
 }
 
 function isToRun(task: HostTask | undefined): boolean {
-  return task?.assigned.container !== undefined && (task.state === 'READY' || task.state === 'RUNNING');
+  if (task?.assigned.container === undefined || task.ending !== undefined) return false;
+  return task.state === 'READY' || task.state === 'RUNNING';
 }
 
 function attachmentOf(taskId: string): string {
@@ -202,7 +225,7 @@ function attachmentOf(taskId: string): string {
 }
 
 function graceOf({ container }: AssignedTask): number {
-  return container?.stopGraceMs || defaultGraceMs;
+  return stopGraceMs(container);
 }
 
 function wordsOf({

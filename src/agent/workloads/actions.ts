@@ -85,7 +85,7 @@ async function signal(
   if (errno !== 0)
     throw new InroError(
       'not_permitted',
-      `${wanted} to process ${main.process}: ${getSystemErrorName(-errno)}`,
+      `${wanted} to process ${main.process}: ${getSystemErrorName(-errno)}${errno === -constants.errno.EPERM ? mayNot : ''}`,
     );
 }
 
@@ -96,6 +96,8 @@ async function restart({ kind, name, cgroup }: Attachment, { containers }: Actio
   if (containers === undefined) throw noEngine();
   await containers.restart(cgroup.path);
 }
+
+const mayNot = " (another user's; the agent's unit can have CapabilityBoundingSet=CAP_KILL)";
 
 /** The first of a workload's processes: what the others come from. */
 function oldestIn(path: string): ProcessFacts | undefined {

@@ -3,7 +3,7 @@ import { Agent, type AccessEntry } from '../../proto/gen/inro/v1/agent_pb.js';
 import { withAgent } from '../../rpc/agent_socket.js';
 import { openStream } from '../../rpc/client.js';
 import { paths } from '../paths.js';
-import { iso, isoOrNull, printJson, printLine, printTable } from '../print.js';
+import { iso, isoOrNull, padded, printJson, printLine, printTable } from '../print.js';
 
 interface AuditOptions {
   follow?: boolean;
@@ -20,11 +20,11 @@ export async function agentAudit({ follow = false, secret = '', socket, json }: 
   await withAgent(socket ?? paths.agentSocket, async (agent) => {
     const channel = openStream(agent, Agent, 'listAccesses');
     await channel.send({ secret, follow });
-    if (json !== true && follow) printLine(padded(head));
+    if (json !== true && follow) printLine(padded(head, widths));
     const all: AccessEntry[] = [];
     for await (const entry of channel.messages) {
       if (!follow) all.push(entry);
-      else printLine(json === true ? JSON.stringify(entryJson(entry)) : padded(rowOf(entry)));
+      else printLine(json === true ? JSON.stringify(entryJson(entry)) : padded(rowOf(entry), widths));
     }
     if (follow) return;
     if (json === true) printJson(all.map(entryJson));
@@ -46,13 +46,6 @@ function rowOf(entry: AccessEntry): string[] {
     processId === 0 ? '-' : `${processName}[${processId}]`,
     entry.workload || entry.cgroup || '-',
   ];
-}
-
-function padded(row: readonly string[]): string {
-  return row
-    .map((text, at) => text.padEnd(widths[at] ?? 0))
-    .join(' ')
-    .trimEnd();
 }
 
 function entryJson(entry: AccessEntry) {

@@ -327,6 +327,7 @@ function taskJson(task: Task) {
     state: stateOf(task.state),
     desiredState: stateOf(task.desiredState),
     error: task.error,
+    exitCode: task.exitCode ?? null,
     change: changeJson(task),
     createdAt: iso(task.createdMs),
     updatedAt: iso(task.updatedMs),
