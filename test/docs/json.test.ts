@@ -241,6 +241,8 @@ labScenario('each command prints the fields of its table, with their types', asy
     await joining;
     if (command === 'node approve') await check('node rm', [pending.id]);
   }
+  await check('audit', []);
+  await check('events', ['--no-follow']);
   await check('service rm', ['web']);
   await check('secret rm', ['db_password']);
   // Without a manager health has a reason to name.

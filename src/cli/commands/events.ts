@@ -6,7 +6,7 @@ import { call } from '../../rpc/client.js';
 import { systemClock } from '../../system/clock.js';
 import { withManager, type ManagerOption } from '../operator.js';
 import { Patient } from '../patient.js';
-import { iso, padded, printLine } from '../print.js';
+import { iso, padded, printJson, printLine } from '../print.js';
 
 interface EventsOptions extends ManagerOption {
   filter: string[];
@@ -31,6 +31,7 @@ export async function eventsCommand({
   const sinceMs = since === undefined ? undefined : systemClock.now() - parseDuration(since);
   let [runId, after] = ['', sinceMs === undefined && follow ? undefined : 0n] as [string, bigint | undefined];
   const patient = new Patient();
+  const all: unknown[] = [];
   for (;;) {
     const isFirst = after === undefined || runId === '';
     const request = { after: after ?? maxNumber, waitMs: isFirst || !follow ? 0 : waitMs, runId };
@@ -39,12 +40,16 @@ export async function eventsCommand({
     );
     for (const event of page.events) {
       if (Number(event.atMs) < (sinceMs ?? 0) || !wanted.every((one) => fits(event, one))) continue;
-      printLine(json === true ? JSON.stringify(eventJson(event)) : padded(rowOf(event), widths));
+      if (json !== true) printLine(padded(rowOf(event), widths));
+      else if (follow) printLine(JSON.stringify(eventJson(event)));
+      else all.push(eventJson(event));
     }
     if (page.runId !== runId && runId !== '') after = 0n;
     runId = page.runId;
     after = page.events.at(-1)?.number ?? after ?? page.last;
-    if (!follow && after >= page.last) return;
+    if (follow || after < page.last) continue;
+    if (json === true) printJson(all);
+    return;
   }
 }
 
