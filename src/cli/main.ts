@@ -60,6 +60,10 @@ const keyCredential = [
 ] as const;
 const unwrapKeys = ['--unwrap-keys', 'write wrapped keys in clear again'] as const;
 const detach = ['-d, --detach', 'return when the change is stored, do not wait for the nodes'] as const;
+const generate = [
+  '--generate <FORMAT>',
+  'instead of a file: a value that is drawn, and nobody sees: base64:32, base64url:32, hex:32, alnum:24',
+] as const;
 const quiet = ['-q, --quiet', 'print ids only'] as const;
 const filter = [
   '-f, --filter <KEY=VALUE>',
@@ -311,8 +315,9 @@ operator(node, 'rm <NODE>', 'remove a node: it wipes, and its certificate is ref
 const secret = program.command('secret').description('secrets: values go in, and never come back out');
 operator(secret, 'create <NAME> [FILE]', "create a secret from a file or standard input ('-')")
   .option('-l, --label <KEY=VALUE>', 'a label (repeatable)', collectLabel, {})
+  .option(...generate)
   .action(async (name, file, options) =>
-    (await import('./commands/secret.js')).secretCreate(name, file ?? '-', options),
+    (await import('./commands/secret.js')).secretCreate(name, file, options),
   );
 operator(
   secret,
@@ -321,6 +326,7 @@ operator(
 )
   .option('--label-add <KEY=VALUE>', 'add or change a label (repeatable)', collectLabel, {})
   .option('--label-rm <KEY>', 'remove a label (repeatable)', collect, [])
+  .option(...generate)
   .option(...detach)
   .action(async (name, file, options) =>
     (await import('./commands/secret.js')).secretUpdate(name, file, options),

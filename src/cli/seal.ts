@@ -1,6 +1,7 @@
 /** Sealing a value on the terminal's side: what leaves this process is ciphertext and a wrapped content key. */
 import { openArena, type Arena } from '../crypto/arena.js';
 import { digestOf, sealValue, submitContentKey } from '../crypto/envelope.js';
+import { generateValue, type ValueFormat } from '../crypto/generate.js';
 import { InroError } from '../model/error.js';
 import { sizeText } from '../model/size.js';
 import { checkedSealingKey } from '../pki/sealing_key.js';
@@ -16,9 +17,12 @@ const arenaBytes = 3 * 1024 * 1024;
 /** Less locked memory than this is not worth having. */
 const minLockedBytes = 16 * 1024;
 
-/** @param file a path or `-`. @throws bad_input, too_large, unauthenticated when the sealing key is not vouched for. */
+/** From where a value comes: a path or `-`; or it is drawn. */
+export type ValueSource = { file: string } | { generate: ValueFormat };
+
+/** @throws bad_input, too_large, unauthenticated when the sealing key is not vouched for. */
 export async function sealFrom(
-  file: string,
+  source: ValueSource,
   connection: Connection,
   { secretId, version }: { secretId: string; version: number },
 ): Promise<{ ciphertext: Uint8Array; sealedKey: Uint8Array }> {
@@ -38,7 +42,8 @@ export async function sealFrom(
   if (sealingKey === undefined) throw new InroError('protocol', 'the manager sent no sealing key');
   const publicKey = checkedSealingKey(sealingKey, { rootPem: trusted, clusterId, now: systemClock.now() });
   const { arena, larger } = openArenas();
-  const value = readValue(file, arena, larger);
+  const value =
+    'generate' in source ? generateValue(source.generate, arena) : readValue(source.file, arena, larger);
   try {
     const { ciphertext, contentKey } = sealValue(value, arena);
     try {

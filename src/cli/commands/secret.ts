@@ -1,4 +1,6 @@
 /** inro secret create|update|ls|inspect|rm; `revoke` is in a file of its own. */
+import { parseValueFormat } from '../../crypto/generate.js';
+import { InroError } from '../../model/error.js';
 import { newId } from '../../model/id.js';
 import { checkLabels, checkName, type Labels } from '../../model/name.js';
 import { Control, type Secret, type SecretReads } from '../../proto/gen/inro/v1/control_pb.js';
@@ -6,6 +8,7 @@ import { call } from '../../rpc/client.js';
 import { systemRandom } from '../../system/clock.js';
 import { removeEach, settle, withManager, type ManagerOption } from '../operator.js';
 import { ago, iso, isoOrNull, labelText, printFacts, printJson, printLine, printTable } from '../print.js';
+import type { ValueSource } from '../seal.js';
 import { printReads, readsJson } from '../secret_reads.js';
 
 interface Common extends ManagerOption {
@@ -15,15 +18,16 @@ interface Common extends ManagerOption {
 
 export async function secretCreate(
   name: string,
-  file: string,
-  options: Common & { label: Labels },
+  file: string | undefined,
+  options: Common & { label: Labels; generate?: string },
 ): Promise<void> {
   checkName('secret', name);
   checkLabels(options.label);
+  const source = sourceOf(file, options.generate);
   const { sealFrom } = await import('../seal.js');
   await withManager(options, async (manager) => {
     const id = newId(systemRandom);
-    const sealed = await sealFrom(file, manager, { secretId: id, version: 1 });
+    const sealed = await sealFrom(source, manager, { secretId: id, version: 1 });
     const { version } = await call(manager, Control, 'createSecret', {
       id,
       name,
@@ -38,16 +42,18 @@ export async function secretCreate(
 export async function secretUpdate(
   name: string,
   file: string | undefined,
-  options: Common & { labelAdd: Labels; labelRm: string[] },
+  options: Common & { labelAdd: Labels; labelRm: string[]; generate?: string },
 ): Promise<void> {
+  const source = sourceOf(file, options.generate);
   const { labelAdd: labelsAdd, labelRm: labelsRemove } = options;
-  const labelsOnly = file === undefined && (Object.keys(labelsAdd).length > 0 || labelsRemove.length > 0);
+  const isGiven = file !== undefined || options.generate !== undefined;
+  const labelsOnly = !isGiven && (Object.keys(labelsAdd).length > 0 || labelsRemove.length > 0);
   await withManager(options, async (manager) => {
     const { id, version: current } = await call(manager, Control, 'getSecret', { name });
     const version = current + 1;
     const sealed = labelsOnly
       ? {}
-      : await (await import('../seal.js')).sealFrom(file ?? '-', manager, { secretId: id, version });
+      : await (await import('../seal.js')).sealFrom(source, manager, { secretId: id, version });
     const changed = await call(manager, Control, 'updateSecret', {
       id,
       version,
@@ -58,6 +64,15 @@ export async function secretUpdate(
     await settle(manager, changed, options);
     if (options.json === true) printJson({ id, name, version: changed.version });
     else printLine(id);
+  });
+}
+
+/** @throws bad_input when both are given. */
+function sourceOf(file: string | undefined, format: string | undefined): ValueSource {
+  if (format === undefined) return { file: file ?? '-' };
+  if (file === undefined) return { generate: parseValueFormat(format) };
+  throw new InroError('bad_input', 'a value is either read or drawn', {
+    remedy: 'give FILE, or --generate FORMAT',
   });
 }
 
