@@ -341,6 +341,20 @@ operator(secret, 'inspect <SECRET...>', 'show secrets, never their values').acti
 operator(secret, 'revoke <SECRET[@V]>', 'withdraw version V, or the current one, everywhere and for ever')
   .option(...detach)
   .action(async (text, options) => (await import('./commands/secret_revoke.js')).secretRevoke(text, options));
+operator(
+  secret,
+  'rollback <SECRET[@VERSION]>',
+  'go back to an earlier version: the one before, if none is named',
+)
+  .option(...detach)
+  .action(async (text, options) =>
+    (await import('./commands/secret_versions.js')).secretRollback(text, options),
+  );
+operator(secret, 'prune <SECRET>', 'delete old versions that are not served, and that no node holds')
+  .requiredOption('--keep <N>', 'so many of the newest stay', wholeNumber)
+  .action(async (name, options) =>
+    (await import('./commands/secret_versions.js')).secretPrune(name, options),
+  );
 operator(secret, 'rm <SECRET...>', 'remove secrets that no service uses').action(async (names, options) =>
   (await import('./commands/secret.js')).secretRm(names, options),
 );

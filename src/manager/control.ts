@@ -14,6 +14,7 @@ import { revokeHandlers } from './control_revoke.js';
 import { secretHandlers, type ControlParts } from './control_secrets.js';
 import { serviceHandlers } from './control_services.js';
 import { tokenHandlers, type TokenHandlersParts } from './control_tokens.js';
+import { versionHandlers } from './control_versions.js';
 import { waitForNodes } from './wait.js';
 
 export interface AllControlParts
@@ -35,6 +36,7 @@ export function control(parts: AllControlParts): Registration {
     ...caHandlers(parts),
     ...secretHandlers(parts),
     ...revokeHandlers(parts),
+    ...versionHandlers(parts),
     ...serviceHandlers(parts),
     ...tokenHandlers(parts),
     ...nodeHandlers(parts),

@@ -58,9 +58,9 @@ export function revokeHandlers(
   };
 }
 
-function unknown({ name, currentVersion }: SecretRecord, version: number): InroError {
+function unknown({ name }: SecretRecord, version: number): InroError {
   return new InroError('not_found', `secret ${quoted(name)} has no version ${version}`, {
-    remedy: currentVersion === 1 ? 'it has version 1 alone' : `it has versions 1 to ${currentVersion}`,
+    remedy: `'inro secret inspect ${name}' shows those that it has`,
   });
 }
 

@@ -18,6 +18,7 @@ import { ciphertextPrefix, decodeRecord, secretNamePrefix, tables, versionKey } 
 import { transact, type Transaction } from '../store/transaction.js';
 import type { Dispatcher } from './dispatcher.js';
 import { callerOf, checkSees, type Caller } from './caller.js';
+import { latestOf } from './control_versions.js';
 import { find, matcher } from './find.js';
 import type { Keyring } from './keyring.js';
 import { deleteReads } from './read_records.js';
@@ -117,10 +118,11 @@ export function secretHandlers({
         secret.labels = changedLabels(secret.labels, labelsAdd, labelsRemove);
         secret.updatedMs = BigInt(clock.now());
         if (hasValue) {
-          if (version !== secret.currentVersion + 1) {
+          const latest = latestOf(secret);
+          if (version !== latest + 1) {
             throw new InroError(
               'conflict',
-              `secret ${quoted(secret.name)} was updated by somebody else: it has version ${secret.currentVersion} now`,
+              `secret ${quoted(secret.name)} was updated by somebody else: it has version ${latest} now`,
               {
                 remedy: `look at it with 'inro secret inspect ${secret.name}', then give your value again if it is still the right one`,
               },
@@ -128,6 +130,7 @@ export function secretHandlers({
           }
           keepVersion(tx, id, version, ciphertext, sealedKey, secret.updatedMs);
           secret.currentVersion = version;
+          secret.latestVersion = 0;
         }
         tx.put(tables.secrets, id, secret);
         return secret;
@@ -219,6 +222,7 @@ function shownSecret(secret: SecretRecord, view: ClusterView, dispatcher: Dispat
     createdMs: secret.createdMs,
     updatedMs: secret.updatedMs,
     version: secret.currentVersion,
+    latestVersion: latestOf(secret),
     sizeBytes: versions.find(({ version }) => version === secret.currentVersion)?.sizeBytes ?? 0,
     versions,
     serviceNames: secret.serviceIds.map((id) => view.services.get(id)?.name ?? id),

@@ -113,7 +113,9 @@ export class EventBook {
       if (before === undefined) return told('create', { version: String(after?.currentVersion ?? 0) });
       if (after === undefined) return told('remove');
       if (after.currentVersion !== before.currentVersion)
-        return told('update', { version: String(after.currentVersion) });
+        return told(after.currentVersion < before.currentVersion ? 'rollback' : 'update', {
+          version: String(after.currentVersion),
+        });
       return sameMap(before.labels, after.labels) ? [] : told('update', { changed: 'labels' });
     }),
     follow(tables.versions, (before, after) => {

@@ -50,6 +50,12 @@ export async function deleteReads(tx: Transaction, secretId: string): Promise<vo
     tx.delete(tables.reads, readKey(nodeId, secretId, version));
 }
 
+/** Goes with its version. */
+export async function deleteReadsOf(tx: Transaction, secretId: string, version: number): Promise<void> {
+  for (const read of await tx.list(tables.reads, `${secretId}/`))
+    if (read.version === version) tx.delete(tables.reads, readKey(read.nodeId, secretId, version));
+}
+
 /** Adds what a node says to its record of that version. */
 export function count(
   record: ReadRecord,

@@ -52,6 +52,7 @@ const types: Record<string, (value: unknown) => boolean> = {
   map: (value) => isObject(value) && Object.keys(value).length > 0 && Object.values(value).every(isString),
   object: isObject,
   'object or null': (value) => value === null || isObject(value),
+  'list of integers, may be empty': (value) => Array.isArray(value) && value.every(Number.isInteger),
   'list of strings': isListOf(isString),
   'list of strings, may be empty': (value) => Array.isArray(value) && value.every(isString),
   'list of objects': isListOf(isObject),
@@ -166,6 +167,8 @@ labScenario('each command prints the fields of its table, with their types', asy
     return secrets[0]?.versions[1]?.reads.length === 1;
   });
   await check('secret inspect', ['db_password']);
+  await check('secret rollback', ['db_password@1']);
+  await check('secret prune', ['--keep', '1', 'db_password']);
   await check('service inspect', ['web']);
   // Nothing needs to run it for this.
   const container = [

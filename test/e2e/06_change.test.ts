@@ -36,6 +36,40 @@ scenario(
   },
 );
 
+scenario('going back to an earlier version, and letting old ones go', async (t) => {
+  const host = await clusterWith(t, { key: 'one' });
+  await host.ask(['service', 'create', '--name', 'web', '--secret', 'key']);
+  for (const value of ['two', 'three']) await host.ask(['secret', 'update', 'key', '-'], { stdin: value });
+  t.is(await host.ask(['secret', 'rollback', 'key']), 'key is at version 2 again');
+  t.is(await host.read(`${web}/key`), 'two');
+  await host.ask(['secret', 'rollback', 'key@1']);
+  t.is(await host.read(`${web}/key`), 'one');
+  await host.ask(['secret', 'update', 'key', '-'], { stdin: 'four' });
+  t.is(await host.read(`${web}/key`), 'four');
+  t.is((await host.json<{ version: number }[]>(['secret', 'inspect', 'key']))[0]?.version, 4);
+
+  await host.ask(['secret', 'revoke', 'key@4']);
+  t.is(await host.read(`${web}/key`), 'No such file or directory');
+  await host.ask(['secret', 'rollback', 'key']);
+  t.is(await host.read(`${web}/key`), 'three', 'what is revoked is passed over');
+  const again = await host.inro(['secret', 'rollback', 'key@4']);
+  t.regex(again.stderr, /version 4 of secret "key" is revoked, and never comes back/);
+
+  await eventually('no node holds the older ones', async () => {
+    const [secret] = await host.json<{ versions: { nodes: number }[] }[]>(['secret', 'inspect', 'key']);
+    return secret?.versions.filter(({ nodes }) => nodes > 0).length === 1;
+  });
+  t.is(await host.ask(['secret', 'prune', '--keep', '1', 'key']), 'pruned: key@1, key@2');
+  const [secret] = await host.json<{ versions: { version: number }[] }[]>(['secret', 'inspect', 'key']);
+  t.deepEqual(
+    secret?.versions.map(({ version }) => version),
+    [3, 4],
+    'what is left of a revoked one stays',
+  );
+  t.regex((await host.inro(['secret', 'rollback', 'key'])).stderr, /has no version before 3 to go back to/);
+  t.is(await host.read(`${web}/key`), 'three');
+});
+
 scenario('all references and services switch, each set of files in one step', async (t) => {
   const host = await clusterWith(t, { user: 'u1', password: 'p1' });
   const references = ['user', 'password', 'source=password,target=again'].flatMap((one) => ['--secret', one]);

@@ -482,7 +482,7 @@ test('revoking twice, an unknown version, and an unknown secret are said in word
   const older = await refusesAsync(t, revoke(m, 1), 'revoked');
   t.regex(older.remedy ?? '', /inro secret inspect db/);
   const { remedy } = await refusesAsync(t, revoke(m, 3), 'not_found');
-  t.is(remedy, 'it has versions 1 to 2');
+  t.is(remedy, "'inro secret inspect db' shows those that it has");
   await refusesAsync(t, revoke(m, 1, 'nothing'), 'not_found', /no secret "nothing"/);
 });
 

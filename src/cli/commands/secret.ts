@@ -49,8 +49,8 @@ export async function secretUpdate(
   const isGiven = file !== undefined || options.generate !== undefined;
   const labelsOnly = !isGiven && (Object.keys(labelsAdd).length > 0 || labelsRemove.length > 0);
   await withManager(options, async (manager) => {
-    const { id, version: current } = await call(manager, Control, 'getSecret', { name });
-    const version = current + 1;
+    const { id, latestVersion } = await call(manager, Control, 'getSecret', { name });
+    const version = latestVersion + 1;
     const sealed = labelsOnly
       ? {}
       : await (await import('../seal.js')).sealFrom(source, manager, { secretId: id, version });
