@@ -343,6 +343,13 @@ operator(secret, 'revoke <SECRET[@V]>', 'withdraw version V, or the current one,
   .action(async (text, options) => (await import('./commands/secret_revoke.js')).secretRevoke(text, options));
 operator(
   secret,
+  'history <SECRET>',
+  'its versions: which is served, and how many nodes may hold each',
+).action(async (name, options) =>
+  (await import('./commands/secret_versions.js')).secretHistory(name, options),
+);
+operator(
+  secret,
   'rollback <SECRET[@VERSION]>',
   'go back to an earlier version: the one before, if none is named',
 )

@@ -167,6 +167,7 @@ labScenario('each command prints the fields of its table, with their types', asy
     return secrets[0]?.versions[1]?.reads.length === 1;
   });
   await check('secret inspect', ['db_password']);
+  await check('secret history', ['db_password']);
   await check('secret rollback', ['db_password@1']);
   await check('secret prune', ['--keep', '1', 'db_password']);
   await check('service inspect', ['web']);

@@ -1,13 +1,40 @@
-/** inro secret rollback|prune */
+/** inro secret history|rollback|prune */
 import { parseVersionedName } from '../../model/versioned_name.js';
-import { Control } from '../../proto/gen/inro/v1/control_pb.js';
+import { Control, type SecretVersion } from '../../proto/gen/inro/v1/control_pb.js';
 import { call } from '../../rpc/client.js';
 import { settle, withManager, type ManagerOption } from '../operator.js';
-import { printJson, printLine } from '../print.js';
+import { ago, iso, isoOrNull, printJson, printLine, printTable } from '../print.js';
 
 interface Options extends ManagerOption {
   json?: boolean;
   detach?: boolean;
+}
+
+export async function secretHistory(name: string, options: Options): Promise<void> {
+  const secret = await withManager(options, (manager) => call(manager, Control, 'getSecret', { name }));
+  const newestFirst = secret.versions.toReversed();
+  const stateOf = ({ version, revokedMs }: SecretVersion): string =>
+    revokedMs > 0n ? 'revoked' : version === secret.version ? 'current' : 'kept';
+  if (options.json === true)
+    return printJson(
+      newestFirst.map((one) => ({
+        version: one.version,
+        state: stateOf(one),
+        sizeBytes: one.sizeBytes,
+        createdAt: iso(one.createdMs),
+        nodes: one.nodes,
+        revokedAt: isoOrNull(one.revokedMs),
+        revokedBy: one.revokedBy,
+      })),
+    );
+  const rows = newestFirst.map((one) => [
+    String(one.version),
+    one.revokedMs > 0n ? `revoked ${ago(one.revokedMs)}, by ${one.revokedBy}` : stateOf(one),
+    String(one.sizeBytes),
+    ago(one.createdMs),
+    String(one.nodes),
+  ]);
+  printTable(['VERSION', 'STATE', 'BYTES', 'CREATED', 'NODES'], rows);
 }
 
 export async function secretRollback(text: string, options: Options): Promise<void> {
