@@ -120,10 +120,10 @@ export class HostTasks {
   /** Its container is gone: what is removed goes now. */
   containerGone(taskId: string): void {
     const task = this.#tasks.get(taskId);
-    if (task?.ending === undefined) return;
+    // What is here may be a successor's by now.
+    if (task?.ending === undefined || this.#stopped) return;
     // Also where it had ended by itself: a manager waits for the word that it is gone.
     const [report = reportOf(task, this.#parts.clock.now())] = this.#remove(task);
-    if (this.#stopped) return;
     this.#wipeUnneeded(this.#liveTasks());
     this.#reports.push(report);
     this.#wake();
@@ -245,6 +245,7 @@ export class HostTasks {
     const known = attachments.get(attachmentId);
     if (known === undefined) return;
     attachments.remove(attachmentId);
+    if (this.#stopped) return;
     try {
       this.#regate(known.serviceId);
     } catch (error) {

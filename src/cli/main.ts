@@ -348,11 +348,7 @@ operator(
 ).action(async (name, options) =>
   (await import('./commands/secret_versions.js')).secretHistory(name, options),
 );
-operator(
-  secret,
-  'rollback <SECRET[@VERSION]>',
-  'go back to an earlier version: the one before, if none is named',
-)
+operator(secret, 'rollback <SECRET[@V]>', 'go back to an earlier version: the one before, if none is named')
   .option(...detach)
   .action(async (text, options) =>
     (await import('./commands/secret_versions.js')).secretRollback(text, options),

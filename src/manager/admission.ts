@@ -36,7 +36,6 @@ import { managerLimits } from './limits.js';
 import { isCertifiedFor, keptDescription, noteCertificate } from './node_record.js';
 import { keyDigest } from './refusals.js';
 import { refusedError } from './refuse.js';
-import { Tries } from './tries.js';
 import type { ClusterView } from './view.js';
 
 export interface AdmissionParts {
@@ -45,7 +44,7 @@ export interface AdmissionParts {
   view: ClusterView;
   keyring: Keyring;
   guard: JoinGuard;
-  audit: Pick<AuditBook, 'append'>;
+  audit: Pick<AuditBook, 'append' | 'appendStranger'>;
   clock: Clock;
   random: Random;
   log: Logger;
@@ -102,12 +101,9 @@ type Grant = JoinTokenRecord | 'standing';
 export class Admission {
   readonly #parts: AdmissionParts;
   readonly #queue: CommitQueue<Attempt>;
-  readonly #wrongLines: Tries;
-  #unrecorded = 0;
 
   constructor(parts: AdmissionParts) {
     this.#parts = parts;
-    this.#wrongLines = new Tries(parts.clock, managerLimits.wrongTokenLinesMs);
     this.#queue = new CommitQueue(parts.store, {
       begin: (tx) => ({ tx, admitted: new Map() }),
       maxWeight: managerLimits.maxEnrolmentsPerCommit,
@@ -176,7 +172,9 @@ export class Admission {
     if (outcome instanceof InroError) {
       if (outcome.code === 'bad_token') {
         if (asked.isWrong) this.#parts.guard.noteWrong(asked.address);
-        await this.#recordWrong(asked.address, outcome.message);
+        const { address } = asked;
+        const line = { action: 'join', address, outcome: 'bad_token', reason: outcome.message };
+        await this.#parts.audit.appendStranger(line);
         this.#parts.log.warn(
           { address: asked.address, why: outcome.message },
           'a host showed a join token that is not valid',
@@ -185,18 +183,6 @@ export class Admission {
       throw outcome;
     }
     return outcome;
-  }
-
-  /** Whoever has many addresses must not push out what others did. */
-  async #recordWrong(address: string, reason: string): Promise<void> {
-    if (this.#wrongLines.count('') >= managerLimits.wrongTokenLines) {
-      this.#unrecorded += 1;
-      return;
-    }
-    this.#wrongLines.note('');
-    const more = this.#unrecorded === 0 ? '' : `; and ${this.#unrecorded} more before it`;
-    this.#unrecorded = 0;
-    await this.#parts.audit.append({ action: 'join', address, outcome: 'bad_token', reason: reason + more });
   }
 
   #read({ csrPem, token, description, former }: IssueCertificateRequest, address: string): Asked {

@@ -20,6 +20,7 @@ import { auditKey, decodeRecord, encodeRecord, tables } from '../store/tables.js
 import type { Transaction } from '../store/transaction.js';
 import { CommitQueue } from './commit_queue.js';
 import { managerLimits } from './limits.js';
+import { Tries } from './tries.js';
 
 export interface AuditEntry {
   action: string;
@@ -58,13 +59,31 @@ export class AuditBook {
   /** What could not be written, the oldest first. */
   #unwritten: Timed[] = [];
   #lost = 0;
+  readonly #strangers: Tries;
+  #uncounted = 0;
 
   constructor(parts: AuditBookParts) {
     this.#parts = parts;
+    this.#strangers = new Tries(parts.clock, managerLimits.strangerLinesMs);
     this.#queue = new CommitQueue(parts.store, {
       begin: (tx) => ({ tx }),
       maxWeight: managerLimits.maxAuditLinesPerCommit,
     });
+  }
+
+  /**
+   * Of somebody who is none of the cluster's, or is not known to be: whoever has many addresses must not push out what others did.
+   * Beyond some in a minute they are counted. Never throws.
+   */
+  async appendStranger(entry: AuditEntry): Promise<void> {
+    if (this.#strangers.count('') >= managerLimits.strangerLines) {
+      this.#uncounted += 1;
+      return;
+    }
+    this.#strangers.note('');
+    const more = this.#uncounted === 0 ? '' : ` (and ${this.#uncounted} others before it)`;
+    this.#uncounted = 0;
+    await this.append({ ...entry, reason: `${entry.reason ?? ''}${more}` });
   }
 
   /** Resolves when it is durable, or when it is known that it cannot be just now. Never throws. */

@@ -19,7 +19,7 @@ import type { ClusterView } from './view.js';
 
 export interface GuardParts {
   clusterId: string;
-  audit: Pick<AuditBook, 'append'>;
+  audit: Pick<AuditBook, 'append' | 'appendStranger'>;
   view: ClusterView;
   clock: Clock;
   log: Logger;
@@ -99,17 +99,8 @@ async function record(
   if (reason === '') log.info(facts, 'operator call');
   else log.warn({ ...facts, why: reason }, 'operator call refused');
   const actor = address === 'socket' ? 'socket' : operator || node;
-  await audit.append({
-    action: call,
-    object,
-    actor,
-    actorId: operatorId,
-    role,
-    serial,
-    address,
-    outcome,
-    reason,
-  });
+  const line = { action: call, object, actor, actorId: operatorId, role, serial, address, outcome, reason };
+  await (actor === '' || node !== '' ? audit.appendStranger(line) : audit.append(line));
 }
 
 /** @throws what `check` throws as soon as it does. */

@@ -85,9 +85,9 @@ export const managerLimits = {
   maxAuditTextChars: 300,
   /** That could not be written; beyond it they are counted. */
   maxUnwrittenAuditLines: 1_000,
-  /** Wrong join tokens that have a line of their own in so many ms; the others are counted. */
-  wrongTokenLines: 60,
-  wrongTokenLinesMs: 60_000,
+  /** Of strangers (wrong join tokens, calls without a certificate), that have a line of their own in so many ms; the others are counted. */
+  strangerLines: 60,
+  strangerLinesMs: 60_000,
   /** That are remembered; some 500 bytes each. */
   maxEvents: 4_096,
   maxEventsPerPage: 500,

@@ -100,7 +100,7 @@ test('who asks for what comes hears of it', async (t) => {
 
 test('wrong tokens from many addresses do not push out what others did: beyond some they are counted', async (t) => {
   const m = await realManager(t);
-  const tries = managerLimits.wrongTokenLines + 20;
+  const tries = managerLimits.strangerLines + 20;
   const connection = m.connect();
   const ask = () =>
     call(connection, Enrollment, 'issueCertificate', {
@@ -109,7 +109,7 @@ test('wrong tokens from many addresses do not push out what others did: beyond s
     }).catch(() => undefined);
   // Each minute so many of one address are answered.
   for (let n = 0; n < tries; n++) await ask();
-  t.true((await linesOf(m)).length <= managerLimits.wrongTokenLines);
+  t.true((await linesOf(m)).length <= managerLimits.strangerLines);
 });
 
 /** A book over a store that can be made to refuse. */
@@ -120,11 +120,13 @@ function book(t: ExecutionContext, maxLines?: number) {
     isFull ? Promise.reject(new InroError('store_full', 'no room')) : store.commit(one);
   const logged: string[] = [];
   const log = pino({ level: 'info' }, { write: (line: string) => void logged.push(line) });
-  const parts = { clusterId: 'c', store: { ...store, commit }, clock: new FakeClock(), log };
+  const clock = new FakeClock();
+  const parts = { clusterId: 'c', store: { ...store, commit }, clock, log };
   const audit = new AuditBook(maxLines === undefined ? parts : { ...parts, maxLines });
   t.teardown(() => audit.stop());
   return {
     audit,
+    clock,
     logged,
     full: (so: boolean) => (isFull = so),
     async lines(): Promise<AuditRecord[]> {
@@ -136,6 +138,17 @@ function book(t: ExecutionContext, maxLines?: number) {
 
 const entry = (n: number) => ({ action: 'a', object: String(n), outcome: 'done' });
 const objects = (lines: readonly AuditRecord[]): string[] => lines.map(({ object }) => object);
+
+test('strangers have only so many lines in a minute, and the next one says how many are left out', async (t) => {
+  const b = book(t);
+  for (let n = 0; n < managerLimits.strangerLines + 7; n++)
+    await b.audit.appendStranger({ action: 'join', outcome: 'bad_token', reason: 'no' });
+  await b.audit.append(entry(1));
+  t.is((await b.lines()).length, managerLimits.strangerLines + 1);
+  await b.clock.advance(managerLimits.strangerLinesMs);
+  await b.audit.appendStranger({ action: 'join', outcome: 'bad_token', reason: 'no' });
+  t.is((await b.lines()).at(-1)?.reason, 'no (and 7 others before it)');
+});
 
 test('many at once each have their place', async (t) => {
   const b = book(t);

@@ -235,7 +235,7 @@ test("an operator's certificate opens nothing that is for nodes or hosts", async
 test('a call without a row in the table keeps the manager from starting', async (t) => {
   const view = await ClusterView.follow(fakeStore());
   const clock = new FakeClock();
-  const audit = { append: async () => undefined };
+  const audit = { append: async () => undefined, appendStranger: async () => undefined };
   const parts: GuardParts = { clusterId: id, view, audit, clock, log: pino({ level: 'silent' }) };
   const { getCa: _, ...rest } = controlRights;
   refuses(t, () => guarded({} as never, parts, rest), 'internal', /who may call Control\.getCa/);

@@ -4,7 +4,10 @@ import { withAgent } from '../../rpc/agent_socket.js';
 import { call } from '../../rpc/client.js';
 import { paths } from '../paths.js';
 
+/** Containers that the agent runs end first, each within its stop grace. */
+const stopMs = 60_000;
+
 /** Resolves when everything is wiped and unmounted; the process ends right after. */
 export async function agentStop({ socket }: { socket?: string }): Promise<void> {
-  await withAgent(socket ?? paths.agentSocket, (agent) => call(agent, Agent, 'stop', {}));
+  await withAgent(socket ?? paths.agentSocket, (agent) => call(agent, Agent, 'stop', {}, stopMs));
 }
