@@ -20,7 +20,7 @@ const root = dirname(dirname(fileURLToPath(import.meta.url)));
 
 process.umask(0o022);
 try {
-  process.stdout.write(`${build(readOptions())}\n`);
+  process.stdout.write(`${await build(readOptions())}\n`);
 } catch (error) {
   process.stderr.write(`inro package: ${error.message}\n`);
   process.exitCode = 1;
@@ -40,7 +40,7 @@ function readOptions() {
 }
 
 /** @returns the package's path */
-function build({ out, version }) {
+async function build({ out, version }) {
   const { architecture } = platform();
   // To npm 1.0.0-rc.1 is before 1.0.0, to dpkg 1.0.0~rc.1 is.
   const debVersion = version.replaceAll('-', '~');
@@ -48,7 +48,7 @@ function build({ out, version }) {
   const stage = mkdtempSync(join(tmpdir(), 'inro-package-'));
   try {
     const tree = join(stage, 'tree');
-    layOut(root, tree, version);
+    await layOut(root, tree, version);
     writeControl(tree, { version: debVersion, architecture });
     ageAll(tree, madeAt);
     mkdirSync(out, { recursive: true });

@@ -30,7 +30,7 @@ exec /usr/lib/inro/bin/node /usr/lib/inro/dist/src/cli/main.js "$@"
 `;
 
 /** @param version what `inro --version` says */
-export function layOut(root, tree, version) {
+export async function layOut(root, tree, version) {
   const from = (...path) => join(root, ...path);
   const lib = (...path) => join(tree, 'usr/lib/inro', ...path);
   const doc = (...path) => join(tree, 'usr/share/doc/inro', ...path);
@@ -47,6 +47,12 @@ export function layOut(root, tree, version) {
   for (const unit of units) copy(from('systemd', unit), join(tree, 'usr/lib/systemd/system', unit));
   copy(from('systemd/inro.sysusers'), join(tree, 'usr/lib/sysusers.d/inro.conf'));
   copy(from('systemd/inro.tmpfiles'), join(tree, 'usr/lib/tmpfiles.d/inro.conf'));
+
+  const { hookFile } = await import(from('dist/src/agent/docker/oci_hook.js'));
+  write(
+    join(tree, 'usr/share/containers/oci/hooks.d/inro.json'),
+    `${JSON.stringify(hookFile(['/usr/bin/inro', 'agent', 'oci-hook']), null, 2)}\n`,
+  );
 
   for (const name of settings) copy(from('systemd', name), join(tree, 'etc/inro', name));
 

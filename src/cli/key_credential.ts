@@ -37,7 +37,7 @@ export function useKeyCredential(
     }
     const key = arena.take(wrappingKeyBytes);
     key.expose().set(read.expose().subarray(0, wrappingKeyBytes));
-    wrapWith({ key, arena, name, unwraps });
+    wrapWith({ key, arena, name: `the credential ${name}`, unwraps });
   } finally {
     read.wipe();
   }

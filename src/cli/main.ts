@@ -112,7 +112,39 @@ manager
   )
   .option(...keyCredential)
   .option(...unwrapKeys)
+  .option('--autolock', 'wrap its keys on disk by an unlock key, which it needs after each start')
+  .option('--no-autolock', 'its keys lie on disk in clear again; needs the unlock key once more')
+  .option(
+    '--unlock-key <SOURCE>',
+    "the unlock key: '-' for standard input, a FILE, or @NAME for a credential",
+  )
   .action(async (options) => (await import('./commands/manager_run.js')).managerRun(options));
+manager
+  .command('unlock [SOURCE]')
+  .description(
+    "unlock the manager of this host: the key from the terminal, '-', a FILE, or @NAME for a credential",
+  )
+  .option('--socket <PATH>', "the manager's socket")
+  .action(async (source, options) =>
+    (await import('./commands/manager_lock.js')).managerUnlock(source, options),
+  );
+manager
+  .command('unlock-key')
+  .description('show the key that unlocks the manager of this host; the first time, wrap its keys by it')
+  .option('--rotate', 'draw another one; the former one unlocks it no more')
+  .option('--new', 'only draw one, for --unlock-key; no manager is asked')
+  .option('-q, --quiet', 'print nothing but the key')
+  .option('--socket <PATH>', "the manager's socket")
+  .action(async (options) => (await import('./commands/manager_lock.js')).managerUnlockKey(options));
+
+operator(
+  manager,
+  'data-key',
+  'show since when content keys are kept under the present data key; or replace it',
+)
+  .option('--rotate', 'keep them under another one; the former one is destroyed when all are done')
+  .option('--wait', 'until that is done, with progress')
+  .action(async (options) => (await import('./commands/manager_data_key.js')).managerDataKey(options));
 
 const agent = program.command('agent').description('the agent of this host');
 agent
@@ -183,6 +215,18 @@ agent
   .option('--json', 'print JSON (docs/json.md); with --follow a line for each')
   .action(async (options) => (await import('./commands/agent_audit.js')).agentAudit(options));
 
+// Run by a container runtime (agent/docker/oci_hook.ts).
+agent
+  .command('oci-hook')
+  .description('attach a container of Podman before it begins; Podman runs it (see --print)')
+  .option(
+    '--print',
+    'print the file by which Podman knows it, for /usr/share/containers/oci/hooks.d/inro.json',
+  )
+  .option('--mount <DIR>', 'where the secrets are')
+  .option('--socket <PATH>', "the agent's socket")
+  .action(async (options) => (await import('./commands/agent_oci_hook.js')).agentOciHook(options));
+
 program
   .command('exec <SERVICE> <CMD...>')
   .description('run a command that may read the secrets of a service: inro exec SERVICE -- CMD...')
@@ -239,6 +283,10 @@ operator(ca, 'rotate', 'have another CA sign, and every node get a certificate o
   )
   .option('--wait', 'come back when it is over, and show how far it is')
   .action(async (options) => (await import('./commands/ca.js')).caRotate(options));
+
+operator(program, 'status', 'show the cluster in a few lines: manager, nodes, and what ends first').action(
+  async (options) => (await import('./commands/status.js')).status(options),
+);
 
 operator(program, 'audit', 'who did what, when and from where, and what was refused')
   .option('-f, --follow', 'go on with what happens from now on')

@@ -60,6 +60,11 @@ export const managerKeys = z.strictObject({
   caKey: path.optional(),
   externalCa: z.array(externalCa, externalCas).min(1, externalCas).max(16, externalCas).optional(),
   keyCredential: credential.optional(),
+  autolock: z.boolean('true or false').optional(),
+  unlockKey: textThat(
+    (text) => isAbsolute(text) || /^@[A-Za-z0-9][A-Za-z0-9._-]{0,254}$/.test(text),
+    'an absolute path, or @NAME for a credential',
+  ).optional(),
   logLevel: logLevel.optional(),
 });
 

@@ -1,6 +1,6 @@
 /**
- * Private keys on disk. Each lies there as it is, mode 0600, unless this process was given a wrapping key, by a systemd credential
- * as a rule: then each file is one box (`boxTag.keyFile`) under it, and a copy of the disk is worth nothing without that key.
+ * Private keys on disk. Each lies there as it is, mode 0600, unless this process was given a wrapping key, by a systemd credential or by
+ * a manager's unlock key: then each file is one box (`boxTag.keyFile`) under it, and a copy of the disk is worth nothing without that key.
  * There is one wrapping key in a process; it is said before any file is read.
  */
 import { closeSync, fstatSync, fsyncSync, openSync, readFileSync, writeSync } from 'node:fs';
@@ -16,8 +16,10 @@ const maxFileBytes = 128 * 1024;
 
 export interface Wrapping {
   key: Plaintext;
+  /** What files may still be wrapped by. */
+  former?: Plaintext;
   arena: Arena;
-  /** What an operator knows the key by. */
+  /** What an operator knows the key by: `the credential x`. */
   name: string;
   /** Files that are wrapped become plain again. */
   unwraps: boolean;
@@ -74,14 +76,22 @@ export function unwrapped(path: string, box: Uint8Array): Plaintext {
         'start it where the unit brings that key: --key-credential NAME (docs/configuration.md), or restore a copy in clear',
     });
   }
+  const { key, former, arena, name } = wrapping;
+  const content = tryToOpen(box, key, arena) ?? (former && tryToOpen(box, former, arena));
+  if (content !== undefined) return content;
+  throw new InroError('state_unusable', `${path} does not open with ${name}`, {
+    remedy:
+      'it was wrapped by another key, or is damaged: give the key that it was wrapped by, or restore the file',
+  });
+}
+
+/** Undefined when it was sealed by another key, or is damaged. */
+function tryToOpen(box: Uint8Array, key: Plaintext, arena: Arena): Plaintext | undefined {
   try {
-    return openBox(boxTag.keyFile, box, wrapping.key, wrapping.arena);
-  } catch (cause) {
-    throw new InroError('state_unusable', `${path} does not open with the credential ${wrapping.name}`, {
-      remedy:
-        'it was wrapped by another key, or is damaged: give the credential that it was wrapped by, or restore the file',
-      cause,
-    });
+    return openBox(boxTag.keyFile, box, key, arena);
+  } catch (error) {
+    if (error instanceof InroError && error.code === 'envelope') return undefined;
+    throw error;
   }
 }
 
@@ -105,34 +115,58 @@ export function settlePrivateFiles(paths: readonly string[]): string[] {
   if (present === undefined) return [];
   return paths.filter((path) => {
     const bytes = readBytes(path);
-    if (bytes === undefined || isBox(bytes) !== present.unwraps) return false;
-    if (present.unwraps) unwrapFile(path, bytes);
-    else wrapFile(path, bytes);
-    return true;
+    if (bytes === undefined) return false;
+    if (!isBox(bytes)) return !present.unwraps && wrapFile(path, bytes);
+    if (present.unwraps) return unwrapFile(path, bytes);
+    return present.former !== undefined && wrapAnew(path, bytes, present);
   });
 }
 
-function unwrapFile(path: string, box: Uint8Array): void {
+function unwrapFile(path: string, box: Uint8Array): true {
   const content = unwrapped(path, box);
   try {
     replaceFile(path, content.expose(), 0o600);
+    return true;
   } finally {
     content.wipe();
   }
 }
 
-function wrapFile(path: string, bytes: Uint8Array): void {
+function wrapFile(path: string, bytes: Uint8Array): true {
   const content = (wrapping as Wrapping).arena.take(bytes.length);
-  const old = openSync(path, 'r+');
   try {
     content.expose().set(bytes);
     bytes.fill(0);
-    writeWrapped(path, content);
+    overwriting(path, () => writeWrapped(path, content));
+    return true;
+  } finally {
+    content.wipe();
+  }
+}
+
+/** @returns false when it was under the present key already. */
+function wrapAnew(path: string, box: Uint8Array, { key, arena }: Wrapping): boolean {
+  const present = tryToOpen(box, key, arena);
+  present?.wipe();
+  if (present !== undefined) return false;
+  const content = unwrapped(path, box);
+  try {
+    overwriting(path, () => writeWrapped(path, content));
+    return true;
+  } finally {
+    content.wipe();
+  }
+}
+
+/** Replaces or removes a file, and then overwrites what it was in its place. */
+export function overwriting(path: string, replace: () => void): void {
+  const old = openSync(path, 'r+');
+  try {
+    replace();
     writeSync(old, new Uint8Array(fstatSync(old).size), 0, undefined, 0);
     fsyncSync(old);
   } finally {
     closeSync(old);
-    content.wipe();
   }
 }
 

@@ -18,7 +18,16 @@ interface Lowlevel {
 const { crypto_secretbox, crypto_secretbox_open } = (nacl as unknown as { lowlevel: Lowlevel }).lowlevel;
 
 /** What a box is for; the first byte of it. For ever: boxes are stored. */
-export const boxTag = { value: 1, atRest: 2, submitted: 3, delivered: 4, text: 5, keyFile: 6 } as const;
+export const boxTag = {
+  value: 1,
+  atRest: 2,
+  submitted: 3,
+  delivered: 4,
+  text: 5,
+  keyFile: 6,
+  wrappingKeys: 7,
+  unlockKey: 8,
+} as const;
 export type BoxTag = (typeof boxTag)[keyof typeof boxTag];
 
 const nonceBytes = 24;

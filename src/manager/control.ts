@@ -13,6 +13,7 @@ import { operatorHandlers, type OperatorHandlersParts } from './control_operator
 import { revokeHandlers } from './control_revoke.js';
 import { secretHandlers, type ControlParts } from './control_secrets.js';
 import { serviceHandlers } from './control_services.js';
+import { statusHandlers, type StatusHandlersParts } from './control_status.js';
 import { tokenHandlers, type TokenHandlersParts } from './control_tokens.js';
 import { versionHandlers } from './control_versions.js';
 import { waitForNodes } from './wait.js';
@@ -25,7 +26,8 @@ export interface AllControlParts
     Omit<OperatorHandlersParts, 'authority'>,
     CaHandlersParts,
     AuditHandlersParts,
-    EventHandlersParts {
+    EventHandlersParts,
+    StatusHandlersParts {
   sealingKey: () => MessageInitShape<typeof SealingKeySchema>;
   createdMs: number;
 }
@@ -43,6 +45,7 @@ export function control(parts: AllControlParts): Registration {
     ...operatorHandlers(parts),
     ...auditHandlers(parts),
     ...eventHandlers(parts),
+    ...statusHandlers(parts),
 
     getCluster: async () => ({
       id: clusterId,

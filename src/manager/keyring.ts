@@ -8,6 +8,8 @@ import { sharedKey, type ExchangeKey } from '../crypto/exchange.js';
 import type { Plaintext } from '../crypto/plaintext.js';
 import { boxTag, openBox, sealBox } from '../crypto/secretbox.js';
 import type { Binding } from '../crypto/statement.js';
+import { InroError } from '../model/error.js';
+import type { DataKeys } from './data_key_files.js';
 
 export interface Keyring {
   readonly sealingPublicKey: Uint8Array;
@@ -21,23 +23,46 @@ export interface Keyring {
   keepText(text: string): Uint8Array;
   /** @throws envelope */
   readText(sealed: Uint8Array): string;
+  /** Whether something may still be under the data key before the present one. */
+  readonly hasFormer: boolean;
+  /** What is kept from now on is under this one; the present one becomes the former one. */
+  useNext(next: Plaintext): void;
+  forgetFormer(): void;
+  /** @returns the content key under the present data key; undefined when it is. @throws envelope when it is under neither. */
+  rewrap(atRest: Uint8Array, binding: Binding): Uint8Array | undefined;
+  /** The same for a text. */
+  rewrapText(sealed: Uint8Array): Uint8Array | undefined;
   wipe(): void;
 }
 
-export function createKeyring(arena: Arena, sealing: ExchangeKey, dataKey: Plaintext): Keyring {
+/** @param keys are the keyring's to wipe. */
+export function createKeyring(arena: Arena, sealing: ExchangeKey, keys: DataKeys): Keyring {
+  let { present, former } = keys;
+  /** With the key that it is under. @throws envelope */
+  const opened = (open: (key: Plaintext) => Plaintext): { plaintext: Plaintext; isFormer: boolean } => {
+    try {
+      return { plaintext: open(present), isFormer: false };
+    } catch (error) {
+      if (former === undefined || !(error instanceof InroError) || error.code !== 'envelope') throw error;
+      return { plaintext: open(former), isFormer: true };
+    }
+  };
+  const openKey = (atRest: Uint8Array, binding: Binding) =>
+    opened((key) => unwrap('atRest', atRest, binding, key, arena));
+  const openText = (sealed: Uint8Array) => opened((key) => openBox(boxTag.text, sealed, key, arena));
   return {
     sealingPublicKey: sealing.publicKey,
     keep(submitted, binding) {
       const contentKey = receiveContentKey(submitted, binding, sealing.secret, arena);
       try {
-        return wrap('atRest', contentKey, binding, dataKey, arena);
+        return wrap('atRest', contentKey, binding, present, arena);
       } finally {
         contentKey.wipe();
       }
     },
     sessionKey: (sessionPublicKey) => sharedKey(sessionPublicKey, sealing.secret, arena),
     deliver(atRest, binding, sessionKey) {
-      const contentKey = unwrap('atRest', atRest, binding, dataKey, arena);
+      const { plaintext: contentKey } = openKey(atRest, binding);
       try {
         return wrap('delivered', contentKey, binding, sessionKey, arena);
       } finally {
@@ -49,22 +74,48 @@ export function createKeyring(arena: Arena, sealing: ExchangeKey, dataKey: Plain
       const plaintext = arena.take(bytes.length);
       try {
         plaintext.expose().set(bytes);
-        return sealBox(boxTag.text, plaintext, dataKey);
+        return sealBox(boxTag.text, plaintext, present);
       } finally {
         plaintext.wipe();
       }
     },
     readText(sealed) {
-      const plaintext = openBox(boxTag.text, sealed, dataKey, arena);
+      const { plaintext } = openText(sealed);
       try {
         return new TextDecoder().decode(plaintext.expose());
       } finally {
         plaintext.wipe();
       }
     },
+    get hasFormer() {
+      return former !== undefined;
+    },
+    useNext(next) {
+      former = present;
+      present = next;
+    },
+    forgetFormer() {
+      former?.wipe();
+      former = undefined;
+    },
+    rewrap(atRest, binding) {
+      const { plaintext: contentKey, isFormer } = openKey(atRest, binding);
+      try {
+        return isFormer ? wrap('atRest', contentKey, binding, present, arena) : undefined;
+      } finally {
+        contentKey.wipe();
+      }
+    },
+    rewrapText(sealed) {
+      const { plaintext, isFormer } = openText(sealed);
+      try {
+        return isFormer ? sealBox(boxTag.text, plaintext, present) : undefined;
+      } finally {
+        plaintext.wipe();
+      }
+    },
     wipe() {
-      sealing.secret.wipe();
-      dataKey.wipe();
+      for (const key of [sealing.secret, present, former]) key?.wipe();
     },
   };
 }

@@ -17,12 +17,17 @@ export const managerLimits = {
   leaseMs: dayMs,
   /** How much later than by this manager's clock a node's lease may end: a day at 500 ppm, and something. */
   leaseDriftMs: 60_000,
+  /** How often it is noted when nodes were heard last: after a crash their leases are known no better. */
+  noteSeenMs: 10 * 60_000,
   /** So many heartbeats may the agent of a stream be silent, asked whether it is there, before another one takes its place. */
   clonePatienceBeats: 2,
   /** How often it is noted that the same one comes again. */
   cloneAlarmGapMs: 60_000,
   /** How long a stream may take to say Hello. */
   helloMs: 10_000,
+  /** Content keys that are wrapped anew in one commit, when the data key is replaced. */
+  rewrapsPerCommit: 200,
+  dataKeyRetryMs: 10_000,
   maxHoldings: 100_000,
   maxStatusesPerMessage: 10_000,
   /** Each costs a signature's check. */

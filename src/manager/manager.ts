@@ -12,16 +12,19 @@ import { addon } from '../system/addon.js';
 import { Admission } from './admission.js';
 import { arenaSize } from './arena_size.js';
 import { AuditBook } from './audit_book.js';
+import { Autolock } from './autolock.js';
 import { watchCaEnd } from './ca_end.js';
 import { CaRotation } from './ca_rotation.js';
 import { certificateLifetimeMs, readCluster } from './cluster_record.js';
 import { control } from './control.js';
+import { DataKey } from './data_key.js';
 import { Dispatcher } from './dispatcher.js';
 import { EventBook } from './event_book.js';
 import { enrollment } from './enrollment.js';
 import { JoinGuard } from './join_guard.js';
 import { Ledger } from './ledger.js';
 import { managerLimits } from './limits.js';
+import { isLocked, lockService } from './lock_service.js';
 import { Clones } from './clones.js';
 import { NodeRemoval } from './node_removal.js';
 import { OwnCertificate } from './own_certificate.js';
@@ -29,6 +32,7 @@ import { ReadBook } from './read_book.js';
 import { checkNotRefused } from './refuse.js';
 import { renewal } from './renewal.js';
 import { Scheduler } from './scheduler.js';
+import { SeenBook } from './seen_book.js';
 import { openManagerState, type GivenCa } from './state_folder.js';
 import { Sweeper } from './sweeper.js';
 import { ClusterView } from './view.js';
@@ -38,6 +42,8 @@ export interface ManagerOptions {
   /** HOST:PORT; port 0 takes a free one. */
   listen: string;
   socketPath: string;
+  /** Opened, if it is locked. Without one its keys lie there as they are. */
+  autolock?: Autolock;
   /** A CA to found the cluster with, instead of one that inro makes. */
   ca?: GivenCa;
   clock: Clock;
@@ -58,12 +64,14 @@ export async function startManager({
   stateFolder,
   listen,
   socketPath,
+  autolock = new Autolock(stateFolder, false),
   ca,
   clock,
   random,
   log,
 }: ManagerOptions): Promise<RunningManager> {
   addon().forbidDumps();
+  if (autolock.isLocked) throw isLocked();
   const arena = openArena(arenaSize((bytes) => addon().lockable(bytes)));
   const { locked, note } = arena.facts();
   if (!locked) log.warn({ why: note }, 'keys may be swapped out: this user may not lock memory');
@@ -129,6 +137,10 @@ export async function startManager({
       events.stop();
       await watchingNodes;
     });
+    const dataKey = new DataKey({ ...shared, folder: stateFolder, arena });
+    undo.push(() => dataKey.stop());
+    const seen = new SeenBook({ store, view, dispatcher, clock, log });
+    undo.push(() => seen.stop());
     dispatcher.onNodeReady = () => scheduler.nodeReady();
     const guard = new JoinGuard(clock);
     const admission = new Admission({ ...shared, guard });
@@ -155,12 +167,15 @@ export async function startManager({
       rotation,
       events,
       runId: newId(random),
+      autolock,
+      dataKey,
+      startedMs: clock.now(),
       externalCas: () => external?.states ?? [],
       managerAddresses: () => [address],
       createdMs: Number(cluster.createdMs),
       workerToken,
     });
-    const operators = await listenUnix(socketPath, [service]);
+    const operators = await listenUnix(socketPath, [service, lockService({ autolock, log, audit })]);
     undo.push(() => operators.stop(managerLimits.stopGraceMs));
     const nodes = await listenTls(
       listen,

@@ -45,12 +45,13 @@ import {
 import { Authorities } from './authorities.js';
 import { settleNextCa } from './ca_files.js';
 import { certificateLifetimeMs } from './cluster_record.js';
+import { readDataKeys, writeDataKey } from './data_key_files.js';
 import { ExternalCa } from './external_ca.js';
 import { createKeyring, type Keyring } from './keyring.js';
 import { ownIdentity, restore } from './own_certificate.js';
+import { privateFilesIn } from './private_files.js';
 
 const storeFormat = 1;
-const privateFiles = ['ca.key', 'ca-next.key', 'manager.key', 'sealing.key', 'data.key'];
 
 export interface ManagerState {
   cluster: ClusterRecord;
@@ -92,7 +93,7 @@ export async function openManagerState(
   ca?: GivenCa,
 ): Promise<ManagerState> {
   claimStateFolder(folder, 'manager');
-  settlePrivateFiles(privateFiles.map((name) => join(folder, name)));
+  settlePrivateFiles(privateFilesIn(folder));
   const storePath = join(folder, 'store');
   makeStateFolder(storePath);
   const store = openLmdbStore(storePath);
@@ -124,7 +125,7 @@ export async function openManagerState(
     checkSameCluster(folder, authority);
     if (!isNew) checkSameCa(authority.records, ca, cluster.id);
     const sealing = exchangeKeyOf(readKeyFile(join(folder, 'sealing.key'), arena));
-    const keyring = createKeyring(arena, sealing, readKeyFile(join(folder, 'data.key'), arena));
+    const keyring = createKeyring(arena, sealing, readDataKeys(folder, arena));
     const sealingName = sealingNameOf(cluster.id, keyring.sealingPublicKey);
     const lifetimeMs = certificateLifetimeMs(cluster);
     const parts = { folder, authority, ...surroundings, lifetimeMs, sealingName };
@@ -194,10 +195,10 @@ async function makeCluster(
   replaceFile(join(folder, 'ca.crt'), certPem, 0o600);
   const sealing = drawExchangeKey(arena);
   const dataKey = drawKey(arena);
-  const keyring = createKeyring(arena, sealing, dataKey);
+  const keyring = createKeyring(arena, sealing, { present: dataKey });
   try {
     writeKeyFile(join(folder, 'sealing.key'), sealing.secret, arena);
-    writeKeyFile(join(folder, 'data.key'), dataKey, arena);
+    writeDataKey(folder, dataKey, arena);
     const token = makeJoinToken((readChain(certPem).at(-1) as Certificate).der, random);
     const cluster = create(ClusterRecordSchema, {
       id: clusterId,

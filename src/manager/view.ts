@@ -77,6 +77,10 @@ export class ClusterView {
       .sort((a, b) => a.version - b.version);
   }
 
+  everyVersion(): VersionRecord[] {
+    return [...this.#versions.values()];
+  }
+
   tasksOfNode(nodeId: string): TaskRecord[] {
     return this.#tasksIn(this.#byNode.get(nodeId));
   }

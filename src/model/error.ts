@@ -16,6 +16,7 @@ export const errorCodes = {
   foreign_cluster: 'fatal',
   in_use: 'fatal',
   internal: 'fatal',
+  locked: 'temporary',
   mount_failed: 'fatal',
   no_fuse: 'fatal',
   no_identity: 'fatal',

@@ -22,11 +22,14 @@ const all = ['admin', 'deployer', 'auditor'] as const;
 
 export const controlRights = {
   getCluster: { roles: all, changes: false, object: '' },
+  getStatus: { roles: lookers, changes: false, object: '' },
   getJoinToken: { roles: admin, changes: true, object: 'role' },
   rotateJoinToken: { roles: admin, changes: true, object: 'role' },
   createJoinToken: { roles: admin, changes: true, object: 'role' },
   listJoinTokens: { roles: lookers, changes: false, object: '' },
   revokeJoinToken: { roles: admin, changes: true, object: 'name' },
+  getDataKey: { roles: lookers, changes: false, object: '' },
+  rotateDataKey: { roles: admin, changes: true, object: '' },
   getCa: { roles: lookers, changes: false, object: '' },
   updateCa: { roles: admin, changes: true, object: '' },
   rotateCa: { roles: admin, changes: true, object: '' },

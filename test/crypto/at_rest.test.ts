@@ -77,7 +77,7 @@ test.serial('with one they are boxes that it alone opens', (t) => {
   );
   t.regex(missing.remedy ?? '', /--key-credential/);
   wrapWith(aKey('other.key'));
-  refuses(t, () => readPrivateFile(path), 'state_unusable', /does not open with the credential other.key/);
+  refuses(t, () => readPrivateFile(path), 'state_unusable', /does not open with other.key/);
   wrapWith(wrapping);
   for (const at of [1, 30, bytes.length - 1]) {
     const flipped = Buffer.from(bytes);

@@ -21,7 +21,19 @@ test('a box is tag, nonce, authenticator, ciphertext', (t) => {
 });
 
 test('tags are for ever: boxes are stored', (t) => {
-  t.deepEqual({ ...boxTag }, { value: 1, atRest: 2, submitted: 3, delivered: 4, text: 5, keyFile: 6 });
+  t.deepEqual(
+    { ...boxTag },
+    {
+      value: 1,
+      atRest: 2,
+      submitted: 3,
+      delivered: 4,
+      text: 5,
+      keyFile: 6,
+      wrappingKeys: 7,
+      unlockKey: 8,
+    },
+  );
 });
 
 test('sealing leaves the plaintext as it is, padding and all', (t) => {

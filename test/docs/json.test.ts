@@ -138,6 +138,8 @@ labScenario('each command prints the fields of its table, with their types', asy
     return checkOutput(t, command, stdout);
   };
 
+  await check('status', []);
+  await check('manager data-key', []);
   await check('secret create', ['--label', 'tier=db', 'db_password'], 'first');
   await check('secret update', ['db_password', '-'], 'second');
   await check('service create', [

@@ -208,23 +208,136 @@ labScenario(
 );
 
 labScenario(
-  '5: a service is no volume of Podman: its container does not begin, in words, and reads nothing',
+  '5: a service is a volume of Podman: the hook attaches its containers before they begin, and nobody else reads',
   async (t) => {
-    const { host, podman } = await podmanHost(t);
-    await host.ask(['service', 'create', '--name', 'web', '--secret', 'key', '--readers', 'attached']);
-    await podman.ask('volume', 'create', '--driver', 'inro', 'web');
-    const run = ['run', '--network', 'none', '-v', 'web:/run/secrets', image, 'cat', '/run/secrets/key'];
-    for (let n = 0; n < 2; n++) {
-      const result = await podman.run(...run);
-      t.regex(
-        result.stderr,
-        /inro: Podman does not say which container a volume is for \(let inro start it: /,
-      );
-      t.is(result.stdout, '');
-    }
-    await host.ask(create('own', image, 'sleep', '1000'));
-    t.is(await podman.ask('exec', await podman.ask('ps', '-q'), 'cat', '/run/secrets/key'), secret);
+    const { host, podman, agent } = await podmanHost(t);
+    const attached = async () => {
+      const { tasks: shown } = await host.json<{ tasks: { attached: { name: string }[] }[] }>([
+        'agent',
+        'status',
+      ]);
+      return shown.flatMap((task) => task.attached.map(({ name }) => name)).toSorted();
+    };
+    const create = ['service', 'create', '--secret', 'key', '--readers', 'attached', '--name'];
+    await host.ask([...create, 'web']);
+    await host.ask([...create, 'other']);
+    for (const volume of ['web', 'other', 'gone'])
+      await podman.ask('volume', 'create', '--driver', 'inro', volume);
+    const run = (volume: string, ...more: string[]) => [
+      'run',
+      '--network',
+      'none',
+      '-v',
+      `${volume}:/run/secrets`,
+      ...more,
+    ];
+    const cat = [image, 'cat', '/run/secrets/key'];
+
+    const early = await podman.run(...run('web', '--rm'), ...cat);
+    t.regex(
+      early.stderr,
+      /Podman does not run the hook that says which container a volume is for \(inro agent oci-hook --print > /,
+    );
+    t.is(early.stdout, '');
+    await podman.installHook();
+
+    // Its very first read is let through, round after round.
+    for (let round = 0; round < 10; round++)
+      t.is(await podman.ask(...run('web', '--rm'), ...cat), secret, `round ${round}`);
+    t.is(
+      await podman.ask(...run('web', '--rm', '--user', '1000', '--read-only', '--cap-drop', 'ALL'), ...cat),
+      secret,
+    );
+    t.is(
+      await podman.ask(
+        'run',
+        '--network',
+        'none',
+        '-v',
+        'web:/run/secrets:ro,noexec',
+        '--rm',
+        '--uidmap',
+        '0:100000:65536',
+        ...cat,
+      ),
+      secret,
+    );
+
+    const long = [
+      '-d',
+      '--stop-timeout',
+      '1',
+      image,
+      'sh',
+      '-c',
+      'cat /run/secrets/key > /tmp/seen; exec sleep 1000',
+    ];
+    const first = await podman.ask(...run('web', '--name', 'first'), ...long);
+    const second = await podman.ask(...run('web', '--name', 'second'), ...long);
+    const third = await podman.ask(...run('other', '--name', 'third'), ...long);
+    await eventually('they alone are attached', async () => {
+      const wanted = [first, second, third].map((id) => id.slice(0, 12)).toSorted();
+      return JSON.stringify(await attached()) === JSON.stringify(wanted);
+    });
+    const read = (container: string) => podman.ask('exec', container, 'cat', '/run/secrets/key');
+    t.is(await read('first'), secret);
+    t.is(await read('second'), secret);
     t.is(await host.read('/run/inro/secrets/web/key'), 'Permission denied');
+    const pid = await podman.ask('inspect', '-f', '{{.State.Pid}}', 'first');
+    const byRoot = await host.run(['nsenter', '-t', pid, '-m', 'cat', '/run/secrets/key']);
+    t.regex(byRoot.stderr, /Permission denied/);
+    const joined = ['run', '--rm', '--network', 'none', '--pid', 'container:first', image];
+    t.regex((await podman.run(...joined, 'cat', '/proc/1/root/run/secrets/key')).stderr, /Permission denied/);
+    const spy = await podman.run(
+      ...run('other', '--rm', '--pid', 'container:first'),
+      image,
+      'cat',
+      '/proc/1/root/run/secrets/key',
+    );
+    t.regex(spy.stderr, /Permission denied/);
+
+    // One that ends lets the other be; a killed agent, Podman's restart, and a manager that is away change nothing.
+    await podman.ask('stop', 'second');
+    await eventually('it is detached', async () => !(await attached()).includes(second.slice(0, 12)));
+    t.is(await read('first'), secret);
+    await agent.killAndWait();
+    t.is(await read('first'), secret);
+    await eventually('the successor has its assignment', async () => (await revision(host)) > 0);
+    await podman.ask('restart', '-t', '1', 'first');
+    t.is(await read('first'), secret);
+    t.is(await podman.ask('exec', 'first', 'cat', '/tmp/seen'), secret);
+    await podman.ask('start', 'second');
+    await host.ask(['secret', 'update', 'key', '-'], { stdin: 'another' });
+    t.deepEqual(
+      [await read('first'), await read('second'), await read('third')],
+      ['another', 'another', 'another'],
+    );
+
+    const gone = await podman.run(...run('gone', '--rm'), ...cat);
+    t.regex(gone.stderr, /no task of service gone is on this node|gone/);
+    await host.ask(['service', 'rm', 'other']);
+    t.regex((await podman.run('exec', 'third', 'cat', '/run/secrets/key')).stderr, /No such file/);
+    await podman.ask('restart', '-t', '1', 'first');
+    await agent.end();
+    t.not((await podman.run('exec', 'first', 'cat', '/run/secrets/key')).code, 0);
+    await podman.ask('stop', 'first');
+    const late = await podman.run('start', 'first');
+    t.regex(late.stderr, /no agent at unix:.run.inro.agent.sock: nothing answers there/);
+    t.is(
+      await podman.ask(
+        'run',
+        '--rm',
+        '--network',
+        'none',
+        '-v',
+        '/run:/some:ro',
+        image,
+        'sh',
+        '-c',
+        'echo begins',
+      ),
+      'begins',
+    );
   },
   { timeoutMs },
 );

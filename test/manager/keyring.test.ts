@@ -7,7 +7,7 @@ import { refuses } from '../support/refuses.js';
 
 function keys() {
   const arena = openArena(1 << 20);
-  const keyring = createKeyring(arena, drawExchangeKey(arena), drawKey(arena));
+  const keyring = createKeyring(arena, drawExchangeKey(arena), { present: drawKey(arena) });
   const value = arena.take(7);
   value.expose().set(Buffer.from('hunter2'));
   const { ciphertext, contentKey } = sealValue(value, arena);

@@ -73,6 +73,9 @@ const id = newId(randomBytes);
 /** One for each call: with who may make it. A call that is missing here fails the test below. */
 const calls: { [K in Name]: [who: string, request: () => InputInit<Methods[K]>] } = {
   getCluster: ['admin deployer auditor', () => ({})],
+  getStatus: ['admin auditor', () => ({})],
+  getDataKey: ['admin auditor', () => ({})],
+  rotateDataKey: ['admin', () => ({})],
   listAudit: ['admin auditor', () => ({})],
   listEvents: ['admin auditor', () => ({})],
   getJoinToken: ['admin', () => ({ role: 'worker' })],

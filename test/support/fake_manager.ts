@@ -12,7 +12,10 @@ import { openArena } from '../../src/crypto/arena.js';
 import { digestOf, sealValue, submitContentKey } from '../../src/crypto/envelope.js';
 import { drawExchangeKey, drawKey } from '../../src/crypto/exchange.js';
 import { control } from '../../src/manager/control.js';
+import { DataKey } from '../../src/manager/data_key.js';
+import { writeDataKey } from '../../src/manager/data_key_files.js';
 import { AuditBook } from '../../src/manager/audit_book.js';
+import { Autolock } from '../../src/manager/autolock.js';
 import { EventBook } from '../../src/manager/event_book.js';
 import { Dispatcher } from '../../src/manager/dispatcher.js';
 import { createKeyring } from '../../src/manager/keyring.js';
@@ -74,7 +77,7 @@ export async function fakeManager({ store = fakeStore() }: { store?: Store } = {
     { level: 'debug' },
     { write: (line: string) => void logged.push(JSON.parse(line) as Record<string, unknown>) },
   );
-  const keyring = createKeyring(arena, drawExchangeKey(arena), drawKey(arena));
+  const keyring = createKeyring(arena, drawExchangeKey(arena), { present: drawKey(arena) });
   const view = await ClusterView.follow(store);
   const publicKey = keyring.sealingPublicKey;
   const { certPem: certificatePem } = cluster.manager({ sealingName: sealingNameOf(clusterId, publicKey) });
@@ -117,8 +120,14 @@ export async function fakeManager({ store = fakeStore() }: { store?: Store } = {
     deadlineMs: 0,
     onChanged: async () => dispatcher.casChanged(),
   });
+  writeDataKey(folder, drawKey(arena), arena);
+  const autolock = new Autolock(folder, false);
+  const dataKey = new DataKey({ ...shared, folder, arena });
   const { handlers } = control({
     ...shared,
+    autolock,
+    dataKey,
+    startedMs: clock.now(),
     dispatcher,
     guard,
     removal,
@@ -157,6 +166,8 @@ export async function fakeManager({ store = fakeStore() }: { store?: Store } = {
     arena,
     dispatcher,
     scheduler,
+    dataKey,
+    folder,
     operate,
     seal,
     logged,

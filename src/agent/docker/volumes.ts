@@ -1,8 +1,8 @@
 /**
  * Services as volumes of a container engine: a container that mounts the volume of a service is attached to it while it runs.
  *
- * The engine's Mount call names no container, so the engine is asked which containers name the volume. Those that are about to begin
- * pass by their id, before they have a process (native/core/gate.cc); others pass while they run.
+ * The engine's Mount call names no container, so Docker is asked which containers name the volume. Those that are about to begin
+ * pass by their id, before they have a process (native/core/gate.cc); others pass while they run. Podman has a hook (oci_hook.ts).
  */
 import { join } from 'node:path';
 import type { Logger } from 'pino';
@@ -14,6 +14,7 @@ import { parseFile, readFileIfThere, replaceFile } from '../../system/files.js';
 import type { HostTasks } from '../host_tasks.js';
 import type { Attachments } from '../workloads/attachments.js';
 import type { Engine, ListedContainer } from './engine.js';
+import { hookCommand, isHookInstalled } from './oci_hook.js';
 import type { PluginHandlers, PluginRequest } from './plugin_server.js';
 
 export interface DockerVolumesParts {
@@ -165,11 +166,17 @@ export class DockerVolumes {
     const { engine, tasks, clock } = this.#parts;
     const { service } = this.#known(Name);
     tasks.ofService(service); // throws where there is none
-    // It names no container either, and answers no question about any before this one runs (seen with 4.3).
-    if (await engine.isPodman())
-      throw new InroError('not_supported', 'Podman does not say which container a volume is for', {
-        remedy: `let inro start it: inro service create --name ${service} --secret NAME IMAGE; or bind-mount the folder of a service with --readers any`,
-      });
+    if (await engine.isPodman()) {
+      // Its hook attaches the container, a moment from now.
+      if (isHookInstalled()) return { Mountpoint: this.#path(service) };
+      throw new InroError(
+        'not_supported',
+        'Podman does not run the hook that says which container a volume is for',
+        {
+          remedy: `inro agent ${hookCommand} --print > /usr/share/containers/oci/hooks.d/inro.json`,
+        },
+      );
+    }
     this.#mountedMs.set(Name, clock.now());
     await this.#look();
     return { Mountpoint: this.#path(service) };
@@ -197,13 +204,22 @@ export class DockerVolumes {
       if (kind === 'container' && id.startsWith(`${pluginName}/`) && !wanted.has(id)) tasks.detach(id);
     for (const [id, { service, container }] of wanted) {
       try {
-        if (attachments.get(id) === undefined)
+        if (attachments.get(id) === undefined && !this.#isAttachedByHook(service, container))
           tasks.attach(service, { kind: 'container', name: container.name, cgroup: byId(container) }, { id });
       } catch (error) {
         if (asInroError(error).code !== 'not_found')
           log.error({ err: error, container: container.name, service }, 'a container was not attached');
       }
     }
+  }
+
+  /** In its own cgroup, whose path has the container's id in it; that attachment ends with the cgroup. */
+  #isAttachedByHook(service: string, { id }: ListedContainer): boolean {
+    const { attachments, tasks } = this.#parts;
+    const { assigned } = tasks.ofService(service);
+    return attachments
+      .ofTask(assigned)
+      .some(({ cgroup }) => cgroup !== undefined && cgroup.cgroup !== 0 && cgroup.path.includes(id));
   }
 
   /** It does not run, and the volume was mounted lately, after its end: that may have been for it. */

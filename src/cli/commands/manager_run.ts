@@ -2,19 +2,23 @@
 import type { ManagerConfig } from '../../config/keys.js';
 import { readManagerConfig } from '../../config/read.js';
 import { Reload } from '../../config/reload.js';
+import { Autolock } from '../../manager/autolock.js';
+import { untilUnlocked, type LockedParts } from '../../manager/locked.js';
 import { startManager } from '../../manager/manager.js';
 import type { GivenCa } from '../../manager/state_folder.js';
 import { InroError } from '../../model/error.js';
 import { parseExternalCa } from '../../model/external_ca.js';
 import { checkAddress } from '../../rpc/address.js';
 import { systemClock, systemRandom } from '../../system/clock.js';
-import { serviceManager } from '../../system/service_manager.js';
+import { claimStateFolder } from '../../system/files.js';
+import { serviceManager, type ServiceManager } from '../../system/service_manager.js';
 import { useKeyCredential } from '../key_credential.js';
 import { createLogger, levelInEnvironment } from '../log.js';
 import { paths } from '../paths.js';
 import { tellServiceManager } from '../service_status.js';
 import { given, settingsFile } from '../settings.js';
 import { Hangup, untilStopped } from '../shutdown.js';
+import { unlockKeyFrom } from '../unlock_key_input.js';
 
 export interface ManagerRunOptions {
   config?: string;
@@ -26,6 +30,8 @@ export interface ManagerRunOptions {
   externalCa: string[];
   keyCredential?: string;
   unwrapKeys?: boolean;
+  autolock?: boolean;
+  unlockKey?: string;
 }
 
 export async function managerRun({
@@ -43,14 +49,28 @@ export async function managerRun({
   if (listen === undefined) throw missing('where agents reach it', 'listen', 'HOST:PORT', file.path);
   checkAddress(listen);
   const ca = givenCa(settled);
+  const autolock = new Autolock(state, settled.autolock === true);
+  if (keyCredential !== undefined && autolock.state !== 'off')
+    throw new InroError(
+      'bad_input',
+      'keys on disk are wrapped by the unlock key or by a credential, not by both',
+      { remedy: 'leave --key-credential out; or autolock: --no-autolock' },
+    );
   useKeyCredential({ ...(keyCredential === undefined ? {} : { keyCredential }), unwrapKeys });
   const hangup = new Hangup();
   const stopped = untilStopped(hangup);
   const log = await createLogger('manager', logLevel ?? 'info');
+  const service = serviceManager();
+  const socketPath = socket ?? paths.managerSocket;
+  if (autolock.state !== 'off' || settled.unlockKey !== undefined) {
+    const parts = { autolock, stateFolder: state, socketPath, clock: systemClock, log };
+    if (!(await opened(parts, settled, stopped, service))) return;
+  }
   const manager = await startManager({
     stateFolder: state,
+    autolock,
     listen,
-    socketPath: socket ?? paths.managerSocket,
+    socketPath,
     ...(ca === undefined ? {} : { ca }),
     clock: systemClock,
     random: systemRandom,
@@ -68,7 +88,6 @@ export async function managerRun({
     log,
   });
   hangup.answerWith(() => settings.again());
-  const service = serviceManager();
   const over = new AbortController();
   const telling = tellServiceManager(
     service,
@@ -82,6 +101,67 @@ export async function managerRun({
   log.info({ signal }, 'stopping');
   await manager.stop();
   log.info('stopped');
+}
+
+/**
+ * With its keys readable: by the key that is given, or by one that an operator brings.
+ * @returns false when it was stopped before. @throws bad_input for a key that is not the right one, or that nothing is locked with.
+ */
+async function opened(
+  parts: LockedParts,
+  { autolock: wanted, unlockKey: source }: ManagerConfig,
+  stopped: Promise<NodeJS.Signals>,
+  service: ServiceManager | undefined,
+): Promise<boolean> {
+  const { autolock, stateFolder, log } = parts;
+  const release = claimStateFolder(stateFolder, 'manager');
+  try {
+    if (source !== undefined) bring(autolock, source);
+    if (autolock.isLocked && !(await unlocked(parts, stopped, service))) return false;
+    if (wanted === false) autolock.turnOff();
+    if (autolock.state === 'wanted')
+      log.warn("autolock is not in force yet: type 'inro manager unlock-key', and keep what it shows");
+    return true;
+  } finally {
+    release();
+  }
+}
+
+function bring(autolock: Autolock, source: string): void {
+  if (autolock.state === 'off')
+    throw new InroError('bad_input', 'an unlock key is given for a manager that is not locked', {
+      remedy: 'leave --unlock-key (key unlockKey) out, or add --autolock to have its keys wrapped by it',
+    });
+  const key = unlockKeyFrom(source, autolock.arena);
+  try {
+    if (autolock.isLocked) autolock.open(key);
+    else autolock.lockWith(key);
+  } catch (error) {
+    key.wipe();
+    throw error;
+  }
+}
+
+/** @returns false when it was stopped before. */
+async function unlocked(
+  parts: LockedParts,
+  stopped: Promise<NodeJS.Signals>,
+  service: ServiceManager | undefined,
+): Promise<boolean> {
+  const over = new AbortController();
+  const telling = tellServiceManager(
+    service,
+    () => ({ text: "locked: type 'inro manager unlock'", isServed: true }),
+    over.signal,
+  );
+  const stop = new AbortController();
+  void stopped.then(() => stop.abort());
+  try {
+    return await untilUnlocked(parts, stop.signal);
+  } finally {
+    over.abort();
+    await telling;
+  }
 }
 
 function givenCa({

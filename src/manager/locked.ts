@@ -1,0 +1,65 @@
+/** A manager that is locked: it says so, until somebody brings the unlock key. */
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Logger } from 'pino';
+import type { Clock } from '../model/clock.js';
+import { Control } from '../proto/gen/inro/v1/control_pb.js';
+import { listenUnix, type Handlers, type Registration } from '../rpc/server.js';
+import { openLmdbStore } from '../store/lmdb.js';
+import type { Autolock } from './autolock.js';
+import { readCluster } from './cluster_record.js';
+import { expiring } from './expiring.js';
+import { managerLimits } from './limits.js';
+import { isLocked, lockService } from './lock_service.js';
+import { ClusterView } from './view.js';
+
+export interface LockedParts {
+  autolock: Autolock;
+  stateFolder: string;
+  socketPath: string;
+  clock: Clock;
+  log: Logger;
+}
+
+/** For who has claimed its folder. @returns true when it was unlocked, false when it was stopped. @throws socket_taken. */
+export async function untilUnlocked(
+  { autolock, stateFolder, socketPath, clock, log }: LockedParts,
+  signal: AbortSignal,
+): Promise<boolean> {
+  let unlocked = (): void => undefined;
+  const done = new Promise<boolean>((resolve) => {
+    unlocked = () => resolve(true);
+    if (signal.aborted) resolve(false);
+    signal.addEventListener('abort', () => resolve(false), { once: true });
+  });
+  const services = [lockService({ autolock, log, onUnlocked: unlocked }), lockedControl(stateFolder, clock)];
+  const server = await listenUnix(socketPath, services);
+  log.warn({ socket: socketPath }, "locked: on this host, type 'inro manager unlock'");
+  try {
+    return await done;
+  } finally {
+    await server.stop(managerLimits.stopGraceMs);
+  }
+}
+
+/** One call says how things are; every other one why it is not done. */
+function lockedControl(stateFolder: string, clock: Clock): Registration {
+  const refuse = async (): Promise<never> => {
+    throw isLocked();
+  };
+  const getStatus: Handlers<typeof Control, 'local'>['getStatus'] = async () => {
+    const storePath = join(stateFolder, 'store');
+    if (!existsSync(storePath)) return { clusterId: '', locked: true, autolock: 'on' };
+    const store = openLmdbStore(storePath);
+    try {
+      const view = await ClusterView.follow(store);
+      const { id: clusterId, cas } = await readCluster(store);
+      const expiries = expiring(view, cas, { clock, lastSeenMs: () => undefined, isConnected: () => false });
+      return { clusterId, locked: true, autolock: 'on', expiries, nodes: view.nodes.size };
+    } finally {
+      await store.close();
+    }
+  };
+  const handlers = Object.fromEntries(Object.keys(Control.method).map((name) => [name, refuse]));
+  return { service: Control, access: 'local', handlers: { ...handlers, getStatus } };
+}

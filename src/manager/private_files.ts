@@ -1,0 +1,8 @@
+/** The files of a manager's folder that nobody else may read; they may be wrapped (crypto/at_rest.ts). */
+import { join } from 'node:path';
+
+const names = ['ca.key', 'ca-next.key', 'manager.key', 'sealing.key', 'data.key', 'data-next.key'];
+
+export function privateFilesIn(folder: string): string[] {
+  return names.map((name) => join(folder, name));
+}
