@@ -44,7 +44,7 @@ export function statusHandlers({
     getDataKey: shownDataKey,
 
     rotateDataKey: async () => {
-      await dataKey.rotate();
+      dataKey.rotate();
       return shownDataKey();
     },
 

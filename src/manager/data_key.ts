@@ -59,8 +59,8 @@ export class DataKey {
   }
 
   /** From its return on everything new is under another key. @throws conflict while one is replaced; state_unusable. */
-  async rotate(): Promise<void> {
-    const { folder, arena, store, keyring, clock, log } = this.#parts;
+  rotate(): void {
+    const { folder, arena, keyring, log } = this.#parts;
     if (keyring.hasFormer)
       throw new InroError('conflict', 'the data key is being replaced already', {
         remedy: "'inro manager data-key' shows how far it is",
@@ -74,11 +74,6 @@ export class DataKey {
     }
     keyring.useNext(next);
     this.#start();
-    await transact(store, async (tx) => {
-      const cluster = await clusterIn(tx);
-      cluster.dataKeySinceMs = BigInt(clock.now());
-      tx.put(tables.cluster, 'self', cluster);
-    });
     log.info('the data key is being replaced');
   }
 
@@ -112,12 +107,13 @@ export class DataKey {
   }
 
   async #wrapAll(): Promise<void> {
-    const { store, keyring } = this.#parts;
+    const { store, keyring, clock } = this.#parts;
     await transact(store, async (tx) => {
       const cluster = await clusterIn(tx);
       const text = keyring.rewrapText(cluster.sealedWorkerToken);
       if (text === undefined) return;
       cluster.sealedWorkerToken = text;
+      cluster.dataKeySinceMs = BigInt(clock.now());
       tx.put(tables.cluster, 'self', cluster);
     });
     // A change that was decided before may have landed behind the first pass.

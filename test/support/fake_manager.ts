@@ -77,7 +77,9 @@ export async function fakeManager({ store = fakeStore() }: { store?: Store } = {
     { level: 'debug' },
     { write: (line: string) => void logged.push(JSON.parse(line) as Record<string, unknown>) },
   );
-  const keyring = createKeyring(arena, drawExchangeKey(arena), { present: drawKey(arena) });
+  const present = drawKey(arena);
+  const sealing = drawExchangeKey(arena);
+  const keyring = createKeyring(arena, sealing, { present });
   const view = await ClusterView.follow(store);
   const publicKey = keyring.sealingPublicKey;
   const { certPem: certificatePem } = cluster.manager({ sealingName: sealingNameOf(clusterId, publicKey) });
@@ -120,7 +122,7 @@ export async function fakeManager({ store = fakeStore() }: { store?: Store } = {
     deadlineMs: 0,
     onChanged: async () => dispatcher.casChanged(),
   });
-  writeDataKey(folder, drawKey(arena), arena);
+  writeDataKey(folder, present, arena);
   const autolock = new Autolock(folder, false);
   const dataKey = new DataKey({ ...shared, folder, arena });
   const { handlers } = control({
