@@ -137,6 +137,28 @@ manager
   .option('--socket <PATH>', "the manager's socket")
   .action(async (options) => (await import('./commands/manager_lock.js')).managerUnlockKey(options));
 
+manager
+  .command('backup <FILE>')
+  .description('back up the manager of this host while it runs, sealed under a key; - for standard output')
+  .option(
+    '--key <SOURCE>',
+    "the key: '-' for standard input, a FILE, or @NAME for a credential (the unlock key if not given)",
+  )
+  .option('--socket <PATH>', "the manager's socket")
+  .action(async (file, options) =>
+    (await import('./commands/manager_backup.js')).managerBackup(file, options),
+  );
+manager
+  .command('restore <FILE>')
+  .description('make the state folder of a manager from a backup; - for standard input')
+  .requiredOption('--state <DIR>', 'the folder; it is not there yet, or empty')
+  .option(
+    '--key <SOURCE>',
+    "what opens it: '-' for standard input, a FILE, or @NAME for a credential (asked for if not given)",
+  )
+  .action(async (file, options) =>
+    (await import('./commands/manager_backup.js')).managerRestore(file, options),
+  );
 operator(
   manager,
   'data-key',

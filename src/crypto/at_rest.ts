@@ -49,6 +49,30 @@ export function readPrivateFile(path: string): string | undefined {
   }
 }
 
+/** The file's bytes, straight into the arena; undefined when there is none. The caller wipes. @throws state_unusable. */
+export function readPrivateBytes(path: string, arena: Arena): Plaintext | undefined {
+  const bytes = readBytes(path);
+  if (bytes === undefined) return undefined;
+  const found = isBox(bytes) ? unwrapped(path, bytes) : undefined;
+  const content = arena.take(found?.size ?? bytes.length);
+  content.expose().set(found?.expose() ?? bytes);
+  found?.wipe();
+  bytes.fill(0);
+  return content;
+}
+
+/** As writePrivateFile. */
+export function writePrivateBytes(path: string, content: Plaintext): void {
+  if (wrapping === undefined || wrapping.unwraps) return replaceFile(path, content.expose(), 0o600);
+  const own = wrapping.arena.take(content.size);
+  try {
+    own.expose().set(content.expose());
+    writeWrapped(path, own);
+  } finally {
+    own.wipe();
+  }
+}
+
 /** Old content or new, on disk before it returns. @throws state_unusable. */
 export function writePrivateFile(path: string, text: string): void {
   if (wrapping === undefined || wrapping.unwraps) return replaceFile(path, text, 0o600);

@@ -27,6 +27,8 @@ export const boxTag = {
   keyFile: 6,
   wrappingKeys: 7,
   unlockKey: 8,
+  backup: 9,
+  backupKey: 10,
 } as const;
 export type BoxTag = (typeof boxTag)[keyof typeof boxTag];
 

@@ -102,6 +102,14 @@ export class Autolock {
     });
   }
 
+  /** @returns a copy for what is sealed under it; the caller wipes. Undefined where there is none. */
+  copyOfKey(arena: Arena): Plaintext | undefined {
+    if (this.#unlockKey === undefined) return undefined;
+    const copy = arena.take(keyBytes);
+    copy.expose().set(this.#unlockKey.expose());
+    return copy;
+  }
+
   /** Files lie there in clear again. @throws state_unusable. */
   turnOff(): void {
     const { state } = this;

@@ -4,7 +4,7 @@ import { drawExchangeKey, keyBytes } from '../crypto/exchange.js';
 import type { Plaintext } from '../crypto/plaintext.js';
 import { openUnlockKey, sealUnlockKey } from '../crypto/unlock_exchange.js';
 import { asInroError, InroError } from '../model/error.js';
-import { ManagerLock, type UnlockRequest } from '../proto/gen/inro/v1/lock_pb.js';
+import { ManagerLock, type SealedUnlockKey, type UnlockRequest } from '../proto/gen/inro/v1/lock_pb.js';
 import { serve, type Registration } from '../rpc/server.js';
 import type { AuditBook } from './audit_book.js';
 import type { Autolock } from './autolock.js';
@@ -18,7 +18,10 @@ export interface LockServiceParts {
   audit?: Pick<AuditBook, 'append'>;
 }
 
-export function lockService({ autolock, log, onUnlocked, audit }: LockServiceParts): Registration {
+/** Also gives what opens a key that was sealed for this process. */
+export function lockService({ autolock, log, onUnlocked, audit }: LockServiceParts): Registration & {
+  keyIn: (sealed: SealedUnlockKey) => Plaintext;
+} {
   const { arena } = autolock;
   const own = drawExchangeKey(arena);
   const state = () => ({
@@ -26,8 +29,7 @@ export function lockService({ autolock, log, onUnlocked, audit }: LockServicePar
     autolock: autolock.state,
     exchangeKey: own.publicKey,
   });
-  const keyIn = ({ key: sealed }: UnlockRequest): Plaintext => {
-    const { box = new Uint8Array(), exchangeKey = new Uint8Array() } = sealed ?? {};
+  const keyIn = ({ box, exchangeKey }: Pick<SealedUnlockKey, 'box' | 'exchangeKey'>): Plaintext => {
     const key = openUnlockKey({ box, exchangeKey }, own, arena);
     if (key.size === keyBytes) return key;
     key.wipe();
@@ -57,7 +59,7 @@ export function lockService({ autolock, log, onUnlocked, audit }: LockServicePar
       throw error;
     }
   };
-  return serve(ManagerLock, 'local', {
+  const service = serve(ManagerLock, 'local', {
     getLock: async () => state(),
 
     unlock: async (request) => {
@@ -65,7 +67,7 @@ export function lockService({ autolock, log, onUnlocked, audit }: LockServicePar
         throw new InroError('bad_input', 'the manager is not locked', {
           remedy: "'inro status' shows how it is",
         });
-      const key = keyIn(request);
+      const key = keyIn(given(request));
       try {
         autolock.open(key);
       } catch (error) {
@@ -87,11 +89,16 @@ export function lockService({ autolock, log, onUnlocked, audit }: LockServicePar
       unlockedOnly();
       return recorded('setUnlockKey', () => {
         if (autolock.state === 'off') void autolock.unlockKey; // throws
-        autolock.lockWith(keyIn(request));
+        autolock.lockWith(keyIn(given(request)));
         return state();
       });
     },
   });
+  return { ...service, keyIn };
+}
+
+function given({ key }: UnlockRequest): Pick<SealedUnlockKey, 'box' | 'exchangeKey'> {
+  return key ?? { box: new Uint8Array(), exchangeKey: new Uint8Array() };
 }
 
 /** What is said to whoever wants anything else of it. */

@@ -13,6 +13,7 @@ import { Admission } from './admission.js';
 import { arenaSize } from './arena_size.js';
 import { AuditBook } from './audit_book.js';
 import { Autolock } from './autolock.js';
+import { backupService } from './backup_service.js';
 import { watchCaEnd } from './ca_end.js';
 import { CaRotation } from './ca_rotation.js';
 import { certificateLifetimeMs, readCluster } from './cluster_record.js';
@@ -175,7 +176,10 @@ export async function startManager({
       createdMs: Number(cluster.createdMs),
       workerToken,
     });
-    const operators = await listenUnix(socketPath, [service, lockService({ autolock, log, audit })]);
+    const lock = lockService({ autolock, log, audit });
+    const { keyIn } = lock;
+    const backup = backupService({ ...shared, folder: stateFolder, autolock, keyIn });
+    const operators = await listenUnix(socketPath, [service, lock, backup]);
     undo.push(() => operators.stop(managerLimits.stopGraceMs));
     const nodes = await listenTls(
       listen,

@@ -8,6 +8,9 @@ import type { Change, Commit, Entry, Store } from './store.js';
 
 const revisionKey = '\u0000revision';
 const revisionBytes = 8;
+/** Of one transaction, when a store is filled. */
+const fillBytes = 4 * 1024 * 1024;
+const fillEntries = 1_000;
 /** Below this a failed write is taken for a full disk: lmdb reports EIO, not ENOSPC. */
 const fullBelowBytes = 256 * 1024;
 
@@ -31,6 +34,16 @@ export function openLmdbStore(path: string): Store {
       }
       return entries;
     },
+    snapshot: async (use) => {
+      const transaction = database.useReadTransaction();
+      try {
+        const [head] = database.getRange({ start: revisionKey, limit: 1, transaction });
+        const revision = head?.key === revisionKey ? readRevision(head.value) : 0;
+        return await use(revision, entriesOf(database, transaction));
+      } finally {
+        transaction.done();
+      }
+    },
     commit: async (commit) => {
       const revision = write(database, path, commit, currentRevision);
       unheard.push({ revision, puts: commit.puts, deletes: commit.deletes });
@@ -46,6 +59,49 @@ export function openLmdbStore(path: string): Store {
     },
     close: () => database.close(),
   };
+}
+
+async function* entriesOf(
+  database: RootDatabase<Buffer, string>,
+  transaction: ReturnType<typeof database.useReadTransaction>,
+): AsyncGenerator<Entry> {
+  for (const { key, value } of database.getRange({ transaction })) {
+    if (key !== revisionKey) yield entry(key, value);
+  }
+}
+
+/**
+ * A store that was elsewhere, with its revisions; the folder has none yet.
+ * @param path a folder that exists. @throws store_full, state_unusable.
+ */
+export async function fillLmdbStore(
+  path: string,
+  revision: number,
+  entries: AsyncIterable<Entry>,
+): Promise<void> {
+  const database = openDatabase(path);
+  try {
+    const some: Entry[] = [];
+    let bytes = 0;
+    const write = (): void => {
+      inWords(path, () =>
+        database.transactionSync(() => {
+          for (const { key, value, revision: own } of some) database.putSync(key, withRevision(own, value));
+        }),
+      );
+      some.length = 0;
+      bytes = 0;
+    };
+    for await (const one of entries) {
+      some.push(one);
+      bytes += one.value.length;
+      if (bytes > fillBytes || some.length >= fillEntries) write();
+    }
+    write();
+    inWords(path, () => database.putSync(revisionKey, withRevision(revision, new Uint8Array())));
+  } finally {
+    await database.close();
+  }
 }
 
 function openDatabase(path: string): RootDatabase<Buffer, string> {
@@ -76,7 +132,8 @@ function openDatabase(path: string): RootDatabase<Buffer, string> {
 
 function corrupt(path: string, fault: string, cause?: unknown): InroError {
   return new InroError('store_corrupt', `the store in ${path} is damaged: ${fault}`, {
-    remedy: 'stop the manager and restore the folder from a backup',
+    remedy:
+      "move the manager's folder away and restore it from a backup: inro manager restore (docs/operations.md)",
     cause,
   });
 }
@@ -87,8 +144,8 @@ function write(
   commit: Commit,
   currentRevision: () => number,
 ): number {
-  try {
-    return database.transactionSync(() => {
+  return inWords(path, () =>
+    database.transactionSync(() => {
       for (const { key, revision } of commit.checks) {
         const stored = database.getBinary(key);
         const found = stored === undefined ? 0 : readRevision(stored);
@@ -99,7 +156,14 @@ function write(
       for (const key of commit.deletes) database.removeSync(key);
       database.putSync(revisionKey, withRevision(revision, new Uint8Array()));
       return revision;
-    });
+    }),
+  );
+}
+
+/** @throws store_full, state_unusable; what `write` throws itself as it is. */
+function inWords<T>(path: string, write: () => T): T {
+  try {
+    return write();
   } catch (error) {
     if (error instanceof InroError) throw error;
     const { bavail, bsize } = statfsSync(path);

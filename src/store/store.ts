@@ -31,6 +31,11 @@ export interface Store {
    * @throws conflict when a check does not hold; store_full when the disk is full: then nothing is changed.
    */
   commit(commit: Commit): Promise<number>;
+  /**
+   * Everything as it is at one revision, in the order of keys, while others go on writing.
+   * @param use has its entries one after the other, and none after it has returned.
+   */
+  snapshot<T>(use: (revision: number, entries: AsyncIterable<Entry>) => Promise<T>): Promise<T>;
   /** The last commit's revision; 0 for a new store. */
   revision(): Promise<number>;
   /** Calls back with each commit, in order, before the commit's own promise resolves. Returns how to stop. */

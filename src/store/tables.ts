@@ -91,7 +91,8 @@ export function decodeRecord<S extends DescMessage>(
     return fromBinary(table.schema, value);
   } catch (error) {
     throw new InroError('store_corrupt', `the record ${key} cannot be read`, {
-      remedy: 'stop the manager and restore its folder from a backup',
+      remedy:
+        "move the manager's folder away and restore it from a backup: inro manager restore (docs/operations.md)",
       cause: error,
     });
   }

@@ -32,6 +32,8 @@ test('tags are for ever: boxes are stored', (t) => {
       keyFile: 6,
       wrappingKeys: 7,
       unlockKey: 8,
+      backup: 9,
+      backupKey: 10,
     },
   );
 });

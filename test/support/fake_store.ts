@@ -64,6 +64,17 @@ export function fakeStore({
       keys.sort((a, b) => Buffer.compare(Buffer.from(a), Buffer.from(b)));
       return keys.flatMap((key) => entry(key) ?? []);
     },
+    async snapshot(use) {
+      await begin('list');
+      const keys = [...disk.entries.keys()].toSorted();
+      const entries = keys.flatMap((key) => entry(key) ?? []);
+      return use(
+        disk.revision,
+        (async function* () {
+          for (const one of entries) yield one;
+        })(),
+      );
+    },
     async commit(commit) {
       await begin('commit');
       const change = decide(commit);

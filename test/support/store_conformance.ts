@@ -55,6 +55,31 @@ export const checks: Record<string, StoreCheck> = {
     assert.deepEqual(await shown(store), { a: 'before@1' });
   },
 
+  'a snapshot is the store at one revision, whatever is written meanwhile': async ({ store }) => {
+    await store.commit(puts({ a: '1', b: '1', d: '1' }));
+    await store.commit(puts({ b: '2' }));
+    const seen: string[] = [];
+    const told = await store.snapshot(async (revision, entries) => {
+      for await (const { key, value, revision: own } of entries) {
+        seen.push(`${key}=${Buffer.from(value).toString()}@${own}`);
+        await store.commit({
+          ...puts({ b: 'later', c: 'later', [`z${seen.length}`]: 'later' }),
+          deletes: ['d'],
+        });
+      }
+      return revision;
+    });
+    assert.equal(told, 2);
+    assert.deepEqual(seen, ['a=1@1', 'b=2@2', 'd=1@1']);
+    assert.deepEqual(Object.keys(await shown(store)), ['a', 'b', 'c', 'z1', 'z2', 'z3']);
+    await assert.rejects(
+      store.snapshot(async () => {
+        throw new Error('no more');
+      }),
+      /no more/,
+    );
+  },
+
   'a check holds for the revision that was read': async ({ store }) => {
     await store.commit(puts({ a: '1', b: '1' }));
     await store.commit({ ...puts({ a: '2' }), checks: [{ key: 'a', revision: 1 }, { key: 'b', revision: 1 }] }); // prettier-ignore
