@@ -64,6 +64,11 @@ const generate = [
   '--generate <FORMAT>',
   'instead of a file: a value that is drawn, and nobody sees: base64:32, base64url:32, hex:32, alnum:24',
 ] as const;
+const expires = [
+  '--expires <TIME>',
+  'when the value is not good any more: 12h, 30d; it is shown and warned of',
+] as const;
+const withdraw = ['--withdraw', 'revoke it then'] as const;
 const quiet = ['-q, --quiet', 'print ids only'] as const;
 const filter = [
   '-f, --filter <KEY=VALUE>',
@@ -386,6 +391,8 @@ const secret = program.command('secret').description('secrets: values go in, and
 operator(secret, 'create <NAME> [FILE]', "create a secret from a file or standard input ('-')")
   .option('-l, --label <KEY=VALUE>', 'a label (repeatable)', collectLabel, {})
   .option(...generate)
+  .option(...expires)
+  .option(...withdraw)
   .action(async (name, file, options) =>
     (await import('./commands/secret.js')).secretCreate(name, file, options),
   );
@@ -397,6 +404,18 @@ operator(
   .option('--label-add <KEY=VALUE>', 'add or change a label (repeatable)', collectLabel, {})
   .option('--label-rm <KEY>', 'remove a label (repeatable)', collect, [])
   .option(...generate)
+  .option(...expires)
+  .option(...withdraw)
+  .option(
+    '--stage <SERVICE>',
+    'only for tasks of this service, until it is promoted (repeatable)',
+    collect,
+    [],
+  )
+  .option('--nodes <N>', 'only on so many of the nodes that use it, until it is promoted', wholeNumber)
+  .option('--promote', 'no new value: the staged version becomes the current one')
+  .option('--unstage', 'no new value: the staged version is taken back')
+  .option('--if-version <V>', 'refuse unless the current version is V', wholeNumber)
   .option(...detach)
   .action(async (name, file, options) =>
     (await import('./commands/secret.js')).secretUpdate(name, file, options),
@@ -436,7 +455,7 @@ const service = program.command('service').description('services: who gets which
 const unitText =
   'the unit of systemd that gets the secrets as credentials: nginx, app@1, app@ (every instance)';
 const secretSyntax =
-  'NAME or source=NAME,target=FILE,uid=U,gid=G,mode=OCTAL,mmap,on-change=ACTION (repeatable)';
+  'NAME[@VERSION] or source=NAME[@VERSION],target=FILE,uid=U,gid=G,mode=OCTAL,mmap,on-change=ACTION (repeatable)';
 const onChange = [
   '--on-change <ACTION>',
   'when a file is new or has a new value: none, signal=HUP, restart, hook=NAME (of agent.yaml)',

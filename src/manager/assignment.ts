@@ -5,7 +5,8 @@ import { TaskState } from '../proto/gen/inro/v1/common_pb.js';
 import type { AssignedTaskSchema } from '../proto/gen/inro/v1/dispatcher_pb.js';
 import { stateOf } from '../proto/task_state.js';
 import { versionKey } from '../store/tables.js';
-import { hasNoValue, revokedNotice } from './revoked.js';
+import { revokedNotice } from './revoked.js';
+import { servedVersion } from './served_version.js';
 import type { ClusterView } from './view.js';
 
 export interface NeededVersion {
@@ -43,13 +44,14 @@ export function assignmentOf(view: ClusterView, nodeId: string): Assignment {
     if (service === undefined) continue;
     const references = service.references.flatMap((reference) => {
       const secret = view.secrets.get(reference.secretId);
-      if (secret === undefined || hasNoValue(view, secret.id)) return [];
-      const needed = { secretId: secret.id, version: secret.currentVersion };
+      if (secret === undefined) return [];
+      const needed = { secretId: secret.id, version: servedVersion(secret, reference, { ...task, nodeId }) };
+      if (view.isRevoked(needed.secretId, needed.version)) return [];
       assignment.versions.set(versionKey(needed.secretId, needed.version), needed);
       return [{ reference, version: needed.version }];
     });
     const { id, serviceId, slot } = task;
-    const notice = revokedNotice(view, service.references);
+    const notice = revokedNotice(view, service.references, task);
     const { name: serviceName, readers, unit, container, onChange, untilDetached } = service;
     const until = untilDetached === undefined ? {} : { untilDetached };
     const runs = { unit, onChange, ...until, ...(container === undefined ? {} : { container }) };

@@ -27,35 +27,57 @@ export interface RevokeParts {
 export function revokeHandlers(
   parts: RevokeParts,
 ): Pick<Handlers<typeof Control, 'operator'>, 'revokeSecret' | 'waitForWipes'> {
-  const { store, view, clock, log } = parts;
+  const { view } = parts;
   return {
     revokeSecret: async ({ name: typed, version: wanted, operator }, { peer }) => {
       const { id } = find('secret', view.secrets, typed, (secret) => secret.name);
-      const { result } = await transact(store, async (tx) => {
-        const secret = await tx.get(tables.secrets, id);
-        if (secret === undefined) throw new InroError('not_found', `no secret ${quoted(typed)}`);
-        const version = wanted === 0 ? secret.currentVersion : wanted;
-        const record = await tx.get(tables.versions, versionKey(id, version));
-        if (record === undefined) throw unknown(secret, version);
-        if (record.revokedMs > 0n) throw revokedBefore(secret, record);
-        record.revokedMs = BigInt(clock.now());
-        record.revokedBy = printable(callerOf(view, peer).name ?? operator, managerLimits.maxOperatorChars);
-        record.sealedKey = new Uint8Array();
-        secret.updatedMs = record.revokedMs;
-        tx.put(tables.versions, versionKey(id, version), record);
-        tx.deleteBytes(ciphertextPrefix + versionKey(id, version));
-        tx.put(tables.secrets, id, secret);
-        return { secret, record };
-      });
-      const { name } = result.secret;
-      const { version, revokedMs, revokedBy } = result.record;
-      const nodeIds = view.holders.of(id, version);
-      log.info({ secret: id, name, version, by: revokedBy, nodes: nodeIds.length }, 'version revoked');
-      return { secretId: id, secretName: name, version, revokedMs, nodeIds };
+      const by = printable(callerOf(view, peer).name ?? operator, managerLimits.maxOperatorChars);
+      const { secret, record } = await revokeVersion(parts, { id, version: wanted, by });
+      const { version, revokedMs } = record;
+      return {
+        secretId: id,
+        secretName: secret.name,
+        version,
+        revokedMs,
+        nodeIds: view.holders.of(id, version),
+      };
     },
 
     waitForWipes: (request, { signal }) => waitForWipes(request, parts, signal),
   };
+}
+
+/** @param version 0: the current one. @throws not_found, revoked. */
+export async function revokeVersion(
+  { store, view, clock, log }: Pick<RevokeParts, 'store' | 'view' | 'clock' | 'log'>,
+  { id, version: wanted, by }: { id: string; version: number; by: string },
+): Promise<{ secret: SecretRecord; record: VersionRecord }> {
+  const { result } = await transact(store, async (tx) => {
+    const secret = await tx.get(tables.secrets, id);
+    if (secret === undefined) throw new InroError('not_found', `no secret ${quoted(id)}`);
+    const version = wanted === 0 ? secret.currentVersion : wanted;
+    const record = await tx.get(tables.versions, versionKey(id, version));
+    if (record === undefined) throw unknown(secret, version);
+    if (record.revokedMs > 0n) throw revokedBefore(secret, record);
+    record.revokedMs = BigInt(clock.now());
+    record.revokedBy = by;
+    record.sealedKey = new Uint8Array();
+    secret.updatedMs = record.revokedMs;
+    if (secret.stage?.version === version) {
+      // Where it was tried, the current one is served again.
+      secret.latestVersion = version;
+      delete secret.stage;
+    }
+    tx.put(tables.versions, versionKey(id, version), record);
+    tx.deleteBytes(ciphertextPrefix + versionKey(id, version));
+    tx.put(tables.secrets, id, secret);
+    return { secret, record };
+  });
+  const { name } = result.secret;
+  const { version } = result.record;
+  const nodes = view.holders.of(id, version).length;
+  log.info({ secret: id, name, version, by, nodes }, 'version revoked');
+  return result;
 }
 
 function unknown({ name }: SecretRecord, version: number): InroError {

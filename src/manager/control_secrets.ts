@@ -6,7 +6,7 @@ import type { Clock } from '../model/clock.js';
 import { InroError } from '../model/error.js';
 import { isId } from '../model/id.js';
 import { checkLabels, checkName, quoted } from '../model/name.js';
-import type { Control } from '../proto/gen/inro/v1/control_pb.js';
+import type { Control, Expiration } from '../proto/gen/inro/v1/control_pb.js';
 import {
   SecretRecordSchema,
   VersionRecordSchema,
@@ -18,7 +18,8 @@ import { ciphertextPrefix, decodeRecord, secretNamePrefix, tables, versionKey } 
 import { transact, type Transaction } from '../store/transaction.js';
 import type { Dispatcher } from './dispatcher.js';
 import { callerOf, checkSees, type Caller } from './caller.js';
-import { latestOf } from './control_versions.js';
+import { latestOf, pinning } from './control_versions.js';
+import { stageOf } from './stage.js';
 import { find, matcher } from './find.js';
 import type { Keyring } from './keyring.js';
 import { deleteReads } from './read_records.js';
@@ -55,7 +56,10 @@ export function secretHandlers({
     ciphertext: Uint8Array,
     sealedKey: Uint8Array,
     createdMs: bigint,
+    expiration: Expiration | undefined,
   ): void => {
+    if (expiration?.ttlMs === 0n)
+      throw new InroError('bad_input', 'a value that has expired already is none');
     const sizeBytes = valueBytesOf(ciphertext);
     const ciphertextDigest = digestOf(ciphertext);
     const kept = keyring.keep(sealedKey, { clusterId, secretId, version, ciphertextDigest });
@@ -66,6 +70,8 @@ export function secretHandlers({
       sizeBytes,
       ciphertextDigest,
       sealedKey: kept,
+      expiresMs: expiration === undefined ? 0n : createdMs + expiration.ttlMs,
+      withdraw: expiration?.withdraw ?? false,
     });
     tx.put(tables.versions, versionKey(secretId, version), record);
     tx.putBytes(ciphertextPrefix + versionKey(secretId, version), ciphertext);
@@ -82,7 +88,7 @@ export function secretHandlers({
   };
 
   return {
-    createSecret: async ({ id, name, labels, ciphertext, sealedKey }) => {
+    createSecret: async ({ id, name, labels, ciphertext, sealedKey, expiration }) => {
       checkName('secret', name);
       checkLabels(labels);
       if (!isId(id)) throw new InroError('bad_input', `${quoted(id)} is not an id`);
@@ -95,7 +101,7 @@ export function secretHandlers({
         if ((await tx.get(tables.secrets, id)) !== undefined)
           throw new InroError('already_exists', `secret id ${id} exists already`);
         const now = BigInt(clock.now());
-        keepVersion(tx, id, 1, ciphertext, sealedKey, now);
+        keepVersion(tx, id, 1, ciphertext, sealedKey, now, expiration);
         tx.put(
           tables.secrets,
           id,
@@ -107,7 +113,9 @@ export function secretHandlers({
       return { id, revision: BigInt(revision), version: 1 };
     },
 
-    updateSecret: async ({ id, version, ciphertext, sealedKey, labelsAdd, labelsRemove }) => {
+    updateSecret: async (request) => {
+      const { id, version, ciphertext, sealedKey, labelsAdd, labelsRemove, expiration } = request;
+      const { stageServices, stageNodes, ifVersion } = request;
       const hasValue = ciphertext.length > 0;
       const { result, revision } = await transact(store, async (tx) => {
         const secret = await tx.get(tables.secrets, id);
@@ -117,6 +125,20 @@ export function secretHandlers({
           });
         secret.labels = changedLabels(secret.labels, labelsAdd, labelsRemove);
         secret.updatedMs = BigInt(clock.now());
+        if (ifVersion > 0 && ifVersion !== secret.currentVersion)
+          throw new InroError(
+            'conflict',
+            `secret ${quoted(secret.name)} is at version ${secret.currentVersion}, not ${ifVersion}`,
+            { remedy: `look at it with 'inro secret history ${secret.name}', then give your value again` },
+          );
+        if (hasValue && secret.stage !== undefined)
+          throw new InroError(
+            'conflict',
+            `version ${secret.stage.version} of secret ${quoted(secret.name)} is staged`,
+            {
+              remedy: `first inro secret update ${secret.name} --promote, or --unstage`,
+            },
+          );
         if (hasValue) {
           const latest = latestOf(secret);
           if (version !== latest + 1) {
@@ -128,21 +150,27 @@ export function secretHandlers({
               },
             );
           }
-          keepVersion(tx, id, version, ciphertext, sealedKey, secret.updatedMs);
-          secret.currentVersion = version;
-          secret.latestVersion = 0;
+          keepVersion(tx, id, version, ciphertext, sealedKey, secret.updatedMs, expiration);
+          const stage = stageOf(version, secret, { services: stageServices, nodes: stageNodes }, view);
+          if (stage === undefined) secret.currentVersion = version;
+          else secret.stage = stage;
+          secret.latestVersion = stage === undefined ? 0 : version;
         }
         tx.put(tables.secrets, id, secret);
         return secret;
       });
       log.info(
-        { secret: id, name: result.name, version: result.currentVersion },
-        hasValue ? 'secret has a new version' : 'secret has new labels',
+        { secret: id, name: result.name, version: result.stage?.version ?? result.currentVersion },
+        result.stage !== undefined && hasValue
+          ? 'secret has a new version, in some places'
+          : hasValue
+            ? 'secret has a new version'
+            : 'secret has new labels',
       );
       return {
         id,
         revision: BigInt(revision),
-        version: result.currentVersion,
+        version: hasValue ? version : result.currentVersion,
         nodeIds: hasValue ? [...view.nodesOfServices(result.serviceIds)] : [],
         // A task that no node was found for waits for its node, not for this value.
         serviceIds: hasValue ? result.serviceIds.filter((one) => view.nodesOfServices([one]).size > 0) : [],
@@ -211,9 +239,12 @@ function inUse(secret: SecretRecord, view: ClusterView): InroError {
 
 function shownSecret(secret: SecretRecord, view: ClusterView, dispatcher: Dispatcher) {
   const versions = view.versionsOf(secret.id).map((record) => {
-    const { version, createdMs, sizeBytes, ciphertextDigest, revokedMs, revokedBy } = record;
+    const { version, createdMs, sizeBytes, ciphertextDigest, revokedMs, revokedBy, expiresMs, withdraw } =
+      record;
     const nodes = dispatcher.holdersOf(secret.id, version).length;
-    return { version, createdMs, sizeBytes, ciphertextDigest, revokedMs, revokedBy, nodes };
+    const pinnedBy = pinning(view, secret, version);
+    const facts = { version, createdMs, sizeBytes, ciphertextDigest, revokedMs, revokedBy };
+    return { ...facts, nodes, expiresMs, withdraw, pinnedBy };
   });
   return {
     id: secret.id,
@@ -226,5 +257,8 @@ function shownSecret(secret: SecretRecord, view: ClusterView, dispatcher: Dispat
     sizeBytes: versions.find(({ version }) => version === secret.currentVersion)?.sizeBytes ?? 0,
     versions,
     serviceNames: secret.serviceIds.map((id) => view.services.get(id)?.name ?? id),
+    stagedVersion: secret.stage?.version ?? 0,
+    stagedServices: (secret.stage?.serviceIds ?? []).map((id) => view.services.get(id)?.name ?? id),
+    stagedNodes: (secret.stage?.nodeIds ?? []).map((id) => view.nodes.get(id)?.description?.hostname ?? id),
   };
 }

@@ -253,8 +253,17 @@ async function resolve(
         remedy: `create it first: inro secret create ${reference.secretName} -`,
       });
     }
-    const current = await tx.get(tables.versions, versionKey(secret.id, secret.currentVersion));
-    if ((current?.revokedMs ?? 0n) > 0n) {
+    const { version } = reference;
+    const served = await tx.get(tables.versions, versionKey(secret.id, version || secret.currentVersion));
+    if (served === undefined)
+      throw new InroError('not_found', `secret ${quoted(secret.name)} has no version ${version}`, {
+        remedy: `'inro secret history ${secret.name}' shows those that it has`,
+      });
+    if (served.revokedMs > 0n && version > 0)
+      throw new InroError('revoked', `version ${version} of secret ${quoted(secret.name)} is revoked`, {
+        remedy: `'inro secret history ${secret.name}' shows those that are not`,
+      });
+    if (served.revokedMs > 0n) {
       throw new InroError('revoked', `secret ${quoted(secret.name)} is revoked: it has no value to serve`, {
         remedy: `give it a new one first: inro secret update ${secret.name} -`,
       });
@@ -345,7 +354,7 @@ function shownTask(task: TaskRecord, view: ClusterView): MessageInitShape<typeof
   const { id, serviceId, slot, nodeId, state, createdMs, updatedMs, change, exitCode } = task;
   const service = view.services.get(serviceId);
   const isLive = !hasEnded(stateOf(state)) && task.desiredState === TaskState.RUNNING;
-  const error = task.error || (isLive ? revokedNotice(view, service?.references ?? []) : '');
+  const error = task.error || (isLive ? revokedNotice(view, service?.references ?? [], task) : '');
   return {
     id,
     serviceId,

@@ -25,9 +25,42 @@ export function versionHandlers({
   view,
   clock,
   log,
-}: VersionHandlersParts): Pick<Handlers<typeof Control, 'operator'>, 'rollbackSecret' | 'pruneSecret'> {
+}: VersionHandlersParts): Pick<
+  Handlers<typeof Control, 'operator'>,
+  'rollbackSecret' | 'pruneSecret' | 'endStage'
+> {
   const idOf = (typed: string): string => find('secret', view.secrets, typed, ({ name }) => name).id;
+  const told = (id: string, revision: number, { currentVersion: version, serviceIds }: SecretRecord) => ({
+    id,
+    revision: BigInt(revision),
+    version,
+    nodeIds: [...view.nodesOfServices(serviceIds)],
+    serviceIds: serviceIds.filter((one) => view.nodesOfServices([one]).size > 0),
+  });
   return {
+    endStage: async ({ name: typed, promote }) => {
+      const id = idOf(typed);
+      const { result: secret, revision } = await transact(store, async (tx) => {
+        const found = await tx.get(tables.secrets, id);
+        if (found === undefined) throw new InroError('not_found', `no secret ${quoted(typed)}`);
+        if (found.stage === undefined)
+          throw new InroError('not_found', `no version of secret ${quoted(found.name)} is staged`, {
+            remedy: `stage one: inro secret update ${found.name} - --stage SERVICE`,
+          });
+        found.latestVersion = latestOf(found);
+        if (promote) found.currentVersion = found.stage.version;
+        delete found.stage;
+        found.updatedMs = BigInt(clock.now());
+        tx.put(tables.secrets, id, found);
+        return found;
+      });
+      log.info(
+        { secret: id, name: secret.name, version: secret.currentVersion },
+        promote ? 'the staged version is the current one' : 'the staged version was taken back',
+      );
+      return told(id, revision, secret);
+    },
+
     rollbackSecret: async ({ name: typed, version: wanted }) => {
       const id = idOf(typed);
       const { result, revision } = await transact(store, async (tx) => {
@@ -35,6 +68,12 @@ export function versionHandlers({
         if (secret === undefined) throw new InroError('not_found', `no secret ${quoted(typed)}`);
         const versions = await tx.list(tables.versions, `${id}/`);
         const from = secret.currentVersion;
+        if (secret.stage !== undefined)
+          throw new InroError(
+            'conflict',
+            `version ${secret.stage.version} of secret ${quoted(secret.name)} is staged`,
+            { remedy: `first inro secret update ${secret.name} --promote, or --unstage` },
+          );
         const { version } = wanted === 0 ? before(secret, versions) : chosen(secret, versions, wanted);
         secret.latestVersion = latestOf(secret);
         secret.currentVersion = version;
@@ -43,15 +82,9 @@ export function versionHandlers({
         return { secret, from };
       });
       const { secret, from } = result;
-      const { name, currentVersion: version, serviceIds } = secret;
+      const { name, currentVersion: version } = secret;
       log.info({ secret: id, name, version, from }, 'secret was rolled back');
-      return {
-        id,
-        revision: BigInt(revision),
-        version,
-        nodeIds: [...view.nodesOfServices(serviceIds)],
-        serviceIds: serviceIds.filter((one) => view.nodesOfServices([one]).size > 0),
-      };
+      return told(id, revision, secret);
     },
 
     pruneSecret: async ({ name: typed, keep }) => {
@@ -68,7 +101,11 @@ export function versionHandlers({
         );
         const old = versions.slice(0, Math.max(0, versions.length - keep));
         const gone = old.filter(
-          ({ version }) => version !== secret.currentVersion && view.holders.of(id, version).length === 0,
+          ({ version }) =>
+            version !== secret.currentVersion &&
+            version !== secret.stage?.version &&
+            pinning(view, secret, version).length === 0 &&
+            view.holders.of(id, version).length === 0,
         );
         if (gone.length === 0) return { secret, gone, stays: old };
         for (const { version } of gone) {
@@ -90,8 +127,18 @@ export function versionHandlers({
 }
 
 /** The highest number that was ever given. */
-export function latestOf({ currentVersion, latestVersion }: SecretRecord): number {
-  return Math.max(currentVersion, latestVersion);
+export function latestOf({ currentVersion, latestVersion, stage }: SecretRecord): number {
+  return Math.max(currentVersion, latestVersion, stage?.version ?? 0);
+}
+
+/** Names of the services that reference this version and no other. */
+export function pinning(view: ClusterView, { id, serviceIds }: SecretRecord, version: number): string[] {
+  return serviceIds
+    .flatMap((serviceId) => view.services.get(serviceId) ?? [])
+    .filter(({ references }) =>
+      references.some((reference) => reference.secretId === id && reference.version === version),
+    )
+    .map(({ name }) => name);
 }
 
 function before({ name, currentVersion }: SecretRecord, versions: readonly VersionRecord[]): VersionRecord {

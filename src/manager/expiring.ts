@@ -5,6 +5,7 @@ import { readChain } from '../pki/chain.js';
 import type { ExpirySchema } from '../proto/gen/inro/v1/control_pb.js';
 import type { CaRecord } from '../proto/gen/inro/v1/records_pb.js';
 import { managerLimits } from './limits.js';
+import { ending, isServed } from './value_expiry.js';
 import type { ClusterView } from './view.js';
 
 /** What a status names; there may be thousands. */
@@ -53,6 +54,14 @@ export function expiring(
       name,
       atMs: Number(expiresMs),
     }));
+  const values = ending(view)
+    .filter((version) => isServed(view, version))
+    .map(({ secretId, version, expiresMs }) => ({
+      kind: 'value',
+      id: secretId,
+      name: `${view.secrets.get(secretId)?.name ?? ''}@${version}`,
+      atMs: Number(expiresMs),
+    }));
   const ca = cas
     .slice(-1)
     .flatMap(({ chainPem }) => readChain(chainPem))
@@ -62,7 +71,7 @@ export function expiring(
       name: n === 0 ? 'the one that signs' : 'above it',
       atMs: notAfterMs,
     }));
-  return [...leases, ...nodes, ...operators, ...ca]
+  return [...leases, ...values, ...nodes, ...operators, ...ca]
     .toSorted((a, b) => a.atMs - b.atMs)
     .slice(0, maxShown)
     .map(({ atMs, ...rest }) => ({ ...rest, atMs: BigInt(Math.round(atMs)) }));

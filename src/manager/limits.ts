@@ -28,6 +28,9 @@ export const managerLimits = {
   /** Content keys that are wrapped anew in one commit, when the data key is replaced. */
   rewrapsPerCommit: 200,
   dataKeyRetryMs: 10_000,
+  valueExpiryCheckMs: 5_000,
+  /** So long before its end a value is warned of. */
+  valueExpiryWarningMs: 7 * dayMs,
   maxHoldings: 100_000,
   maxStatusesPerMessage: 10_000,
   /** Each costs a signature's check. */

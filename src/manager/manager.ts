@@ -36,6 +36,7 @@ import { Scheduler } from './scheduler.js';
 import { SeenBook } from './seen_book.js';
 import { openManagerState, type GivenCa } from './state_folder.js';
 import { Sweeper } from './sweeper.js';
+import { ValueExpiry } from './value_expiry.js';
 import { ClusterView } from './view.js';
 
 export interface ManagerOptions {
@@ -140,6 +141,8 @@ export async function startManager({
     });
     const dataKey = new DataKey({ ...shared, folder: stateFolder, arena });
     undo.push(() => dataKey.stop());
+    const expiry = new ValueExpiry(shared);
+    undo.push(() => expiry.stop());
     const seen = new SeenBook({ store, view, dispatcher, clock, log });
     undo.push(() => seen.stop());
     dispatcher.onNodeReady = () => scheduler.nodeReady();

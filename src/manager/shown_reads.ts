@@ -6,9 +6,10 @@ import type { ReadRecord, Reader } from '../proto/gen/inro/v1/records_pb.js';
 import { stateOf } from '../proto/task_state.js';
 import { managerLimits } from './limits.js';
 import { lastMs } from './read_records.js';
+import { servedVersion } from './served_version.js';
 import type { ClusterView } from './view.js';
 
-type ShownFrom = Pick<ClusterView, 'nodes' | 'secrets' | 'tasks' | 'isRevoked'>;
+type ShownFrom = Pick<ClusterView, 'nodes' | 'secrets' | 'services' | 'tasks' | 'isRevoked'>;
 
 /** @param records all of one secret. @returns the versions that anybody has accessed, oldest first. */
 export function shownReads(
@@ -65,8 +66,8 @@ function whoIsBehind(
   records: readonly ReadRecord[],
   view: ShownFrom,
 ): (record: ReadRecord, reader: Partial<Reader>) => boolean {
-  const current = view.secrets.get(secretId)?.currentVersion ?? 0;
-  if (view.isRevoked(secretId, current)) return () => false;
+  const secret = view.secrets.get(secretId);
+  if (secret === undefined) return () => false;
   const newest = new Map<string, number>();
   const note = (key: string, version: number): void =>
     void newest.set(key, Math.max(version, newest.get(key) ?? 0));
@@ -78,7 +79,14 @@ function whoIsBehind(
     const task = view.tasks.get(reader.taskId ?? '');
     if (task === undefined || hasEnded(stateOf(task.state)) || !hasOpened(reader)) return false;
     if (version < (newest.get(nodeId) ?? 0)) return false;
-    return version < current && newest.get(keyOf(nodeId, reader)) === version;
+    const references = view.services.get(task.serviceId)?.references ?? [];
+    const served = references
+      .filter((reference) => reference.secretId === secretId)
+      .map((reference) => servedVersion(secret, reference, { ...task, nodeId }));
+    // Of a service that has ceased to use it, what everybody else gets.
+    const wanted = Math.min(...(served.length === 0 ? [secret.currentVersion] : served));
+    if (view.isRevoked(secretId, wanted)) return false;
+    return version < wanted && newest.get(keyOf(nodeId, reader)) === version;
   };
 }
 

@@ -3,10 +3,13 @@ import { InroError } from './error.js';
 import { limits } from './limits.js';
 import { checkName, hasControl, quoted } from './name.js';
 import { canonicalOnChange } from './on_change.js';
+import { parseVersionedName } from './versioned_name.js';
 
 export interface Reference {
   /** The secret's name when it comes from an operator; the manager resolves it to an id. */
   source: string;
+  /** This version and no other; 0: the current one. */
+  version: number;
   /** The file's name in the service's directory. */
   target: string;
   /** A number, or a user's name that the node resolves. */
@@ -23,7 +26,7 @@ export interface Reference {
 const defaultMode = 0o444;
 
 /**
- * Parses `NAME` or `source=NAME[,target=FILE][,uid=U][,gid=G][,mode=OCTAL][,mmap][,on-change=ACTION]`.
+ * Parses `NAME[@VERSION]` or `source=NAME[@VERSION][,target=FILE][,uid=U][,gid=G][,mode=OCTAL][,mmap][,on-change=ACTION]`.
  * `mode` is octal with or without a leading 0 (Docker reads `400` as decimal, a known trap).
  * @throws bad_input naming the part that is wrong.
  */
@@ -35,9 +38,11 @@ export function parseReference(text: string): Reference {
       remedy: 'write --secret NAME or --secret source=NAME,target=FILE,uid=0,gid=0,mode=0444',
     });
   }
+  const { name, version = 0 } = source.includes('@') ? parseVersionedName(source) : { name: source };
   return checkReference({
-    source: checkName('secret', source),
-    target: fields.get('target') ?? source,
+    source: checkName('secret', name),
+    version,
+    target: fields.get('target') ?? name,
     uid: fields.get('uid') ?? '0',
     gid: fields.get('gid') ?? '0',
     mode: fields.has('mode') ? parseMode(fields.get('mode') as string) : defaultMode,
@@ -47,7 +52,9 @@ export function parseReference(text: string): Reference {
 }
 
 /** @throws bad_input when target, owner, group or mode cannot be shown by a node. */
-export function checkReference<R extends Omit<Reference, 'source' | 'mmap' | 'onChange'>>(reference: R): R {
+export function checkReference<R extends Omit<Reference, 'source' | 'version' | 'mmap' | 'onChange'>>(
+  reference: R,
+): R {
   checkTarget(reference.target);
   checkOwner('uid', reference.uid);
   checkOwner('gid', reference.gid);

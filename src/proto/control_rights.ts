@@ -44,6 +44,7 @@ export const controlRights = {
   updateSecret: { roles: admin, changes: true, object: 'id' },
   removeSecret: { roles: admin, changes: true, object: 'name' },
   revokeSecret: { roles: admin, changes: true, object: 'name' },
+  endStage: { roles: admin, changes: true, object: 'name' },
   rollbackSecret: { roles: admin, changes: true, object: 'name' },
   pruneSecret: { roles: admin, changes: true, object: 'name' },
   getSecret: { roles: all, changes: false, object: 'name' },

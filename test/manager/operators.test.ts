@@ -100,6 +100,7 @@ const calls: { [K in Name]: [who: string, request: () => InputInit<Methods[K]>] 
   updateSecret: ['admin', () => ({ id, version: 1 })],
   removeSecret: ['admin', () => ({ name: 'granted_none' })],
   revokeSecret: ['admin', () => ({ name: 'granted_none' })],
+  endStage: ['admin', () => ({ name: 'none' })],
   rollbackSecret: ['admin', () => ({ name: 'none' })],
   pruneSecret: ['admin', () => ({ name: 'none', keep: 1 })],
   getSecret: ['admin deployer auditor', () => ({ name: 'granted_none' })],

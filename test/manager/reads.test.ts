@@ -230,7 +230,13 @@ test('what is kept of a secret goes with it, and nobody else hears of any of it'
 });
 
 test('an answer is bounded: the latest come first, and how many are left out is said', (t) => {
-  const view = { nodes: new Map(), secrets: new Map(), tasks: new Map(), isRevoked: () => false };
+  const view = {
+    nodes: new Map(),
+    secrets: new Map(),
+    services: new Map(),
+    tasks: new Map(),
+    isRevoked: () => false,
+  };
   const most = managerLimits.maxShownReaders;
   const records = Array.from({ length: most + 2 }, (_, n) =>
     create(ReadRecordSchema, {

@@ -6,7 +6,16 @@ import { checkReference, checkTargetsDiffer, parseMode, parseReference } from '.
 import { anyText } from '../support/any_text.js';
 import { refuses } from '../support/refuses.js';
 
-const plain = { source: 'db', target: 'db', uid: '0', gid: '0', mode: 0o444, mmap: false, onChange: '' };
+const plain = {
+  source: 'db',
+  version: 0,
+  target: 'db',
+  uid: '0',
+  gid: '0',
+  mode: 0o444,
+  mmap: false,
+  onChange: '',
+};
 
 test('the short form: a name, and Docker’s defaults', (t) => {
   t.deepEqual(parseReference('db'), plain);
@@ -16,6 +25,7 @@ test('the long form, in any order, with Docker’s short keys', (t) => {
   t.deepEqual(parseReference('source=db'), plain);
   t.deepEqual(parseReference('source=db,target=password.txt,uid=999,gid=postgres,mode=0440'), {
     source: 'db',
+    version: 0,
     target: 'password.txt',
     uid: '999',
     gid: 'postgres',
@@ -182,4 +192,11 @@ test('any text is a reference that a node can show, or is refused with bad_input
     { numRuns: 2_000 },
   );
   t.pass();
+});
+
+test('a version can be named; the file is called as without it', (t) => {
+  t.deepEqual(parseReference('db@3'), { ...plain, version: 3 });
+  t.deepEqual(parseReference('source=db@12,target=x'), { ...plain, version: 12, target: 'x' });
+  for (const bad of ['db@', 'db@0', 'db@x', 'db@1@2', '@1', 'source=db@-1'])
+    refuses(t, () => parseReference(bad), 'bad_input', /version|names no/);
 });

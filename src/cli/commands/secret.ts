@@ -1,5 +1,6 @@
 /** inro secret create|update|ls|inspect|rm; `revoke` is in a file of its own. */
 import { parseValueFormat } from '../../crypto/generate.js';
+import { parseDuration } from '../../model/duration.js';
 import { InroError } from '../../model/error.js';
 import { newId } from '../../model/id.js';
 import { checkLabels, checkName, type Labels } from '../../model/name.js';
@@ -19,7 +20,7 @@ interface Common extends ManagerOption {
 export async function secretCreate(
   name: string,
   file: string | undefined,
-  options: Common & { label: Labels; generate?: string },
+  options: Common & Expires & { label: Labels; generate?: string },
 ): Promise<void> {
   checkName('secret', name);
   checkLabels(options.label);
@@ -32,6 +33,7 @@ export async function secretCreate(
       id,
       name,
       labels: options.label,
+      ...expirationOf(options),
       ...sealed,
     });
     if (options.json === true) printJson({ id, name, version });
@@ -42,8 +44,19 @@ export async function secretCreate(
 export async function secretUpdate(
   name: string,
   file: string | undefined,
-  options: Common & { labelAdd: Labels; labelRm: string[]; generate?: string },
+  options: Common &
+    Expires & {
+      labelAdd: Labels;
+      labelRm: string[];
+      generate?: string;
+      stage: string[];
+      nodes?: number;
+      promote?: boolean;
+      unstage?: boolean;
+      ifVersion?: number;
+    },
 ): Promise<void> {
+  if (options.promote === true || options.unstage === true) return endStage(name, file, options);
   const source = sourceOf(file, options.generate);
   const { labelAdd: labelsAdd, labelRm: labelsRemove } = options;
   const isGiven = file !== undefined || options.generate !== undefined;
@@ -60,10 +73,54 @@ export async function secretUpdate(
       ...sealed,
       labelsAdd,
       labelsRemove,
+      ...(labelsOnly ? {} : expirationOf(options)),
+      stageServices: options.stage,
+      stageNodes: options.nodes ?? 0,
+      ifVersion: options.ifVersion ?? 0,
     });
     await settle(manager, changed, options);
     if (options.json === true) printJson({ id, name, version: changed.version });
     else printLine(id);
+  });
+}
+
+/** A staged version becomes the current one, or is taken back. */
+async function endStage(
+  name: string,
+  file: string | undefined,
+  options: Common & {
+    generate?: string;
+    stage: string[];
+    nodes?: number;
+    promote?: boolean;
+    unstage?: boolean;
+  },
+): Promise<void> {
+  const { promote = false, unstage = false } = options;
+  const isMore = file !== undefined || options.generate !== undefined || options.stage.length > 0;
+  if (isMore || (promote && unstage))
+    throw new InroError('bad_input', 'a staged version is promoted or taken back by itself', {
+      remedy: `first inro secret update ${name} --${unstage ? 'unstage' : 'promote'}, then what else there is`,
+    });
+  await withManager(options, async (manager) => {
+    const changed = await call(manager, Control, 'endStage', { name, promote });
+    await settle(manager, changed, options);
+    if (options.json === true) printJson({ id: changed.id, name, version: changed.version });
+    else printLine(changed.id);
+  });
+}
+
+interface Expires {
+  expires?: string;
+  withdraw?: boolean;
+}
+
+/** @throws bad_input */
+function expirationOf({ expires, withdraw = false }: Expires) {
+  if (expires !== undefined) return { expiration: { ttlMs: BigInt(parseDuration(expires)), withdraw } };
+  if (!withdraw) return {};
+  throw new InroError('bad_input', '--withdraw needs the day on which it is to be', {
+    remedy: 'give --expires, too: --expires 30d --withdraw',
   });
 }
 
@@ -115,15 +172,18 @@ export async function secretInspect(names: string[], options: Common): Promise<v
       ['Created', `${iso(secret.createdMs)} (${ago(secret.createdMs)})`],
       ['Updated', `${iso(secret.updatedMs)} (${ago(secret.updatedMs)})`],
       ['Used by', secret.serviceNames.join(', ') || '-'],
+      ...stagedFact(secret),
     ]);
     const rows = secret.versions.map((v) => [
       String(v.version),
       `${v.sizeBytes}`,
       ago(v.createdMs),
       String(v.nodes),
+      v.expiresMs === 0n ? '-' : `${ago(v.expiresMs)}${v.withdraw ? ', withdrawn then' : ''}`,
+      v.pinnedBy.join(', ') || '-',
       v.revokedMs === 0n ? '-' : `${ago(v.revokedMs)}, by ${v.revokedBy}`,
     ]);
-    printTable(['VERSION', 'BYTES', 'CREATED', 'NODES', 'REVOKED'], rows);
+    printTable(['VERSION', 'BYTES', 'CREATED', 'NODES', 'EXPIRES', 'PINNED BY', 'REVOKED'], rows);
     printReads(reads, secret.version);
   }
 }
@@ -132,6 +192,15 @@ export async function secretRm(names: string[], options: Common): Promise<void> 
   await withManager(options, (manager) =>
     removeEach(names, options, async (name) => (await call(manager, Control, 'removeSecret', { name })).id),
   );
+}
+
+function stagedFact({ stagedVersion, stagedServices, stagedNodes }: Secret): [string, string][] {
+  if (stagedVersion === 0) return [];
+  const where = [
+    ...stagedServices.map((name) => `service ${name}`),
+    ...stagedNodes.map((name) => `node ${name}`),
+  ];
+  return [['Staged', `version ${stagedVersion}: ${where.join(', ')}`]];
 }
 
 /** The current version is: there is nothing to serve until the next one. */
@@ -158,6 +227,10 @@ function secretJson(secret: Secret) {
     createdAt: iso(secret.createdMs),
     updatedAt: iso(secret.updatedMs),
     services: secret.serviceNames,
+    staged:
+      secret.stagedVersion === 0
+        ? null
+        : { version: secret.stagedVersion, services: secret.stagedServices, nodes: secret.stagedNodes },
     versions: secret.versions.map((one) => ({
       version: one.version,
       sizeBytes: one.sizeBytes,
@@ -166,6 +239,9 @@ function secretJson(secret: Secret) {
       nodes: one.nodes,
       revokedAt: isoOrNull(one.revokedMs),
       revokedBy: one.revokedBy,
+      expiresAt: isoOrNull(one.expiresMs),
+      withdraw: one.withdraw,
+      pinnedBy: one.pinnedBy,
     })),
   };
 }

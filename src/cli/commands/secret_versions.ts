@@ -13,8 +13,12 @@ interface Options extends ManagerOption {
 export async function secretHistory(name: string, options: Options): Promise<void> {
   const secret = await withManager(options, (manager) => call(manager, Control, 'getSecret', { name }));
   const newestFirst = secret.versions.toReversed();
-  const stateOf = ({ version, revokedMs }: SecretVersion): string =>
-    revokedMs > 0n ? 'revoked' : version === secret.version ? 'current' : 'kept';
+  const stateOf = ({ version, revokedMs, pinnedBy }: SecretVersion): string => {
+    if (revokedMs > 0n) return 'revoked';
+    if (version === secret.version) return 'current';
+    if (version === secret.stagedVersion) return 'staged';
+    return pinnedBy.length > 0 ? 'pinned' : 'kept';
+  };
   if (options.json === true)
     return printJson(
       newestFirst.map((one) => ({
@@ -25,6 +29,8 @@ export async function secretHistory(name: string, options: Options): Promise<voi
         nodes: one.nodes,
         revokedAt: isoOrNull(one.revokedMs),
         revokedBy: one.revokedBy,
+        expiresAt: isoOrNull(one.expiresMs),
+        pinnedBy: one.pinnedBy,
       })),
     );
   const rows = newestFirst.map((one) => [
@@ -33,8 +39,10 @@ export async function secretHistory(name: string, options: Options): Promise<voi
     String(one.sizeBytes),
     ago(one.createdMs),
     String(one.nodes),
+    one.expiresMs === 0n ? '-' : ago(one.expiresMs),
+    one.pinnedBy.join(', ') || '-',
   ]);
-  printTable(['VERSION', 'STATE', 'BYTES', 'CREATED', 'NODES'], rows);
+  printTable(['VERSION', 'STATE', 'BYTES', 'CREATED', 'NODES', 'EXPIRES', 'PINNED BY'], rows);
 }
 
 export async function secretRollback(text: string, options: Options): Promise<void> {

@@ -258,8 +258,9 @@ function unitChange({ unit, unitRm }: UpdateOptions): { unit?: string } {
 function referencesOf(texts: readonly string[]) {
   const references = texts.map(parseReference);
   checkTargetsDiffer(references);
-  return references.map(({ source, target, uid, gid, mode, mmap, onChange }) => ({
+  return references.map(({ source, version, target, uid, gid, mode, mmap, onChange }) => ({
     secretName: source,
+    version,
     target,
     uid,
     gid,
@@ -312,8 +313,8 @@ function containerJson(spec: WireContainer) {
   };
 }
 
-function referenceJson({ secretId, secretName, target, uid, gid, mode, mmap, onChange }: Reference) {
-  return { secretId, source: secretName, target, uid, gid, mode: octal(mode), mmap, onChange };
+function referenceJson({ secretId, secretName, version, target, uid, gid, mode, mmap, onChange }: Reference) {
+  return { secretId, source: secretName, version, target, uid, gid, mode: octal(mode), mmap, onChange };
 }
 
 function taskJson(task: Task) {
