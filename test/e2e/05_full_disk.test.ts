@@ -118,3 +118,38 @@ function full(t: ExecutionContext, { code, stdout, stderr }: Result): void {
     `inro: the disk that holds ${state}/store is full; nothing was changed\n      free some space there and try again\n`,
   );
 }
+
+labScenario(
+  'a disk that fails, as ext4 does after an error: changes fail in words, what is served is served, a restart goes on',
+  async (t) => {
+    const host = await Host.of(t);
+    const disk = `truncate -s 64M /run/disk && mkfs.ext4 -q /run/disk && mkdir -p -m 700 ${state}`;
+    t.is((await host.sh(`${disk} && mount -o loop /run/disk ${state} && rmdir ${state}/lost+found`)).code, 0);
+    const { manager, nodeId } = await host.startCluster({ state });
+    await host.ask(['secret', 'create', 'served', '-'], { stdin: 'from the start' });
+    await host.ask(['service', 'create', '--name', 'web', '--secret', 'served']);
+    await host.sh(`mount -o remount,abort ${state}`);
+    for (const args of [
+      ['secret', 'create', 'another', '-'],
+      ['secret', 'update', 'served', '-'],
+    ]) {
+      const { code, stderr } = await host.inro(args, { stdin: 'x' });
+      t.is(code, 1);
+      t.regex(stderr, /could not be written: .*; nothing was changed\n +check that disk/, args.join(' '));
+    }
+    const rotated = await host.inro(['manager', 'data-key', '--rotate']);
+    t.regex(rotated.stderr, /data-next\.key cannot be written: /);
+    t.is(await host.read('/run/inro/secrets/web/served'), 'from the start');
+    t.deepEqual(await listed(host), ['served']);
+    const backup = 'inro manager unlock-key --new > /run/key; inro manager backup /run/backup --key /run/key';
+    t.is((await host.sh(backup)).code, 0);
+    await manager.kill9();
+    await host.sh(`umount ${state} && fsck.ext4 -p /run/disk; mount -o loop /run/disk ${state}`);
+    await host.startManager({ state, listen: manager.address });
+    await host.ask(['secret', 'update', 'served', '-'], { stdin: 'after it' });
+    t.is(await host.read('/run/inro/secrets/web/served'), 'after it');
+    t.true((await host.ask(['node', 'ls', '-q'])).includes(nodeId));
+    t.regex(await host.ask(['audit', '--verify']), /./);
+    await host.sh(`umount -l ${state}`);
+  },
+);

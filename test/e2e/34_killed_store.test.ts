@@ -93,13 +93,13 @@ labScenario(
       const manager = await host.startManager();
       const client = await ControlClient.on(socket);
       await check(client, round);
-      let isOver = false;
+      const over = new AbortController();
       const working = Array.from({ length: workers }, async () => {
-        while (!isOver) await act(client);
+        while (!over.signal.aborted) await act(client);
       });
       const ended = Promise.allSettled(working);
       await new Promise((resolve) => setTimeout(resolve, Math.random() * 150));
-      isOver = true;
+      over.abort();
       await manager.kill9();
       client.close();
       await ended;

@@ -1,8 +1,10 @@
 import { spawn, spawnSync } from 'node:child_process';
+import { randomBytes, randomInt } from 'node:crypto';
 import {
   openSync,
   closeSync,
   mkdtempSync,
+  readFileSync,
   rmSync,
   statSync,
   truncateSync,
@@ -17,6 +19,7 @@ import { fileURLToPath } from 'node:url';
 import test, { type ExecutionContext } from 'ava';
 import { openLmdbStore } from '../../src/store/lmdb.js';
 import type { Store } from '../../src/store/store.js';
+import { labStep } from '../support/lab.js';
 import { refuses } from '../support/refuses.js';
 import { checks } from '../support/store_conformance.js';
 import type { Said } from '../support/store_process.js';
@@ -111,6 +114,53 @@ for (const [name, damage] of Object.entries(damages)) {
     t.regex(said[0]?.error?.remedy ?? '', /backup/);
   });
 }
+
+labStep(
+  'a bit that was flipped: the store is refused in words, or it has all that was in it; never anything else',
+  async (t) => {
+    const folder = folderFor(t);
+    const store = openLmdbStore(folder);
+    for (let n = 0; n < 250; n++)
+      await store.commit({
+        checks: [],
+        puts: [{ key: `k/${n}`, value: randomBytes(n % 9 === 0 ? 9_000 : 400) }],
+        deletes: n > 150 ? [`k/${n - 100}`] : [],
+      });
+    await store.close();
+    const file = join(folder, 'data.mdb');
+    const good = readFileSync(file);
+    const [before] = run('whole', folder).said;
+    t.is(before?.keys?.[0], 'true');
+    const counts = { refused: 0, whole: 0 };
+    for (let round = 0; round < 120; round++) {
+      const bad = Buffer.from(good);
+      // Half of them where pages begin: that is what leads through the file.
+      const at =
+        round % 2 === 0
+          ? randomInt(bad.length)
+          : round % 10 === 1
+            ? randomInt(2) * 4096 + 24 + randomInt(136)
+            : randomInt(bad.length / 4096) * 4096 + randomInt(round % 4 === 1 ? 64 : 200);
+      const bit = 1 << randomInt(8);
+      bad[at] = (bad[at] as number) ^ bit;
+      writeFileSync(file, bad);
+      const { said, end } = run('whole', folder);
+      const what = `bit ${bit} at ${at} (page ${at >> 12} + ${at & 4095}): ${JSON.stringify(said)}`;
+      t.is(end, 0, what);
+      if (said[0]?.error === undefined) {
+        t.is(said[0]?.digest, before?.digest, what);
+        t.deepEqual(said[0]?.keys, ['true'], what);
+        counts.whole++;
+      } else {
+        t.is(said[0].error.code, 'store_corrupt', what);
+        t.regex(said[0].error.remedy ?? '', /inro manager restore/);
+        counts.refused++;
+      }
+    }
+    t.log(`${counts.refused} refused, ${counts.whole} not concerned`);
+    t.true(counts.refused > 20);
+  },
+);
 
 test('a folder that cannot be used says so', (t) => {
   const folder = folderFor(t);
