@@ -14,12 +14,20 @@ export interface LockServiceParts {
   log: Logger;
   /** After an unlock that succeeded. */
   onUnlocked?: () => void;
+  /** After the unlock key was set, or another one took its place. */
+  onKeySet?: () => Promise<void>;
   /** Of a manager that is unlocked. */
   audit?: Pick<AuditBook, 'append'>;
 }
 
 /** Also gives what opens a key that was sealed for this process. */
-export function lockService({ autolock, log, onUnlocked, audit }: LockServiceParts): Registration & {
+export function lockService({
+  autolock,
+  log,
+  onUnlocked,
+  onKeySet,
+  audit,
+}: LockServiceParts): Registration & {
   keyIn: (sealed: SealedUnlockKey) => Plaintext;
 } {
   const { arena } = autolock;
@@ -87,11 +95,13 @@ export function lockService({ autolock, log, onUnlocked, audit }: LockServicePar
 
     setUnlockKey: async (request) => {
       unlockedOnly();
-      return recorded('setUnlockKey', () => {
+      const set = await recorded('setUnlockKey', () => {
         if (autolock.state === 'off') void autolock.unlockKey; // throws
         autolock.lockWith(keyIn(given(request)));
         return state();
       });
+      await onKeySet?.();
+      return set;
     },
   });
   return { ...service, keyIn };

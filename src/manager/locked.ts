@@ -1,29 +1,37 @@
 /** A manager that is locked: it says so, until somebody brings the unlock key. */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import { createServer, type Server } from 'node:tls';
 import type { Logger } from 'pino';
 import type { Clock } from '../model/clock.js';
 import { Control } from '../proto/gen/inro/v1/control_pb.js';
+import { rpcLimits } from '../rpc/limits.js';
 import { listenUnix, type Handlers, type Registration } from '../rpc/server.js';
 import { openLmdbStore } from '../store/lmdb.js';
 import type { Autolock } from './autolock.js';
 import { readCluster } from './cluster_record.js';
 import { expiring } from './expiring.js';
 import { managerLimits } from './limits.js';
+import { readLockedIdentity, type LockedIdentity } from './locked_identity.js';
 import { isLocked, lockService } from './lock_service.js';
 import { ClusterView } from './view.js';
+
+/** At once. */
+const maxTold = 256;
 
 export interface LockedParts {
   autolock: Autolock;
   stateFolder: string;
   socketPath: string;
+  /** HOST:PORT, where agents look for it. */
+  listen: string;
   clock: Clock;
   log: Logger;
 }
 
 /** For who has claimed its folder. @returns true when it was unlocked, false when it was stopped. @throws socket_taken. */
 export async function untilUnlocked(
-  { autolock, stateFolder, socketPath, clock, log }: LockedParts,
+  { autolock, stateFolder, socketPath, listen, clock, log }: LockedParts,
   signal: AbortSignal,
 ): Promise<boolean> {
   let unlocked = (): void => undefined;
@@ -34,12 +42,39 @@ export async function untilUnlocked(
   });
   const services = [lockService({ autolock, log, onUnlocked: unlocked }), lockedControl(stateFolder, clock)];
   const server = await listenUnix(socketPath, services);
+  const silence = await sayLocked(stateFolder, listen, log);
   log.warn({ socket: socketPath }, "locked: on this host, type 'inro manager unlock'");
   try {
     return await done;
   } finally {
-    await server.stop(managerLimits.stopGraceMs);
+    await Promise.all([server.stop(managerLimits.stopGraceMs), silence()]);
   }
+}
+
+/** To agents: a handshake tells them, by the name in the certificate. @returns ends it. */
+async function sayLocked(folder: string, listen: string, log: Logger): Promise<() => Promise<void>> {
+  const own = readLockedIdentity(folder);
+  if (own === undefined) return async () => undefined;
+  const server = tlsServer(own);
+  const at = listen.lastIndexOf(':');
+  try {
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject);
+      server.listen(Number(listen.slice(at + 1)), listen.slice(0, at).replace(/^\[|\]$/g, ''), resolve);
+    });
+  } catch (error) {
+    log.warn({ err: error, listen }, 'agents cannot be told that this manager is locked');
+  }
+  return () => new Promise((resolve) => server.close(() => resolve()));
+}
+
+function tlsServer({ certificatePem: cert, keyPem: key }: LockedIdentity): Server {
+  const server = createServer({ cert, key, minVersion: 'TLSv1.3', handshakeTimeout: rpcLimits.handshakeMs });
+  server.maxConnections = maxTold;
+  server.on('secureConnection', (socket) => socket.destroy());
+  server.on('tlsClientError', (_error, socket) => socket.destroy());
+  server.on('error', () => undefined);
+  return server;
 }
 
 /** One call says how things are; every other one why it is not done. */

@@ -24,6 +24,7 @@ import { EventBook } from './event_book.js';
 import { enrollment } from './enrollment.js';
 import { JoinGuard } from './join_guard.js';
 import { Ledger } from './ledger.js';
+import { dropLockedIdentity, keepLockedIdentity } from './locked_identity.js';
 import { managerLimits } from './limits.js';
 import { isLocked, lockService } from './lock_service.js';
 import { Clones } from './clones.js';
@@ -179,7 +180,13 @@ export async function startManager({
       createdMs: Number(cluster.createdMs),
       workerToken,
     });
-    const lock = lockService({ autolock, log, audit });
+    const identity = { folder: stateFolder, authority, clock, random, log };
+    const keepLocked = async (): Promise<void> => {
+      if (autolock.state === 'on') await keepLockedIdentity(identity);
+      else dropLockedIdentity(stateFolder);
+    };
+    await keepLocked();
+    const lock = lockService({ autolock, log, audit, onKeySet: keepLocked });
     const { keyIn } = lock;
     const backup = backupService({ ...shared, folder: stateFolder, autolock, keyIn });
     const operators = await listenUnix(socketPath, [service, lock, backup]);
@@ -208,6 +215,7 @@ export async function startManager({
       show: (next) => {
         nodes.showAs(next);
         ownPem = next.certificatePem;
+        void keepLocked();
       },
       clock,
       random,

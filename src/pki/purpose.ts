@@ -6,5 +6,6 @@ export type Purpose = keyof typeof purposes;
 
 /** Everybody dials managers, nobody dials workers or operators. */
 export function purposesOf(role: Role): Purpose[] {
+  if (role === 'locked') return ['serverAuth'];
   return role === 'manager' ? ['serverAuth', 'clientAuth'] : ['clientAuth'];
 }

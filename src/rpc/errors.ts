@@ -45,6 +45,10 @@ export function fromServiceError(error: ServiceError, to: string): InroError {
   switch (error.code) {
     case status.UNAVAILABLE:
     case status.DEADLINE_EXCEEDED:
+      if (lockedName.test(error.details))
+        return new InroError('locked', `${to} is locked: it waits for its unlock key`, {
+          remedy: 'on its host: inro manager unlock',
+        });
       return new InroError('unreachable', `${to} does not answer: ${plainDetails(error)}`, { cause: error });
     case status.RESOURCE_EXHAUSTED:
       return new InroError('too_large', `${to} refused a message: ${error.details}`, { cause: error });
@@ -61,6 +65,9 @@ export function fromServiceError(error: ServiceError, to: string): InroError {
       return new InroError('protocol', `${to}: ${error.details}`, { cause: error });
   }
 }
+
+/** What is at the other end proved a certificate of this name alone (pki/role.ts): OpenSSL's words for it. */
+const lockedName = /altnames: .*DNS:inro-locked\b/;
 
 /** Without what grpc-js puts around the cause. */
 function plainDetails({ details }: ServiceError): string {

@@ -10,7 +10,7 @@ const beginnings = ['PRIVATE KEY', 'MIGHAgEAMBMGByqGSM49', '30818702010030130607
 /** Files of the manager's folder that hold a private key which anybody could use, or a key file in clear. */
 async function inClear(host: Host): Promise<string[]> {
   const { stdout } = await host.sh(
-    `cd ${state}; for f in $(find . -type f -not -name lock -not -path './store/*'); do if { cat $f; echo; xxd -p $f | tr -d '\\n'; } | grep -qa ${beginnings.map((text) => `-e '${text}'`).join(' ')} || { [ $(stat -c %s $f) = 33 ]; }; then basename $f; fi; done | sort`,
+    `cd ${state}; for f in $(find . -type f -not -name lock -not -name locked.key -not -path './store/*'); do if { cat $f; echo; xxd -p $f | tr -d '\\n'; } | grep -qa ${beginnings.map((text) => `-e '${text}'`).join(' ')} || { [ $(stat -c %s $f) = 33 ]; }; then basename $f; fi; done | sort`,
   );
   return stdout.split('\n').filter((line) => line !== '');
 }
@@ -76,6 +76,8 @@ labScenario('1: locked after each start; agents serve meanwhile; the right key a
     );
   }
   t.is(await host.read(file), 'hunter2');
+  const heard = /the manager at \S+ is locked: it waits for its unlock key/;
+  await eventually('the agent has heard it', async () => heard.test(await host.ask(['agent', 'status'])));
   const other = await host.ask(['manager', 'unlock-key', '--new']);
   for (const [typed, words] of [
     [other, /that unlock key does not open this manager/],

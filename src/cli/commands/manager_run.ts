@@ -63,7 +63,7 @@ export async function managerRun({
   const service = serviceManager();
   const socketPath = socket ?? paths.managerSocket;
   if (autolock.state !== 'off' || settled.unlockKey !== undefined) {
-    const parts = { autolock, stateFolder: state, socketPath, clock: systemClock, log };
+    const parts = { autolock, stateFolder: state, socketPath, listen, clock: systemClock, log };
     if (!(await opened(parts, settled, stopped, service))) return;
   }
   const manager = await startManager({
