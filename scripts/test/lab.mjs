@@ -7,6 +7,7 @@ const packages = [
   'curl',
   'debootstrap',
   'docker.io',
+  'etcd-server',
   'fuse3',
   'gdb',
   'golang-cfssl',
@@ -25,7 +26,7 @@ const packages = [
   'util-linux',
 ];
 /** Tests start these where they end them; on the host itself they are not to run, now or after a boot. */
-const servers = ['docker', 'docker.socket', 'containerd', 'nginx', 'postgresql'];
+const servers = ['docker', 'docker.socket', 'containerd', 'etcd', 'nginx', 'postgresql'];
 const installLimitMs = 10 * 60_000;
 
 // /usr/sbin/policy-rc.d: whether a package that is being installed may start its services. 101 says no.
@@ -46,7 +47,9 @@ export function installLabPackages(say) {
   const disable = servers
     .filter(
       (name) =>
-        missing.includes(name) || (missing.includes('docker.io') && /^(docker|containerd)/.test(name)),
+        missing.includes(name) ||
+        (name === 'etcd' && missing.includes('etcd-server')) ||
+        (missing.includes('docker.io') && /^(docker|containerd)/.test(name)),
     )
     .map((name) => `systemctl --quiet disable ${name}`);
   const script = [`${startNothing}\napt-get update`, command, ...disable].join(' && ');

@@ -2,6 +2,7 @@
 import {
   ChannelCredentials,
   Client,
+  Metadata,
   connectivityState,
   type ClientOptions,
   type ServiceError,
@@ -52,7 +53,8 @@ export function connectUnix(path: string, who: string): Connection {
   });
 }
 
-function connection(
+/** @param to who it is, as an operator knows it. */
+export function connection(
   to: string,
   target: string,
   credentials: ChannelCredentials,
@@ -118,12 +120,14 @@ export function openStream<S extends Service, K extends StreamNames<S>>(
   connection: Connection,
   service: S,
   name: K,
+  metadata: Record<string, string> = {},
 ): Channel<InputInit<S['method'][K]>, Output<S['method'][K]>> {
   const method = methodOf(service, name);
   const stream = connection.client.makeBidiStreamRequest(
     method.path,
     method.requestSerialize,
     method.responseDeserialize,
+    Metadata.fromHttp2Headers(metadata),
   );
   return channelOf(stream as never, (error) => fromServiceError(error as ServiceError, connection.to));
 }

@@ -2,15 +2,12 @@
 import { statfsSync } from 'node:fs';
 import { join } from 'node:path';
 import { open, type RootDatabase } from 'lmdb';
-import { sha256 } from '../crypto/signing.js';
 import { InroError } from '../model/error.js';
 import { faultOf } from './lmdb_file.js';
+import { packRecord, unpackRecord } from './record.js';
 import type { Change, Commit, Entry, Store } from './store.js';
 
 const revisionKey = '\u0000revision';
-const revisionBytes = 8;
-const checkBytes = 8;
-const headBytes = revisionBytes + checkBytes;
 const remedy =
   "move the manager's folder away and restore it from a backup: inro manager restore (docs/operations.md)";
 /** Of one transaction, when a store is filled. */
@@ -91,7 +88,8 @@ export async function fillLmdbStore(
     const write = (): void => {
       inWords(path, () =>
         database.transactionSync(() => {
-          for (const { key, value, revision: own } of some) database.putSync(key, withHead(key, own, value));
+          for (const { key, value, revision: own } of some)
+            database.putSync(key, packRecord(key, own, value));
         }),
       );
       some.length = 0;
@@ -103,7 +101,7 @@ export async function fillLmdbStore(
       if (bytes > fillBytes || some.length >= fillEntries) write();
     }
     write();
-    inWords(path, () => database.putSync(revisionKey, withHead(revisionKey, revision, new Uint8Array())));
+    inWords(path, () => database.putSync(revisionKey, packRecord(revisionKey, revision, new Uint8Array())));
   } finally {
     await database.close();
   }
@@ -156,9 +154,9 @@ function write(
         if (found !== revision) throw new InroError('conflict', `${key} was changed by somebody else`);
       }
       const revision = currentRevision() + 1;
-      for (const { key, value } of commit.puts) database.putSync(key, withHead(key, revision, value));
+      for (const { key, value } of commit.puts) database.putSync(key, packRecord(key, revision, value));
       for (const key of commit.deletes) database.removeSync(key);
-      database.putSync(revisionKey, withHead(revisionKey, revision, new Uint8Array()));
+      database.putSync(revisionKey, packRecord(revisionKey, revision, new Uint8Array()));
       return revision;
     }),
   );
@@ -188,38 +186,11 @@ function inWords<T>(path: string, write: () => T): T {
   }
 }
 
-/** revision (8 bytes, big endian) | check (8) | value. The check is of key, revision and value: a disk may give back something else. */
-function withHead(key: string, revision: number, value: Uint8Array): Buffer {
-  const stored = Buffer.alloc(headBytes + value.length);
-  stored.writeBigUInt64BE(BigInt(revision));
-  stored.set(value, headBytes);
-  checkOf(key, stored).copy(stored, revisionBytes);
-  return stored;
-}
-
-function checkOf(key: string, stored: Buffer): Buffer {
-  const parts = [Buffer.from(`${key}\0`), stored.subarray(0, revisionBytes), stored.subarray(headBytes)];
-  return Buffer.from(sha256(Buffer.concat(parts))).subarray(0, checkBytes);
-}
-
-/** @throws store_corrupt */
-function checked(key: string, stored: Buffer): Buffer {
-  if (stored.length >= headBytes && checkOf(key, stored).equals(stored.subarray(revisionBytes, headBytes)))
-    return stored;
-  throw new InroError(
-    'store_corrupt',
-    `the record ${JSON.stringify(key)} is damaged: it is not what was written`,
-    {
-      remedy,
-    },
-  );
-}
-
 function readRevision(stored: Buffer | undefined): number {
-  return stored === undefined ? 0 : Number(checked(revisionKey, stored).readBigUInt64BE());
+  return stored === undefined ? 0 : unpackRecord(revisionKey, stored, remedy).revision;
 }
 
 function entry(key: string, stored: Buffer): Entry {
-  const whole = checked(key, stored);
-  return { key, value: new Uint8Array(whole.subarray(headBytes)), revision: Number(whole.readBigUInt64BE()) };
+  const { revision, value } = unpackRecord(key, stored, remedy);
+  return { key, value: new Uint8Array(value), revision };
 }

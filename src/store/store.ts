@@ -19,6 +19,7 @@ export interface Commit {
 export interface Change {
   revision: number;
   puts: readonly { key: string; value: Uint8Array }[];
+  /** Of keys that were there; others may be among them. */
   deletes: readonly string[];
 }
 

@@ -181,14 +181,18 @@ export const checks: Record<string, StoreCheck> = {
   },
 
   'a watcher hears each commit, in order, before whoever made it': async ({ store }) => {
+    await store.commit(puts({ x1: '0', x2: '0' }));
     const heard: string[] = [];
     store.watch((change) => heard.push(`${change.revision}: ${told(change)}`));
-    for (const key of ['a', 'b', 'c']) {
+    for (const [key, gone] of [
+      ['a', 'x1'],
+      ['b', 'x2'],
+    ] as const) {
       await store
-        .commit({ ...puts({ [key]: '1' }), deletes: ['x'] })
+        .commit({ ...puts({ [key]: '1', c: '1' }), deletes: [gone] })
         .then((revision) => heard.push(`done ${revision}`));
     }
-    assert.deepEqual(heard, ['1: a=1 -x', 'done 1', '2: b=1 -x', 'done 2', '3: c=1 -x', 'done 3']);
+    assert.deepEqual(heard, ['2: a=1 c=1 -x1', 'done 2', '3: b=1 c=1 -x2', 'done 3']);
   },
 
   'a watcher hears of nothing that was not done, and of nothing after it has stopped': async ({ store }) => {

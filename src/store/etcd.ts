@@ -1,0 +1,361 @@
+/**
+ * The distributed store: etcd. All is below one prefix: each record under `data/`, and `head` with the last revision, which every
+ * commit compares and writes. So commits of several managers are in one order without a gap, and one that is sent
+ * twice, because its answer got lost, is done once.
+ */
+import type { MessageInitShape } from '@bufbuild/protobuf';
+import type { Clock, Random } from '../model/clock.js';
+import { InroError } from '../model/error.js';
+import {
+  Compare_CompareTarget,
+  Event_EventType,
+  type Event,
+  type KeyValue,
+  type RequestOpSchema,
+} from '../proto/gen/etcdserverpb/rpc_pb.js';
+import { EtcdClient, type EtcdTarget } from './etcd_client.js';
+import { packRecord, unpackRecord } from './record.js';
+import type { Change, Commit, Entry, Store } from './store.js';
+
+const remedy =
+  'somebody else wrote below its prefix: restore etcd from a snapshot, or the manager from a backup (docs/operations.md)';
+const headKey = 'head';
+const nonceBytes = 16;
+/** A page of records: ciphertexts may have a megabyte each. */
+const pageEntries = 100;
+const pauseMs = 200;
+
+export interface EtcdOptions extends EtcdTarget {
+  /** What is before every key, such as `/inro/`. */
+  prefix: string;
+  clock: Clock;
+  random: Random;
+}
+
+/** Where the store was at one moment. */
+interface Head {
+  /** Ours: one more with each commit. */
+  revision: number;
+  /** etcd's, when the head was written; 0n before the first commit. */
+  modRevision: bigint;
+}
+
+/** @throws unreachable, store_corrupt. */
+export async function openEtcdStore(options: EtcdOptions): Promise<Store> {
+  const store = new EtcdStore(options);
+  try {
+    await store.begin();
+    return store;
+  } catch (error) {
+    await store.close();
+    throw error;
+  }
+}
+
+class EtcdStore implements Store {
+  readonly #client: EtcdClient;
+  readonly #clock: Clock;
+  readonly #random: Random;
+  readonly #dataPrefix: string;
+  readonly #headKey: Buffer;
+  readonly #all: { key: Uint8Array; rangeEnd: Uint8Array };
+  readonly #listeners = new Set<(change: Change) => void>();
+  /** Each key's revision as of `#head`: what checks are compared with. */
+  readonly #revisions = new Map<string, number>();
+  /** Called whenever `#head` has moved, or the store has ended. */
+  readonly #waiting = new Set<() => void>();
+  readonly #ended = new AbortController();
+  #failure: InroError | undefined;
+  #head: Head = { revision: 0, modRevision: 0n };
+  /** The commit that is on its way, by what it writes into the head. */
+  #inFlight = { nonce: Buffer.alloc(0), isDone: false };
+  /** etcd's revision up to which everything has been heard. */
+  #heardTo = 0n;
+  #lastTurn: Promise<unknown> = Promise.resolve();
+  #following: Promise<void> = Promise.resolve();
+
+  constructor({ prefix, clock, random, ...target }: EtcdOptions) {
+    this.#client = new EtcdClient(target, clock);
+    this.#clock = clock;
+    this.#random = random;
+    this.#dataPrefix = `${prefix}data/`;
+    this.#headKey = Buffer.from(prefix + headKey);
+    this.#all = below(prefix);
+  }
+
+  async begin(): Promise<void> {
+    await this.snapshot(async (_, entries) => {
+      for await (const { key, revision } of entries) this.#revisions.set(key, revision);
+    });
+    this.#following = this.#follow();
+  }
+
+  async get(key: string): Promise<Entry | undefined> {
+    this.#checkUsable();
+    const { kvs } = await this.#client.range({ key: Buffer.from(this.#dataPrefix + key) });
+    return kvs[0] === undefined ? undefined : this.#entry(kvs[0]);
+  }
+
+  async list(prefix: string): Promise<Entry[]> {
+    this.#checkUsable();
+    const entries: Entry[] = [];
+    for await (const entry of this.#pages(prefix, 0n)) entries.push(entry);
+    return entries;
+  }
+
+  async snapshot<T>(use: (revision: number, entries: AsyncIterable<Entry>) => Promise<T>): Promise<T> {
+    this.#checkUsable();
+    const { header, kvs } = await this.#client.range({ key: this.#headKey });
+    const at = header?.revision ?? 0n;
+    if (this.#heardTo === 0n) {
+      this.#heardTo = at;
+      this.#moveTo(kvs[0]);
+    }
+    return await use(this.#headOf(kvs[0]).revision, this.#pages('', at));
+  }
+
+  async revision(): Promise<number> {
+    this.#checkUsable();
+    const { kvs } = await this.#client.range({ key: this.#headKey });
+    return this.#headOf(kvs[0]).revision;
+  }
+
+  commit(commit: Commit): Promise<number> {
+    // What was handed in may be changed by whoever did, once this has returned.
+    const puts = commit.puts.map(({ key, value }) => ({ key, value: Uint8Array.from(value) }));
+    const own = { checks: [...commit.checks], puts, deletes: [...commit.deletes] };
+    const done = this.#lastTurn.then(() => this.#commit(own));
+    this.#lastTurn = done.catch(() => undefined);
+    return done;
+  }
+
+  watch(listener: (change: Change) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  async close(): Promise<void> {
+    this.#end();
+    await this.#following;
+  }
+
+  /** One commit at a time: they would only meet at the head. */
+  async #commit(commit: Commit): Promise<number> {
+    for (;;) {
+      this.#checkUsable();
+      const { revision: before, modRevision } = this.#head;
+      const broken = commit.checks.find(({ key, revision }) => (this.#revisions.get(key) ?? 0) !== revision);
+      if (broken !== undefined) {
+        // Read later than what has been heard so far, perhaps.
+        const { kvs } = await this.#client.range({ key: this.#headKey });
+        if (kvs[0]?.modRevision === modRevision || (kvs[0] === undefined && modRevision === 0n))
+          throw new InroError('conflict', `${broken.key} was changed by somebody else`);
+        await this.#heard(this.#headOf(kvs[0]).revision);
+        continue;
+      }
+      const revision = before + 1;
+      this.#inFlight = { nonce: Buffer.from(this.#random(nonceBytes)), isDone: false };
+      const head = packRecord(headKey, revision, this.#inFlight.nonce);
+      const { succeeded, responses } = await this.#client.txn({
+        compare: [
+          {
+            target: Compare_CompareTarget.MOD,
+            key: this.#headKey,
+            targetUnion: { case: 'modRevision', value: modRevision },
+          },
+        ],
+        success: this.#operations(commit, revision, head),
+        failure: [{ request: { case: 'requestRange', value: { key: this.#headKey } } }],
+      });
+      if (succeeded) {
+        await this.#heard(revision);
+        return revision;
+      }
+      // Somebody else's came first; or it is our own, done by a try whose answer got lost.
+      const answer = responses[0]?.response;
+      const found = answer?.case === 'responseRange' ? answer.value.kvs[0] : undefined;
+      await this.#heard(this.#headOf(found).revision);
+      if (this.#inFlight.isDone) return revision;
+    }
+  }
+
+  #operations(
+    { puts, deletes }: Commit,
+    revision: number,
+    head: Buffer,
+  ): MessageInitShape<typeof RequestOpSchema>[] {
+    const put = (key: Buffer, value: Buffer): MessageInitShape<typeof RequestOpSchema> => ({
+      request: { case: 'requestPut', value: { key, value } },
+    });
+    return [
+      put(this.#headKey, head),
+      ...puts.map(({ key, value }) =>
+        put(Buffer.from(this.#dataPrefix + key), packRecord(key, revision, value)),
+      ),
+      ...deletes.map((key): MessageInitShape<typeof RequestOpSchema> => ({
+        request: { case: 'requestDeleteRange', value: { key: Buffer.from(this.#dataPrefix + key) } },
+      })),
+    ];
+  }
+
+  /** All that begins so, page by page, as it is at one moment. @param at etcd's revision; 0n for now. */
+  async *#pages(prefix: string, at: bigint): AsyncGenerator<Entry> {
+    const range = below(this.#dataPrefix + prefix);
+    let { key } = range;
+    let revision = at;
+    for (let more = true; more;) {
+      const page = await this.#client.range({ ...range, key, revision, limit: BigInt(pageEntries) });
+      revision ||= page.header?.revision ?? 0n;
+      for (const kv of page.kvs) yield this.#entry(kv);
+      const last = page.kvs.at(-1);
+      more = page.more && last !== undefined;
+      if (last !== undefined) key = Buffer.concat([last.key, Buffer.of(0)]);
+    }
+  }
+
+  /** Hears every commit, of every manager, in order, over all interruptions, until the store is closed. */
+  async #follow(): Promise<void> {
+    for (const { signal } = this.#ended; !signal.aborted;) {
+      try {
+        const stream = this.#client.watch();
+        const cancel = (): void => stream.close();
+        signal.addEventListener('abort', cancel, { once: true });
+        try {
+          const create = { ...this.#all, startRevision: this.#heardTo + 1n };
+          await stream.send({ requestUnion: { case: 'createRequest', value: create } });
+          for await (const response of stream.messages) {
+            if (response.compactRevision > 0n) return this.#fail(forgotten(this.#client.to));
+            if (response.canceled) break;
+            this.#hear(response.events);
+          }
+        } finally {
+          signal.removeEventListener('abort', cancel);
+          stream.close();
+        }
+      } catch (error) {
+        if (error instanceof InroError && error.code === 'store_corrupt') return this.#fail(error);
+        // Its member is away, or has no leader: the next one. Who asks for something hears of it by that.
+      }
+      this.#client.turn();
+      await this.#clock.sleep(pauseMs, signal);
+    }
+  }
+
+  #hear(events: readonly Event[]): void {
+    for (let from = 0; from < events.length;) {
+      const at = events[from]?.kv?.modRevision ?? 0n;
+      let to = from;
+      while (to < events.length && events[to]?.kv?.modRevision === at) to++;
+      if (at > this.#heardTo) this.#apply(events.slice(from, to), at);
+      from = Math.max(to, from + 1);
+    }
+  }
+
+  #apply(events: readonly Event[], at: bigint): void {
+    const puts: { key: string; value: Uint8Array }[] = [];
+    const deletes: string[] = [];
+    let head: KeyValue | undefined;
+    for (const { type, kv } of events) {
+      if (kv === undefined) continue;
+      if (this.#headKey.equals(kv.key)) {
+        if (type === Event_EventType.DELETE) throw this.#corrupt('its head was deleted');
+        head = kv;
+        continue;
+      }
+      const key = this.#keyOf(kv);
+      if (key === undefined) continue;
+      if (type === Event_EventType.DELETE) {
+        deletes.push(key);
+        this.#revisions.delete(key);
+      } else {
+        const { value, revision } = this.#entry(kv);
+        puts.push({ key, value });
+        this.#revisions.set(key, revision);
+      }
+    }
+    this.#heardTo = at;
+    if (head === undefined) {
+      if (puts.length + deletes.length > 0) throw this.#corrupt('records were changed without its head');
+      return;
+    }
+    const { revision, value } = unpackRecord(headKey, Buffer.from(head.value), remedy);
+    if (revision !== this.#head.revision + 1)
+      throw this.#corrupt(`its head went from ${this.#head.revision} to ${revision}`);
+    this.#moveTo(head);
+    if (value.equals(this.#inFlight.nonce)) this.#inFlight.isDone = true;
+    for (const listener of this.#listeners) listener({ revision, puts, deletes });
+    this.#wake();
+  }
+
+  #moveTo(head: KeyValue | undefined): void {
+    this.#head = this.#headOf(head);
+  }
+
+  #headOf(kv: KeyValue | undefined): Head {
+    if (kv === undefined) {
+      if (this.#head.revision > 0) throw this.#corrupt('its head is gone');
+      return { revision: 0, modRevision: 0n };
+    }
+    const { revision } = unpackRecord(headKey, Buffer.from(kv.value), remedy);
+    return { revision, modRevision: kv.modRevision };
+  }
+
+  /** Resolves when that revision, and all before it, have been heard. @throws whatever ended the store. */
+  async #heard(revision: number): Promise<void> {
+    while (this.#head.revision < revision) {
+      this.#checkUsable();
+      await new Promise<void>((resolve) => this.#waiting.add(resolve));
+    }
+  }
+
+  #wake(): void {
+    for (const resolve of this.#waiting) resolve();
+    this.#waiting.clear();
+  }
+
+  #fail(failure: InroError): void {
+    this.#failure = failure;
+    this.#end();
+  }
+
+  #end(): void {
+    this.#ended.abort();
+    this.#client.close();
+    this.#wake();
+  }
+
+  #checkUsable(): void {
+    if (this.#failure !== undefined) throw this.#failure;
+    if (this.#ended.signal.aborted) throw new InroError('unreachable', 'the store is closed');
+  }
+
+  #corrupt(fault: string): InroError {
+    return new InroError('store_corrupt', `the store in ${this.#client.to} is damaged: ${fault}`, { remedy });
+  }
+
+  #keyOf({ key }: KeyValue): string | undefined {
+    const text = Buffer.from(key).toString();
+    return text.startsWith(this.#dataPrefix) ? text.slice(this.#dataPrefix.length) : undefined;
+  }
+
+  #entry(kv: KeyValue): Entry {
+    const key = this.#keyOf(kv) ?? '';
+    const { revision, value } = unpackRecord(key, Buffer.from(kv.value), remedy);
+    return { key, revision, value: new Uint8Array(value) };
+  }
+}
+
+function forgotten(to: string): InroError {
+  return new InroError('state_unusable', `${to} forgot changes before this manager had heard of them`, {
+    remedy: 'start the manager again; keep more of its past with --auto-compaction-retention=1h',
+  });
+}
+
+/** Every key that begins so, as etcd says it: from it to the first that does not. @param prefix not empty. */
+function below(prefix: string): { key: Buffer; rangeEnd: Buffer } {
+  const key = Buffer.from(prefix);
+  const rangeEnd = Buffer.from(key);
+  // UTF-8 has no byte 0xff: the last one can always be raised.
+  rangeEnd[rangeEnd.length - 1] = (rangeEnd.at(-1) as number) + 1;
+  return { key, rangeEnd };
+}
