@@ -29,6 +29,8 @@ export const boxTag = {
   unlockKey: 8,
   backup: 9,
   backupKey: 10,
+  record: 11,
+  managerKey: 12,
 } as const;
 export type BoxTag = (typeof boxTag)[keyof typeof boxTag];
 

@@ -21,6 +21,7 @@ export const errorCodes = {
   no_fuse: 'fatal',
   no_identity: 'fatal',
   not_found: 'fatal',
+  not_leader: 'temporary',
   not_permitted: 'fatal',
   not_supported: 'fatal',
   pending: 'temporary',
@@ -48,12 +49,19 @@ export class InroError extends Error {
   readonly kind: ErrorKind;
   /** What the reader should type or check next; a sentence without a full stop. */
   readonly remedy: string | undefined;
+  /** HOST:PORT, of `not_leader`: where to ask instead, if that is known. */
+  readonly leader: string | undefined;
 
-  constructor(code: ErrorCode, message: string, options: { remedy?: string; cause?: unknown } = {}) {
+  constructor(
+    code: ErrorCode,
+    message: string,
+    options: { remedy?: string; leader?: string; cause?: unknown } = {},
+  ) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.code = code;
     this.kind = errorCodes[code];
     this.remedy = options.remedy;
+    this.leader = options.leader;
   }
 }
 

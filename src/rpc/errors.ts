@@ -14,6 +14,7 @@ const statusOf: Partial<Record<ErrorCode, status>> = {
   foreign_cluster: status.UNAUTHENTICATED,
   in_use: status.FAILED_PRECONDITION,
   not_found: status.NOT_FOUND,
+  not_leader: status.UNAVAILABLE,
   not_permitted: status.PERMISSION_DENIED,
   not_supported: status.UNIMPLEMENTED,
   pending: status.UNAVAILABLE,
@@ -27,12 +28,10 @@ const statusOf: Partial<Record<ErrorCode, status>> = {
 
 export function toStatus(thrown: unknown): Partial<StatusObject> {
   const error = asInroError(thrown);
+  const { code, remedy, leader } = error;
   const metadata = new Metadata();
-  metadata.set(
-    trailer,
-    Buffer.from(JSON.stringify({ code: error.code, message: error.message, remedy: error.remedy })),
-  );
-  return { code: statusOf[error.code] ?? status.INTERNAL, details: error.message, metadata };
+  metadata.set(trailer, Buffer.from(JSON.stringify({ code, message: error.message, remedy, leader })));
+  return { code: statusOf[code] ?? status.INTERNAL, details: error.message, metadata };
 }
 
 /** @param to who was called, as an operator knows it: it stands in the message when nobody answered. */
@@ -79,9 +78,12 @@ function plainDetails({ details }: ServiceError): string {
 
 function parseCarried(bytes: Buffer): InroError | undefined {
   try {
-    const { code, message, remedy } = JSON.parse(bytes.toString('utf8')) as Record<string, unknown>;
+    const { code, message, remedy, leader } = JSON.parse(bytes.toString('utf8')) as Record<string, unknown>;
     if (typeof code !== 'string' || !(code in errorCodes) || typeof message !== 'string') return undefined;
-    return new InroError(code as ErrorCode, message, typeof remedy === 'string' ? { remedy } : {});
+    return new InroError(code as ErrorCode, message, {
+      ...(typeof remedy === 'string' ? { remedy } : {}),
+      ...(typeof leader === 'string' ? { leader } : {}),
+    });
   } catch {
     return undefined;
   }

@@ -4,17 +4,19 @@
  * twice, because its answer got lost, is done once.
  */
 import type { MessageInitShape } from '@bufbuild/protobuf';
+import type { Sealer } from '../crypto/record_box.js';
 import type { Clock, Random } from '../model/clock.js';
 import { InroError } from '../model/error.js';
 import {
   Compare_CompareTarget,
+  type CompareSchema,
   Event_EventType,
   type Event,
   type KeyValue,
   type RequestOpSchema,
 } from '../proto/gen/etcdserverpb/rpc_pb.js';
 import { EtcdClient, type EtcdTarget } from './etcd_client.js';
-import { packRecord, unpackRecord } from './record.js';
+import { packRecord, unpackRecord, type Record } from './record.js';
 import type { Change, Commit, Entry, Store } from './store.js';
 
 const remedy =
@@ -28,8 +30,20 @@ const pauseMs = 200;
 export interface EtcdOptions extends EtcdTarget {
   /** What is before every key, such as `/inro/`. */
   prefix: string;
+  /** What each record is sealed by: etcd neither reads nor changes one. */
+  sealer: Sealer;
+  /** While it is led: what each commit depends on. Without one nothing is committed. */
+  fence?: Fence;
   clock: Clock;
   random: Random;
+}
+
+/** The leader's key, as it was when this manager became leader. */
+export interface Fence {
+  key: Uint8Array;
+  createRevision: bigint;
+  /** Called when a commit finds that another one leads. */
+  onBroken: () => void;
 }
 
 /** Where the store was at one moment. */
@@ -56,6 +70,8 @@ class EtcdStore implements Store {
   readonly #client: EtcdClient;
   readonly #clock: Clock;
   readonly #random: Random;
+  readonly #sealer: Sealer;
+  readonly #fence: Fence | undefined;
   readonly #dataPrefix: string;
   readonly #headKey: Buffer;
   readonly #all: { key: Uint8Array; rangeEnd: Uint8Array };
@@ -74,10 +90,12 @@ class EtcdStore implements Store {
   #lastTurn: Promise<unknown> = Promise.resolve();
   #following: Promise<void> = Promise.resolve();
 
-  constructor({ prefix, clock, random, ...target }: EtcdOptions) {
+  constructor({ prefix, sealer, fence, clock, random, ...target }: EtcdOptions) {
     this.#client = new EtcdClient(target, clock);
     this.#clock = clock;
     this.#random = random;
+    this.#sealer = sealer;
+    this.#fence = fence;
     this.#dataPrefix = `${prefix}data/`;
     this.#headKey = Buffer.from(prefix + headKey);
     this.#all = below(prefix);
@@ -155,7 +173,7 @@ class EtcdStore implements Store {
       }
       const revision = before + 1;
       this.#inFlight = { nonce: Buffer.from(this.#random(nonceBytes)), isDone: false };
-      const head = packRecord(headKey, revision, this.#inFlight.nonce);
+      const head = this.#pack(headKey, revision, this.#inFlight.nonce);
       const { succeeded, responses } = await this.#client.txn({
         compare: [
           {
@@ -163,20 +181,34 @@ class EtcdStore implements Store {
             key: this.#headKey,
             targetUnion: { case: 'modRevision', value: modRevision },
           },
+          ...this.#unfenced(),
         ],
         success: this.#operations(commit, revision, head),
-        failure: [{ request: { case: 'requestRange', value: { key: this.#headKey } } }],
+        failure: [this.#headKey, this.#fence?.key ?? this.#headKey].map((key) => ({
+          request: { case: 'requestRange', value: { key } } as const,
+        })),
       });
       if (succeeded) {
         await this.#heard(revision);
         return revision;
       }
       // Somebody else's came first; or it is our own, done by a try whose answer got lost.
-      const answer = responses[0]?.response;
-      const found = answer?.case === 'responseRange' ? answer.value.kvs[0] : undefined;
+      const [found, lead] = responses.map(({ response }) =>
+        response.case === 'responseRange' ? response.value.kvs[0] : undefined,
+      );
       await this.#heard(this.#headOf(found).revision);
       if (this.#inFlight.isDone) return revision;
+      if (this.#fence !== undefined && lead?.createRevision !== this.#fence.createRevision) {
+        this.#fence.onBroken();
+        throw notLeader();
+      }
     }
+  }
+
+  #unfenced(): MessageInitShape<typeof CompareSchema>[] {
+    if (this.#fence === undefined) return [];
+    const { key, createRevision: value } = this.#fence;
+    return [{ target: Compare_CompareTarget.CREATE, key, targetUnion: { case: 'createRevision', value } }];
   }
 
   #operations(
@@ -190,7 +222,7 @@ class EtcdStore implements Store {
     return [
       put(this.#headKey, head),
       ...puts.map(({ key, value }) =>
-        put(Buffer.from(this.#dataPrefix + key), packRecord(key, revision, value)),
+        put(Buffer.from(this.#dataPrefix + key), this.#pack(key, revision, value)),
       ),
       ...deletes.map((key): MessageInitShape<typeof RequestOpSchema> => ({
         request: { case: 'requestDeleteRange', value: { key: Buffer.from(this.#dataPrefix + key) } },
@@ -278,7 +310,7 @@ class EtcdStore implements Store {
       if (puts.length + deletes.length > 0) throw this.#corrupt('records were changed without its head');
       return;
     }
-    const { revision, value } = unpackRecord(headKey, Buffer.from(head.value), remedy);
+    const { revision, value } = this.#unpack(headKey, head.value);
     if (revision !== this.#head.revision + 1)
       throw this.#corrupt(`its head went from ${this.#head.revision} to ${revision}`);
     this.#moveTo(head);
@@ -296,7 +328,7 @@ class EtcdStore implements Store {
       if (this.#head.revision > 0) throw this.#corrupt('its head is gone');
       return { revision: 0, modRevision: 0n };
     }
-    const { revision } = unpackRecord(headKey, Buffer.from(kv.value), remedy);
+    const { revision } = this.#unpack(headKey, kv.value);
     return { revision, modRevision: kv.modRevision };
   }
 
@@ -333,6 +365,14 @@ class EtcdStore implements Store {
     return new InroError('store_corrupt', `the store in ${this.#client.to} is damaged: ${fault}`, { remedy });
   }
 
+  #pack(key: string, revision: number, value: Uint8Array): Buffer {
+    return this.#sealer.seal(packRecord(key, revision, value));
+  }
+
+  #unpack(key: string, box: Uint8Array): Record {
+    return openRecord(this.#sealer, key, box);
+  }
+
   #keyOf({ key }: KeyValue): string | undefined {
     const text = Buffer.from(key).toString();
     return text.startsWith(this.#dataPrefix) ? text.slice(this.#dataPrefix.length) : undefined;
@@ -340,9 +380,31 @@ class EtcdStore implements Store {
 
   #entry(kv: KeyValue): Entry {
     const key = this.#keyOf(kv) ?? '';
-    const { revision, value } = unpackRecord(key, Buffer.from(kv.value), remedy);
+    const { revision, value } = this.#unpack(key, kv.value);
     return { key, revision, value: new Uint8Array(value) };
   }
+}
+
+/** @throws store_corrupt when it is not what a manager of this cluster wrote there. */
+export function openRecord(sealer: Sealer, key: string, box: Uint8Array): Record {
+  let bytes: Buffer;
+  try {
+    bytes = sealer.open(box);
+  } catch (cause) {
+    throw new InroError(
+      'store_corrupt',
+      `the record ${JSON.stringify(key)} in etcd was not written by this cluster, or was changed`,
+      { remedy, cause },
+    );
+  }
+  return unpackRecord(key, bytes, remedy);
+}
+
+/** What is said when another one took its place: nothing was changed. */
+export function notLeader(): InroError {
+  return new InroError('not_leader', 'this manager does not lead any more', {
+    remedy: 'try again: another manager has taken its place, or takes it now',
+  });
 }
 
 function forgotten(to: string): InroError {
@@ -352,7 +414,7 @@ function forgotten(to: string): InroError {
 }
 
 /** Every key that begins so, as etcd says it: from it to the first that does not. @param prefix not empty. */
-function below(prefix: string): { key: Buffer; rangeEnd: Buffer } {
+export function below(prefix: string): { key: Buffer; rangeEnd: Buffer } {
   const key = Buffer.from(prefix);
   const rangeEnd = Buffer.from(key);
   // UTF-8 has no byte 0xff: the last one can always be raised.

@@ -5,7 +5,9 @@ import type { Clock } from '../model/clock.js';
 import { InroError } from '../model/error.js';
 import {
   KV,
+  Lease,
   Watch,
+  type LeaseKeepAliveResponse,
   type RangeRequestSchema,
   type RangeResponse,
   type TxnRequestSchema,
@@ -73,6 +75,22 @@ export class EtcdClient {
     return this.#ask((member) => call(member, KV, 'txn', request, limits.answerMs), unknown);
   }
 
+  /** @param ttlS seconds. @returns its id; a grant whose answer got lost ends by itself. */
+  async grantLease(ttlS: number): Promise<bigint> {
+    const { ID } = await this.#ask((member) => call(member, Lease, 'leaseGrant', { TTL: BigInt(ttlS) }, limits.answerMs)); // prettier-ignore
+    return ID;
+  }
+
+  /** @returns false when there is no such lease any more. */
+  async keepLease(id: bigint): Promise<boolean> {
+    const { TTL } = await this.#ask((member) => keepAlive(member, id, this.#clock));
+    return TTL > 0n;
+  }
+
+  async revokeLease(id: bigint): Promise<void> {
+    await this.#ask((member) => call(member, Lease, 'leaseRevoke', { ID: id }, limits.answerMs));
+  }
+
   /** Ends, or throws, when its member is away or has no leader. */
   watch(): Channel<MessageInitShape<typeof WatchRequestSchema>, WatchResponse> {
     return openStream(this.#member(), Watch, 'watch', { hasleader: 'true' });
@@ -103,19 +121,43 @@ export class EtcdClient {
       } catch (error) {
         if (this.#closed.signal.aborted) throw new InroError('unreachable', 'the store is closed');
         const { cause } = error as { cause?: ServiceError };
-        if (cause === undefined || !passing.has(cause.code)) throw inWords(error, this.to, cause);
+        const isPassing =
+          cause === undefined
+            ? error instanceof InroError && error.code === 'unreachable'
+            : passing.has(cause.code);
+        if (!isPassing) throw inWords(error, this.to, cause);
         if (this.#clock.boottimeMs() >= until) {
-          throw new InroError('unreachable', `${this.to} does not answer: ${cause.details}${outcome}`, {
-            remedy:
-              'look at it with: etcdctl endpoint status --cluster; it needs more than half of its members',
-            cause: error,
-          });
+          throw new InroError(
+            'unreachable',
+            `${this.to} does not answer: ${cause?.details ?? (error as Error).message}${outcome}`,
+            {
+              remedy:
+                'look at it with: etcdctl endpoint status --cluster; it needs more than half of its members',
+              cause: error,
+            },
+          );
         }
         if (this.#members[this.#at] === member) this.turn();
         if (attempt % this.#members.length === 0)
           await this.#clock.sleep(limits.pauseMs, this.#closed.signal);
       }
     }
+  }
+}
+
+/** A stream for one answer: etcd has no other call for it. */
+async function keepAlive(member: Connection, id: bigint, clock: Clock): Promise<LeaseKeepAliveResponse> {
+  const stream = openStream(member, Lease, 'leaseKeepAlive', { hasleader: 'true' });
+  const late = clock.timer(limits.answerMs, () =>
+    stream.close(new InroError('unreachable', `${member.to} does not answer`)),
+  );
+  try {
+    await stream.send({ ID: id });
+    for await (const answer of stream.messages) return answer;
+    throw new InroError('unreachable', `${member.to} does not answer`);
+  } finally {
+    late.cancel();
+    stream.close();
   }
 }
 

@@ -1,6 +1,9 @@
 import { randomBytes } from 'node:crypto';
 import test, { type ExecutionContext } from 'ava';
 import type { Clock } from '../../src/model/clock.js';
+import { drawKey } from '../../src/crypto/exchange.js';
+import { openArena } from '../../src/crypto/arena.js';
+import { recordSealer } from '../../src/crypto/record_box.js';
 import { openEtcdStore } from '../../src/store/etcd.js';
 import type { Change, Store } from '../../src/store/store.js';
 import { systemClock } from '../../src/system/clock.js';
@@ -24,6 +27,8 @@ test.after.always(async () => {
 });
 
 let prefixes = 0;
+const arena = openArena(64 * 1024);
+const sealer = recordSealer(drawKey(arena));
 
 interface Opening {
   cluster: EtcdCluster;
@@ -32,7 +37,7 @@ interface Opening {
 
 async function open(t: ExecutionContext, { cluster, prefix }: Opening, clock = systemClock): Promise<Store> {
   const { endpoints, credentials } = cluster;
-  const store = await openEtcdStore({ endpoints, credentials, prefix, clock, random: randomBytes });
+  const store = await openEtcdStore({ endpoints, credentials, prefix, sealer, clock, random: randomBytes });
   t.teardown(() => store.close());
   return store;
 }
@@ -134,7 +139,7 @@ labStep(
       await victim.start();
       await systemClock.sleep(1_500);
     }
-    isOver = true;
+    writing.abort();
     await Promise.all(writers);
     t.deepEqual(failures, []);
     const entry = await stores[0]?.get('count');
@@ -166,14 +171,14 @@ labStep('what somebody else writes below the prefix is found', async (t) => {
   const store = await open(t, opening);
   await store.commit(put('a'));
   cluster.ctl('put', `${prefix}data/a`, 'x');
-  await refusesAsync(t, store.get('a'), 'store_corrupt', /is damaged/);
+  await refusesAsync(t, store.get('a'), 'store_corrupt', /was not written by this cluster/);
   await refusesAsync(
     t,
     endlessly(() => store.commit(put('b'))),
     'store_corrupt',
-    /is damaged/,
+    /was not written by this cluster/,
   );
-  await refusesAsync(t, open(t, opening), 'store_corrupt', /is damaged/);
+  await refusesAsync(t, open(t, opening), 'store_corrupt', /was not written by this cluster/);
 });
 
 labStep('an etcd that forgot what a store had not heard: it ends, and opening it again helps', async (t) => {
