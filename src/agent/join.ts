@@ -12,11 +12,11 @@ import type { Certificate } from '../pki/certificate.js';
 import { chainPem, leafOf, readChain } from '../pki/chain.js';
 import type { JoinToken } from '../pki/join_token.js';
 import { createCsr } from '../pki/csr.js';
-import { readRoot } from '../pki/root.js';
 import { verifyNodeCertificate } from '../pki/verify.js';
 import { Enrollment, type IssueCertificateResponse } from '../proto/gen/inro/v1/enrollment_pb.js';
 import { call, connectTls, withConnection } from '../rpc/client.js';
-import { rootCredentials, unverifiedCredentials } from '../rpc/tls.js';
+import { fetchRoot } from '../rpc/first_contact.js';
+import { rootCredentials } from '../rpc/tls.js';
 import { readFileIfThere } from '../system/files.js';
 import { describeHost, type Description } from './describe.js';
 import { finishRenewal, hasIdentity, saveIdentity } from './identity.js';
@@ -144,25 +144,4 @@ async function askUntilDecided(
     }
     await clock.sleep(agentLimits.approvalPollMs);
   }
-}
-
-/** Nothing is believed here but what the token's digest confirms. */
-async function fetchRoot(manager: string, token: JoinToken) {
-  const { rootPem, clusterId } = await withConnection(
-    connectTls(manager, unverifiedCredentials()),
-    (connection) => call(connection, Enrollment, 'getRoot', { digest: token.rootDigest }),
-  );
-  const root = readRoot(rootPem);
-  if (!token.digestMatches(root.der)) {
-    throw new InroError(
-      'foreign_cluster',
-      `the manager at ${manager} is not of the cluster that this join token is for: its root certificate has another digest`,
-      {
-        remedy:
-          "check the address; if it is right, take the token from that manager: 'inro token show worker'. If it was right yesterday, somebody may stand in between",
-      },
-    );
-  }
-  // Nobody vouches for the id but the certificate that comes later: it must have the same.
-  return { root, clusterId };
 }

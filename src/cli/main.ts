@@ -99,6 +99,9 @@ program
   .addOption(driver())
   .action(async (options) => (await import('./commands/dev.js')).dev(options));
 
+const storeCa = ['--store-ca <FILE>', "whom etcd's certificates are by"] as const;
+const storeCert = ['--store-cert <FILE>', 'the certificate that is shown to etcd'] as const;
+const storeKey = ['--store-key <FILE>', 'the key of that certificate'] as const;
 const manager = program.command('manager').description('run a manager');
 manager
   .command('run')
@@ -115,6 +118,10 @@ manager
     collect,
     [],
   )
+  .option('--store <URL>', 'share its store with other managers: etcd://HOST:2379,HOST:2379/PREFIX')
+  .option(...storeCa)
+  .option(...storeCert)
+  .option(...storeKey)
   .option(...keyCredential)
   .option(...unwrapKeys)
   .option('--autolock', 'wrap its keys on disk by an unlock key, which it needs after each start')
@@ -124,6 +131,40 @@ manager
     "the unlock key: '-' for standard input, a FILE, or @NAME for a credential",
   )
   .action(async (options) => (await import('./commands/manager_run.js')).managerRun(options));
+manager
+  .command('join')
+  .description('make this host another manager of a cluster on a distributed store')
+  .requiredOption(
+    '--token <SOURCE>',
+    "a manager token: '-' for standard input, a FILE, or @NAME for a credential (inro token create manager)",
+  )
+  .requiredOption('--manager <HOST:PORT>', 'a manager that runs')
+  .requiredOption('--state <DIR>', 'where it is to keep its state')
+  .option(...keyCredential)
+  .option('--json', 'print JSON')
+  .action(async (options) => (await import('./commands/manager_join.js')).managerJoin(options));
+manager
+  .command('migrate')
+  .description('move the store of a manager that is stopped from its folder to etcd')
+  .requiredOption('--state <DIR>', "the manager's state folder")
+  .requiredOption('--store <URL>', 'where to: etcd://HOST:2379,HOST:2379/PREFIX')
+  .option(...storeCa)
+  .option(...storeCert)
+  .option(...storeKey)
+  .option(
+    '--unlock-key <SOURCE>',
+    "of a manager with autolock: '-' for standard input, a FILE, or @NAME for a credential",
+  )
+  .option(...keyCredential)
+  .action(async (options) => (await import('./commands/manager_migrate.js')).managerMigrate(options));
+operator(manager, 'ls', 'list the managers of a cluster on a distributed store').action(async (options) =>
+  (await import('./commands/manager_ls.js')).managerLs(options),
+);
+operator(
+  manager,
+  'rm <ID...>',
+  'have a manager be none any more: it gets no keys, and its certificate is refused',
+).action(async (ids, options) => (await import('./commands/manager_ls.js')).managerRm(ids, options));
 manager
   .command('unlock [SOURCE]')
   .description(

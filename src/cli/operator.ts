@@ -89,10 +89,10 @@ async function firstThatStands(
 ): Promise<{ connection: Connection; address: string }> {
   const { rootPem: pem, clusterId } = identity;
   const last = addresses.at(-1) as string;
-  const open = (address: string): Connection => ({
-    ...connectTls(address, nodeCredentials(identity), rpcLimits.maxOperatorMessageBytes),
-    root: { pem, clusterId },
-  });
+  const open = (address: string): Connection =>
+    Object.assign(connectTls(address, nodeCredentials(identity), rpcLimits.maxOperatorMessageBytes), {
+      root: { pem, clusterId },
+    });
   for (const address of addresses.slice(0, -1)) {
     const connection = open(address);
     if (await stands(connection)) return { connection, address };

@@ -8,6 +8,7 @@ import { agentLimits } from '../agent/limits.js';
 import { driverNames } from '../agent/mount/drivers.js';
 import { parseExternalCa } from '../model/external_ca.js';
 import { checkName, hasControl } from '../model/name.js';
+import { parseStoreUrl } from '../model/store_url.js';
 import { checkAddress } from '../rpc/address.js';
 import { logLevels } from './log_level.js';
 
@@ -59,6 +60,10 @@ export const managerKeys = z.strictObject({
   caCert: path.optional(),
   caKey: path.optional(),
   externalCa: z.array(externalCa, externalCas).min(1, externalCas).max(16, externalCas).optional(),
+  store: textThat(isStoreUrl, 'etcd://HOST:PORT,HOST:PORT/PREFIX').optional(),
+  storeCa: path.optional(),
+  storeCert: path.optional(),
+  storeKey: path.optional(),
   keyCredential: credential.optional(),
   autolock: z.boolean('true or false').optional(),
   unlockKey: textThat(
@@ -88,6 +93,15 @@ function isExternalCa(text: string): boolean {
   try {
     const { protocol: _, url: __, ...files } = parseExternalCa(text);
     return Object.values(files).every((file: string) => isAbsolute(file));
+  } catch {
+    return false;
+  }
+}
+
+function isStoreUrl(text: string): boolean {
+  try {
+    parseStoreUrl(text);
+    return true;
   } catch {
     return false;
   }

@@ -287,16 +287,8 @@ export class Admission {
     const matching = [...view.joinTokens.values()].filter((one) => constantTimeEqual(one.secretHash, hash));
     if (isStanding) return 'standing';
     const [found] = matching;
-    const record = found === undefined ? undefined : await tx.get(tables.joinTokens, found.id);
-    asked.isWrong = record === undefined;
-    if (record === undefined) {
-      throw new InroError('bad_token', 'the join token is not valid any more, or never was', {
-        remedy: "ask for the present one on a manager: 'inro token show worker'",
-      });
-    }
-    if (record.expiresMs <= BigInt(clock.now())) throw ended(`expired at ${iso(record.expiresMs)}`);
-    if (record.usesLeft === 0) throw ended(`is used up: it was good for ${uses(record.uses)}`);
-    return record;
+    asked.isWrong = found === undefined;
+    return usableToken(tx, found?.id, 'worker', clock.now());
   }
 
   /** Together with the node that it makes, and only then. */
@@ -394,10 +386,34 @@ export class Admission {
   }
 }
 
-function ended(how: string): InroError {
-  return new InroError('bad_token', `the join token ${how}`, {
-    remedy: "ask the operators for a fresh one: 'inro token create worker'",
-  });
+/** @param id undefined: there is none with that secret. @throws bad_token */
+export async function usableToken(
+  tx: Transaction,
+  id: string | undefined,
+  role: 'worker' | 'manager',
+  now: number,
+): Promise<JoinTokenRecord> {
+  const record = id === undefined ? undefined : await tx.get(tables.joinTokens, id);
+  if (record === undefined) {
+    throw new InroError('bad_token', 'the join token is not valid any more, or never was', {
+      remedy:
+        role === 'worker'
+          ? "ask for the present one on a manager: 'inro token show worker'"
+          : "have one made: 'inro token create manager'",
+    });
+  }
+  if (record.role !== role) {
+    throw new InroError('bad_token', `the join token is for a ${record.role}, not for a ${role}`, {
+      remedy: role === 'worker' ? 'a host becomes a manager by: inro manager join' : 'inro agent join',
+    });
+  }
+  const ended = (how: string): InroError =>
+    new InroError('bad_token', `the join token ${how}`, {
+      remedy: `ask the operators for a fresh one: 'inro token create ${role}'`,
+    });
+  if (record.expiresMs <= BigInt(now)) throw ended(`expired at ${iso(record.expiresMs)}`);
+  if (record.usesLeft === 0) throw ended(`is used up: it was good for ${uses(record.uses)}`);
+  return record;
 }
 
 function inVain({ id, pendingUntilMs }: NodeRecord): InroError {

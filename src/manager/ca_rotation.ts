@@ -47,6 +47,8 @@ export interface CaRotationParts {
   deadlineMs: number;
   /** Another CA signs, or one is not believed any more. */
   onChanged: () => Promise<void>;
+  /** To every manager, before a key is used and after another one has taken its place. */
+  publish: () => Promise<void>;
   clock: Clock;
   random: Random;
   log: Logger;
@@ -160,7 +162,7 @@ export class CaRotation {
   }
 
   async #begin(given: Brought | undefined, deadlineMs: number): Promise<void> {
-    const { folder, authority, store, keyring, clock, random, log, onChanged } = this.#parts;
+    const { folder, authority, store, keyring, clock, random, log, publish, onChanged } = this.#parts;
     const { clusterId } = authority;
     const now = clock.now();
     const next =
@@ -177,6 +179,7 @@ export class CaRotation {
     tryOut(record.chainPem, next.keyPem, { ...this.#parts, crossPem: record.crossPem });
     saveNextCa(folder, next);
     try {
+      await publish();
       await transact(store, async (tx) => {
         const cluster = await clusterIn(tx);
         if (cluster.cas.length === 0) cluster.cas = [...authority.records];
@@ -202,6 +205,7 @@ export class CaRotation {
         'the files of the new CA are not in their place; the next start moves them',
       );
     }
+    await publish();
     const { fingerprint } = chain.at(-1) as Certificate;
     log.info({ root: fingerprint, deadline: iso(this.#deadlineMs) }, 'the CA is being rotated');
     await onChanged();

@@ -8,6 +8,7 @@ import { auditHandlers, type AuditHandlersParts } from './control_audit.js';
 import { caHandlers, type CaHandlersParts } from './control_ca.js';
 import { eventHandlers, type EventHandlersParts } from './control_events.js';
 import { guarded } from './control_guard.js';
+import { managerHandlers, type ManagerHandlersParts } from './control_managers.js';
 import { nodeHandlers, type NodeHandlersParts } from './control_nodes.js';
 import { operatorHandlers, type OperatorHandlersParts } from './control_operators.js';
 import { revokeHandlers } from './control_revoke.js';
@@ -22,6 +23,7 @@ export interface AllControlParts
   extends
     ControlParts,
     Omit<TokenHandlersParts, 'authority'>,
+    ManagerHandlersParts,
     NodeHandlersParts,
     Omit<OperatorHandlersParts, 'authority'>,
     CaHandlersParts,
@@ -41,6 +43,7 @@ export function control(parts: AllControlParts): Registration {
     ...versionHandlers(parts),
     ...serviceHandlers(parts),
     ...tokenHandlers(parts),
+    ...managerHandlers(parts),
     ...nodeHandlers(parts),
     ...operatorHandlers(parts),
     ...auditHandlers(parts),

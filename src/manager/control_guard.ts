@@ -98,7 +98,7 @@ async function record(
   const facts = { ...who, call, object, outcome };
   if (reason === '') log.info(facts, 'operator call');
   else log.warn({ ...facts, why: reason }, 'operator call refused');
-  const actor = address === 'socket' ? 'socket' : operator || node;
+  const actor = address.startsWith('socket') ? 'socket' : operator || node;
   const line = { action: call, object, actor, actorId: operatorId, role, serial, address, outcome, reason };
   await (actor === '' || node !== '' ? audit.appendStranger(line) : audit.append(line));
 }
@@ -193,7 +193,7 @@ interface Who {
 function whoOf(view: ClusterView, peer: Peer): Who {
   switch (peer.kind) {
     case 'local':
-      return { operator: '', role: 'admin', address: 'socket' };
+      return { operator: '', role: 'admin', address: socketOf(peer) };
     case 'operator': {
       const { operatorId, address, certificate } = peer;
       const record = view.operators.get(operatorId);
@@ -210,6 +210,10 @@ function whoOf(view: ClusterView, peer: Peer): Who {
     case 'anonymous':
       return { operator: '', address: peer.address };
   }
+}
+
+function socketOf({ through }: Extract<Peer, { kind: 'local' }>): string {
+  return through === undefined ? 'socket' : `socket of manager ${through.nodeId}, ${through.address}`;
 }
 
 function objectOf(request: Record<string, unknown>, { object }: Right): string {

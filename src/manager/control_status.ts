@@ -44,7 +44,7 @@ export function statusHandlers({
     getDataKey: shownDataKey,
 
     rotateDataKey: async () => {
-      dataKey.rotate();
+      await dataKey.rotate();
       return shownDataKey();
     },
 

@@ -18,6 +18,7 @@ import { find } from './find.js';
 import type { JoinGuard } from './join_guard.js';
 import type { Keyring } from './keyring.js';
 import { managerLimits } from './limits.js';
+import type { Managers } from './managers.js';
 import type { ClusterView } from './view.js';
 
 export interface TokenHandlersParts {
@@ -31,12 +32,14 @@ export interface TokenHandlersParts {
   log: Logger;
   authority: Pick<Authority, 'root'>;
   workerToken: () => Promise<JoinToken>;
+  managers: Managers;
 }
 
 type Calls = 'getJoinToken' | 'rotateJoinToken' | 'createJoinToken' | 'listJoinTokens' | 'revokeJoinToken';
 
 export function tokenHandlers(parts: TokenHandlersParts): Pick<Handlers<typeof Control, 'operator'>, Calls> {
-  const { clusterId, store, view, keyring, guard, clock, random, log, authority, workerToken } = parts;
+  const { clusterId, store, view, keyring, guard, clock, random, log, authority, workerToken, managers } =
+    parts;
   return {
     getJoinToken: async ({ role }) => {
       checkRole(role);
@@ -56,7 +59,8 @@ export function tokenHandlers(parts: TokenHandlersParts): Pick<Handlers<typeof C
     },
 
     createJoinToken: async ({ role, ttlMs, uses, nodeLabels, requireApproval }) => {
-      checkRole(role);
+      if (role === 'manager') checkManagerToken(managers, { nodeLabels, requireApproval });
+      else checkRole(role);
       const token = makeJoinToken(authority.root.der, random);
       const now = clock.now();
       const record = create(JoinTokenRecordSchema, {
@@ -132,8 +136,28 @@ async function makeRoom(tx: Transaction, now: number): Promise<void> {
   });
 }
 
+/** It gives all keys of the cluster: there is no standing one. */
+function checkManagerToken(
+  { membership }: Managers,
+  { nodeLabels, requireApproval }: { nodeLabels: Record<string, string>; requireApproval: boolean },
+): void {
+  if (membership === undefined)
+    throw new InroError('not_supported', 'this manager keeps its store on its own host, for itself alone', {
+      remedy:
+        'several managers share a distributed store: inro manager migrate --store etcd://HOST:2379/inro',
+    });
+  if (requireApproval || Object.keys(nodeLabels).length > 0)
+    throw new InroError('bad_input', 'node labels and approval are for tokens of workers', {
+      remedy: "write 'inro token create manager', with --ttl and --uses alone",
+    });
+}
+
 function checkRole(role: string): void {
   if (role === 'worker') return;
+  if (role === 'manager')
+    throw new InroError('bad_input', 'there is no standing join token for managers', {
+      remedy: "make one that is used once: 'inro token create manager'",
+    });
   throw new InroError('bad_input', `there is no join token for role ${quoted(role)}`, {
     remedy: "write 'inro token show worker'",
   });

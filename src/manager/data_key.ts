@@ -8,7 +8,7 @@ import type { Store } from '../store/store.js';
 import { tables, versionKey } from '../store/tables.js';
 import { transact } from '../store/transaction.js';
 import { clusterIn } from './cluster_record.js';
-import { settleDataKey, writeNextDataKey } from './data_key_files.js';
+import { dropNextDataKey, settleDataKey, writeNextDataKey } from './data_key_files.js';
 import type { Keyring } from './keyring.js';
 import { managerLimits } from './limits.js';
 import type { ClusterView } from './view.js';
@@ -20,6 +20,8 @@ export interface DataKeyParts {
   store: Store;
   view: ClusterView;
   keyring: Keyring;
+  /** To every manager, before a key is used and after it is used no more. */
+  publish: () => Promise<void>;
   clock: Clock;
   log: Logger;
 }
@@ -38,6 +40,7 @@ export class DataKey {
   #running: Promise<void> = Promise.resolve();
   #done = 0;
   #lastError = '';
+  #isBeginning = false;
 
   /** Goes on with what a former run has begun. */
   constructor(parts: DataKeyParts) {
@@ -59,18 +62,23 @@ export class DataKey {
   }
 
   /** From its return on everything new is under another key. @throws conflict while one is replaced; state_unusable. */
-  rotate(): void {
-    const { folder, arena, keyring, log } = this.#parts;
-    if (keyring.hasFormer)
+  async rotate(): Promise<void> {
+    const { folder, arena, keyring, publish, log } = this.#parts;
+    if (keyring.hasFormer || this.#isBeginning)
       throw new InroError('conflict', 'the data key is being replaced already', {
         remedy: "'inro manager data-key' shows how far it is",
       });
     const next = drawKey(arena);
+    this.#isBeginning = true;
     try {
       writeNextDataKey(folder, next, arena);
+      await publish();
     } catch (error) {
       next.wipe();
+      dropNextDataKey(folder);
       throw error;
+    } finally {
+      this.#isBeginning = false;
     }
     keyring.useNext(next);
     this.#start();
@@ -95,7 +103,7 @@ export class DataKey {
       try {
         await this.#wrapAll();
         if (signal.aborted) return;
-        this.#finish();
+        await this.#finish();
         this.#lastError = '';
         return;
       } catch (error) {
@@ -148,10 +156,11 @@ export class DataKey {
     return changed;
   }
 
-  #finish(): void {
-    const { folder, keyring, log } = this.#parts;
-    settleDataKey(folder);
+  async #finish(): Promise<void> {
+    const { folder, keyring, publish, log } = this.#parts;
+    if (keyring.hasFormer) settleDataKey(folder);
     keyring.forgetFormer();
+    await publish();
     log.info('the data key was replaced');
   }
 }

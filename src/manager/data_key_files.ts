@@ -9,7 +9,7 @@ import type { Arena } from '../crypto/arena.js';
 import { overwriting } from '../crypto/at_rest.js';
 import { readKeyFile, writeKeyFile } from '../crypto/key_file.js';
 import type { Plaintext } from '../crypto/plaintext.js';
-import { moveFile } from '../system/files.js';
+import { moveFile, removeFile } from '../system/files.js';
 
 export interface DataKeys {
   present: Plaintext;
@@ -35,6 +35,11 @@ export function writeDataKey(folder: string, key: Plaintext, arena: Arena): void
 /** From its return on both are read. */
 export function writeNextDataKey(folder: string, key: Plaintext, arena: Arena): void {
   writeKeyFile(nextIn(folder), key, arena);
+}
+
+/** It was never used. */
+export function dropNextDataKey(folder: string): void {
+  removeFile(nextIn(folder));
 }
 
 /** Nothing is under the former one any more: it is gone from its place on the disk. */

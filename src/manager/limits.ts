@@ -82,6 +82,13 @@ export const managerLimits = {
   /** Of what a call is about, in the log. */
   maxObjectChars: 128,
   /** Hosts that wait for approval. */
+  /** On one distributed store. */
+  maxManagers: 16,
+  managerAddressesMs: 5_000,
+  distributedRetryMs: 2_000,
+  leadAtOnceMs: 2_000,
+  /** Calls that are handed to the manager that leads. */
+  maxForwardMs: 10 * 60 * 1000 + 10_000,
   maxPendingNodes: 1_000,
   pendingNodeMs: dayMs,
   /** Enrolments in one commit. */

@@ -7,9 +7,9 @@ import type { Clock } from '../model/clock.js';
 import { Control } from '../proto/gen/inro/v1/control_pb.js';
 import { rpcLimits } from '../rpc/limits.js';
 import { listenUnix, type Handlers, type Registration } from '../rpc/server.js';
-import { openLmdbStore } from '../store/lmdb.js';
 import type { Autolock } from './autolock.js';
 import { readCluster } from './cluster_record.js';
+import { openEmbedded } from './embedded.js';
 import { expiring } from './expiring.js';
 import { managerLimits } from './limits.js';
 import { readLockedIdentity, type LockedIdentity } from './locked_identity.js';
@@ -85,7 +85,7 @@ function lockedControl(stateFolder: string, clock: Clock): Registration {
   const getStatus: Handlers<typeof Control, 'local'>['getStatus'] = async () => {
     const storePath = join(stateFolder, 'store');
     if (!existsSync(storePath)) return { clusterId: '', locked: true, autolock: 'on' };
-    const store = openLmdbStore(storePath);
+    const { store } = openEmbedded(stateFolder);
     try {
       const view = await ClusterView.follow(store);
       const { id: clusterId, cas } = await readCluster(store);

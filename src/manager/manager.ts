@@ -1,14 +1,16 @@
 /** The manager: opens its state, puts its parts together, serves. */
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import type { Logger } from 'pino';
-import { openArena } from '../crypto/arena.js';
+import { openArena, type Arena } from '../crypto/arena.js';
 import type { Clock, Random } from '../model/clock.js';
 import { newId } from '../model/id.js';
 import { parseJoinToken, type JoinToken } from '../pki/join_token.js';
 import { sealingNameOf } from '../pki/sealing_name.js';
 import type { SealingKeySchema } from '../proto/gen/inro/v1/common_pb.js';
 import { listenTls, listenUnix } from '../rpc/server.js';
+import { notLeader } from '../store/etcd.js';
 import { addon } from '../system/addon.js';
+import { claimStateFolder } from '../system/files.js';
 import { Admission } from './admission.js';
 import { arenaSize } from './arena_size.js';
 import { AuditBook } from './audit_book.js';
@@ -20,6 +22,7 @@ import { certificateLifetimeMs, readCluster } from './cluster_record.js';
 import { control } from './control.js';
 import { DataKey } from './data_key.js';
 import { Dispatcher } from './dispatcher.js';
+import { openEmbedded } from './embedded.js';
 import { EventBook } from './event_book.js';
 import { enrollment } from './enrollment.js';
 import { JoinGuard } from './join_guard.js';
@@ -28,6 +31,8 @@ import { dropLockedIdentity, keepLockedIdentity } from './locked_identity.js';
 import { managerLimits } from './limits.js';
 import { isLocked, lockService } from './lock_service.js';
 import { Clones } from './clones.js';
+import { admitManager } from './manager_admission.js';
+import { Managers, type Membership } from './managers.js';
 import { NodeRemoval } from './node_removal.js';
 import { OwnCertificate } from './own_certificate.js';
 import { ReadBook } from './read_book.js';
@@ -35,7 +40,7 @@ import { checkNotRefused } from './refuse.js';
 import { renewal } from './renewal.js';
 import { Scheduler } from './scheduler.js';
 import { SeenBook } from './seen_book.js';
-import { openManagerState, type GivenCa } from './state_folder.js';
+import { openManagerState, type GivenCa, type ManagerState, type OpenedStore } from './state_folder.js';
 import { Sweeper } from './sweeper.js';
 import { ValueExpiry } from './value_expiry.js';
 import { ClusterView } from './view.js';
@@ -49,9 +54,19 @@ export interface ManagerOptions {
   autolock?: Autolock;
   /** A CA to found the cluster with, instead of one that inro makes. */
   ca?: GivenCa;
+  /** While this manager leads the several ones of a distributed store; without it the store is in the folder. */
+  leading?: Leading;
   clock: Clock;
   random: Random;
   log: Logger;
+}
+
+export interface Leading {
+  open: () => Promise<OpenedStore>;
+  arena: Arena;
+  membership: Membership;
+  /** Whether another one may lead by now: then nothing is answered. */
+  isOver: () => boolean;
 }
 
 export interface RunningManager {
@@ -69,19 +84,29 @@ export async function startManager({
   socketPath,
   autolock = new Autolock(stateFolder, false),
   ca,
+  leading,
   clock,
   random,
   log,
 }: ManagerOptions): Promise<RunningManager> {
   addon().forbidDumps();
   if (autolock.isLocked) throw isLocked();
-  const arena = openArena(arenaSize((bytes) => addon().lockable(bytes)));
+  const release = leading === undefined ? claimStateFolder(stateFolder, 'manager') : () => undefined;
+  const arena = leading?.arena ?? openArena(arenaSize((bytes) => addon().lockable(bytes)));
   const { locked, note } = arena.facts();
   if (!locked) log.warn({ why: note }, 'keys may be swapped out: this user may not lock memory');
   const surroundings = { arena, clock, random, log };
-  const state = await openManagerState(stateFolder, surroundings, ca);
+  let state: ManagerState;
+  try {
+    const opened = leading === undefined ? openEmbedded(stateFolder) : await leading.open();
+    state = await openManagerState(stateFolder, surroundings, opened, ca);
+  } catch (error) {
+    release();
+    throw error;
+  }
   const { cluster, authority, external, keyring, store, certificatePem, keyPem, isNew } = state;
   const undo: (() => Promise<void>)[] = [
+    async () => release(),
     async () => {
       external?.close();
       keyring.wipe();
@@ -89,7 +114,12 @@ export async function startManager({
     },
   ];
   const stop = async (): Promise<void> => {
-    for (const step of undo.splice(0).reverse()) await step();
+    for (const step of undo.splice(0).reverse()) {
+      // One that leads no more cannot write what it would note at its end.
+      await step().catch((error: unknown) =>
+        log.warn({ err: error }, 'the manager does not end as it should'),
+      );
+    }
   };
   try {
     const view = await ClusterView.follow(store);
@@ -108,7 +138,34 @@ export async function startManager({
     let address = '';
     const audit = new AuditBook({ clusterId, store, clock, log });
     undo.push(() => audit.stop());
-    const shared = { clusterId, authority, store, view, keyring, audit, clock, random, log, sealingKey };
+    const isOver = leading?.isOver ?? (() => false);
+    const managers = new Managers({
+      folder: stateFolder,
+      arena,
+      keyring,
+      store,
+      view,
+      clock,
+      log,
+      membership: leading?.membership,
+    });
+    await managers.enter();
+    const publish = (): Promise<void> => managers.publish();
+    const shared = {
+      clusterId,
+      authority,
+      store,
+      view,
+      keyring,
+      audit,
+      clock,
+      random,
+      log,
+      sealingKey,
+      managers,
+      publish,
+      isOver,
+    };
     const ledger = await Ledger.open(shared);
     undo.push(() => ledger.stop());
     const reads = new ReadBook(shared);
@@ -119,7 +176,7 @@ export async function startManager({
       ledger,
       reads,
       clones,
-      managerAddresses: () => [address],
+      managerAddresses: () => managers.addresses(address),
     });
     const scheduler = new Scheduler({
       store,
@@ -176,7 +233,7 @@ export async function startManager({
       dataKey,
       startedMs: clock.now(),
       externalCas: () => external?.states ?? [],
-      managerAddresses: () => [address],
+      managerAddresses: () => managers.addresses(address),
       createdMs: Number(cluster.createdMs),
       workerToken,
     });
@@ -189,20 +246,34 @@ export async function startManager({
     const lock = lockService({ autolock, log, audit, onKeySet: keepLocked });
     const { keyIn } = lock;
     const backup = backupService({ ...shared, folder: stateFolder, autolock, keyIn });
-    const operators = await listenUnix(socketPath, [service, lock, backup]);
+    const stillLeads = (): void => {
+      if (isOver()) throw notLeader();
+    };
+    const operators = await listenUnix(socketPath, [service, lock, backup], (peer) => {
+      stillLeads();
+      return peer;
+    });
     undo.push(() => operators.stop(managerLimits.stopGraceMs));
     const nodes = await listenTls(
       listen,
       { rootPem: authority.everyRootPem, certificatePem, keyPem },
       [
-        enrollment({ authority, admission }),
+        enrollment({
+          authority,
+          admission,
+          admitManager: (request, from) => admitManager({ ...shared, guard }, request, from),
+        }),
         dispatcher.registration(),
         renewal({ authority, store, clock, log }),
         service,
       ],
       (peer) => {
+        stillLeads();
         checkNotRefused(view.refusals, peer);
         authority.checkPeer(peer);
+        if (peer.kind !== 'node' || peer.role !== 'manager' || peer.clusterId !== clusterId) return peer;
+        const { nodeId, address: from } = peer;
+        return view.managers.has(nodeId) ? { kind: 'local', through: { nodeId, address: from } } : peer;
       },
     );
     const over = new AbortController();
@@ -223,6 +294,7 @@ export async function startManager({
     });
     const keeping = own.keep(over.signal);
     const watching = watchCaEnd(shared, over.signal);
+    const noting = managers.keepAddresses(over.signal);
     onCasChanged = async () => {
       nodes.believe(authority.everyRootPem);
       await own.renew();
@@ -230,7 +302,7 @@ export async function startManager({
     };
     undo.push(async () => {
       over.abort();
-      await Promise.all([keeping, watching]);
+      await Promise.all([keeping, watching, noting]);
       dispatcher.stop();
       await nodes.stop(managerLimits.stopGraceMs);
     });

@@ -21,6 +21,7 @@ import type {
 } from '../proto/gen/inro/v1/dispatcher_pb.js';
 import type { Peer } from '../rpc/peer.js';
 import type { Channel } from '../rpc/stream.js';
+import { notLeader } from '../store/etcd.js';
 import type { Store } from '../store/store.js';
 import { versionKey } from '../store/tables.js';
 import {
@@ -58,6 +59,8 @@ export interface NodeSessionParts {
   random: Random;
   log: Logger;
   managerAddresses: () => readonly string[];
+  /** Whether another manager may lead by now. */
+  isOver?: () => boolean;
   /** Called with what the node said of itself, once its session key is proved; before it gets anything. */
   onHello: (session: NodeSession, hello: Hello) => Promise<void>;
   /** Called when a node that had been silent for so long that it was down is heard again. */
@@ -251,6 +254,7 @@ export class NodeSession {
 
   async #listen(messages: AsyncIterator<AgentMessage>): Promise<void> {
     for (let next = await messages.next(); next.done !== true; next = await messages.next()) {
+      if (this.#parts.isOver?.() === true) throw notLeader();
       const silentMs = this.#parts.clock.boottimeMs() - this.heardAtMs;
       this.heardAtMs += silentMs;
       this.#checkTime();

@@ -32,13 +32,15 @@ interface IssuingParts {
   lifetimeMs: number;
   /** Of this manager's sealing key. */
   sealingName: string;
+  /** For the first one; drawn if not given. */
+  ownId?: string;
 }
 
 /** @throws state_unusable. */
 export async function ownIdentity(
   parts: IssuingParts & { clock: Clock; random: Random },
 ): Promise<OwnIdentity> {
-  const { folder, authority, sealingName, clock, random } = parts;
+  const { folder, authority, sealingName, clock, random, ownId } = parts;
   const certificatePath = join(folder, 'manager.crt');
   const certificatePem = readFileIfThere(certificatePath);
   const certificate =
@@ -60,7 +62,7 @@ export async function ownIdentity(
       throw error;
     }
   }
-  return issueOwn(parts, certificate?.nodeId ?? newId(random));
+  return issueOwn(parts, certificate?.nodeId ?? ownId ?? newId(random));
 }
 
 export interface KeptParts {

@@ -2,7 +2,9 @@
 import { join } from 'node:path';
 
 const names = ['ca.key', 'ca-next.key', 'manager.key', 'sealing.key', 'data.key', 'data-next.key'];
+/** Of a manager that shares its store with others; see distributed.ts. */
+const distributed = ['store.key', 'exchange.key'];
 
 export function privateFilesIn(folder: string): string[] {
-  return names.map((name) => join(folder, name));
+  return [...names, ...distributed].map((name) => join(folder, name));
 }

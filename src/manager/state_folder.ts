@@ -5,6 +5,7 @@
  *   manager.crt, manager.key   this manager's certificate and key (PEM); see own_certificate.ts
  *   sealing.key, data.key      key files (src/crypto/key_file.ts)
  *   store/                     the embedded store
+ *   store.key, exchange.key    instead of that, of a distributed one (distributed.ts)
  *
  * Everything is 0600 in a 0700 folder; private keys may be wrapped (src/crypto/at_rest.ts). The cluster record in the store is written last: without it the rest
  * is the remainder of a first start that was cut off, and is made anew.
@@ -31,17 +32,10 @@ import { makeJoinToken } from '../pki/join_token.js';
 import { roles, type Role } from '../pki/role.js';
 import { sealingNameOf } from '../pki/sealing_name.js';
 import { ClusterRecordSchema, type CaRecord, type ClusterRecord } from '../proto/gen/inro/v1/records_pb.js';
-import { openLmdbStore } from '../store/lmdb.js';
 import type { Store } from '../store/store.js';
 import { tables } from '../store/tables.js';
 import { transact } from '../store/transaction.js';
-import {
-  claimStateFolder,
-  makeStateFolder,
-  parseFile,
-  readFileIfThere,
-  replaceFile,
-} from '../system/files.js';
+import { parseFile, readFileIfThere, replaceFile } from '../system/files.js';
 import { Authorities } from './authorities.js';
 import { settleNextCa } from './ca_files.js';
 import { certificateLifetimeMs } from './cluster_record.js';
@@ -83,28 +77,35 @@ export interface BroughtFiles {
   keyPath: string;
 }
 
+/** What the manager keeps, opened. */
+export interface OpenedStore {
+  store: Store;
+  /** As an operator knows it. */
+  where: string;
+  /** What this manager's first certificate is made for, where that is decided already. */
+  ownId?: string;
+}
+
 /**
+ * @param folder is claimed. @param opened is the state's to close, also when this throws.
  * @param ca what a new cluster is founded with; one that is there must have been.
- * @throws state_unusable, store_corrupt, already_running; bad_certificate and bad_input for a CA that cannot be used.
+ * @throws state_unusable, store_corrupt; bad_certificate and bad_input for a CA that cannot be used.
  */
 export async function openManagerState(
   folder: string,
   surroundings: StateSurroundings,
+  { store, where, ownId }: OpenedStore,
   ca?: GivenCa,
 ): Promise<ManagerState> {
-  claimStateFolder(folder, 'manager');
-  settlePrivateFiles(privateFilesIn(folder));
-  const storePath = join(folder, 'store');
-  makeStateFolder(storePath);
-  const store = openLmdbStore(storePath);
   try {
+    settlePrivateFiles(privateFilesIn(folder));
     const entry = await transact(store, (tx) => tx.get(tables.cluster, 'self'));
     const isNew = entry.result === undefined;
     // Written after the cluster record: where it is, the record has been lost, and the keys must not be.
     if (isNew && readFileIfThere(join(folder, 'manager.crt')) !== undefined)
       throw new InroError(
         'state_unusable',
-        `the store in ${storePath} is empty, but ${folder} belongs to a cluster`,
+        `the store in ${where} is empty, but ${folder} belongs to a cluster`,
         {
           remedy: 'restore the whole folder from one backup',
         },
@@ -113,7 +114,7 @@ export async function openManagerState(
     if (cluster.format !== storeFormat) {
       throw new InroError(
         'state_unusable',
-        `the store in ${storePath} has format ${cluster.format}, and this version knows ${storeFormat}`,
+        `the store in ${where} has format ${cluster.format}, and this version knows ${storeFormat}`,
         {
           remedy: 'use the version of inro that wrote it',
         },
@@ -128,7 +129,8 @@ export async function openManagerState(
     const keyring = createKeyring(arena, sealing, readDataKeys(folder, arena));
     const sealingName = sealingNameOf(cluster.id, keyring.sealingPublicKey);
     const lifetimeMs = certificateLifetimeMs(cluster);
-    const parts = { folder, authority, ...surroundings, lifetimeMs, sealingName };
+    const own = ownId === undefined ? {} : { ownId };
+    const parts = { folder, authority, ...surroundings, lifetimeMs, sealingName, ...own };
     return { cluster, authority, external, keyring, store, isNew, ...(await ownIdentity(parts)) };
   } catch (error) {
     await store.close();

@@ -9,6 +9,7 @@ import { decodeRecord, operatorNamePrefix, tables, versionKey, type Table } from
 import type { DescMessage } from '@bufbuild/protobuf';
 import type {
   JoinTokenRecord,
+  ManagerRecord,
   NodeRecord,
   OperatorRecord,
   SecretRecord,
@@ -40,6 +41,7 @@ export class ClusterView {
   readonly holders = new Holders();
   readonly joinTokens = new Map<string, JoinTokenRecord>();
   readonly operators = new Map<string, OperatorRecord>();
+  readonly managers = new Map<string, ManagerRecord>();
   readonly refusals = new Refusals();
   readonly #versions = new Map<string, VersionRecord>();
   readonly #byNode = new Map<string, Set<string>>();
@@ -154,6 +156,8 @@ export class ClusterView {
       this.joinTokens.set(key.slice(tables.joinTokens.prefix.length), read(tables.joinTokens));
     else if (key.startsWith(tables.operators.prefix))
       this.operators.set(key.slice(tables.operators.prefix.length), read(tables.operators));
+    else if (key.startsWith(tables.managers.prefix))
+      this.managers.set(key.slice(tables.managers.prefix.length), read(tables.managers));
     else if (key.startsWith(tables.refused.prefix))
       this.refusals.put(key.slice(tables.refused.prefix.length), read(tables.refused));
     else if (key.startsWith(tables.tasks.prefix)) {
@@ -180,6 +184,8 @@ export class ClusterView {
       this.joinTokens.delete(key.slice(tables.joinTokens.prefix.length));
     else if (key.startsWith(tables.operators.prefix))
       this.operators.delete(key.slice(tables.operators.prefix.length));
+    else if (key.startsWith(tables.managers.prefix))
+      this.managers.delete(key.slice(tables.managers.prefix.length));
     else if (key.startsWith(tables.refused.prefix))
       this.refusals.delete(key.slice(tables.refused.prefix.length));
   }
@@ -202,6 +208,7 @@ const followed = [
   tables.holders,
   tables.joinTokens,
   tables.operators,
+  tables.managers,
   tables.refused,
 ];
 const ownNotes = [
@@ -212,6 +219,7 @@ const ownNotes = [
   tables.readMarks,
   tables.joinTokens,
   tables.operators,
+  tables.managers,
   tables.refused,
   tables.audit,
   tables.auditHead,

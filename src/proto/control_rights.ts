@@ -28,6 +28,8 @@ export const controlRights = {
   createJoinToken: { roles: admin, changes: true, object: 'role' },
   listJoinTokens: { roles: lookers, changes: false, object: '' },
   revokeJoinToken: { roles: admin, changes: true, object: 'name' },
+  listManagers: { roles: lookers, changes: false, object: '' },
+  removeManager: { roles: admin, changes: true, object: 'name' },
   getDataKey: { roles: lookers, changes: false, object: '' },
   rotateDataKey: { roles: admin, changes: true, object: '' },
   getCa: { roles: lookers, changes: false, object: '' },

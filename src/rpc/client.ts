@@ -18,13 +18,16 @@ import {
 import { fromServiceError } from './errors.js';
 import { rpcLimits } from './limits.js';
 import { channelOf, type Channel } from './stream.js';
-import { deadlineIn } from '../system/clock.js';
+import { InroError } from '../model/error.js';
+import { deadlineIn, systemClock } from '../system/clock.js';
 import { managerServerName } from './tls.js';
 
 export interface Connection {
   /** Who is at the other end, as an operator knows it. */
   readonly to: string;
   readonly client: Client;
+  /** Goes on with the manager at that address, if that one can be reached. */
+  redirect?(address: string): Promise<boolean>;
   /** The root under which the other side proved itself. */
   readonly root?: { pem: string; clusterId: string };
   close(): void;
@@ -36,6 +39,30 @@ export function connectTls(
   credentials: ChannelCredentials,
   maxAnswerBytes: number = rpcLimits.maxMessageBytes,
 ): Connection {
+  const open = (at: string): Connection => managerAt(at, credentials, maxAnswerBytes);
+  let present = open(address);
+  return {
+    get to() {
+      return present.to;
+    },
+    get client() {
+      return present.client;
+    },
+    async redirect(to) {
+      const next = open(to);
+      if (!(await stands(next, rpcLimits.redirectMs))) {
+        next.close();
+        return false;
+      }
+      present.close();
+      present = next;
+      return true;
+    },
+    close: () => present.close(),
+  };
+}
+
+function managerAt(address: string, credentials: ChannelCredentials, maxAnswerBytes: number): Connection {
   return connection(`the manager at ${address}`, address, credentials, {
     'grpc.ssl_target_name_override': managerServerName,
     'grpc.max_receive_message_length': maxAnswerBytes,
@@ -91,13 +118,36 @@ export async function withConnection<T>(
   }
 }
 
-/** @param timeoutMs how long an answer may take. @throws whatever the other side threw, or unreachable. */
-export function call<S extends Service, K extends UnaryNames<S>>(
+/**
+ * Where several managers take turns, the one that leads is asked, as soon as there is one: who does not lead has done nothing.
+ * @param timeoutMs how long an answer may take. @throws whatever the other side threw, or unreachable.
+ */
+export async function call<S extends Service, K extends UnaryNames<S>>(
   connection: Connection,
   service: S,
   name: K,
   request: InputInit<S['method'][K]>,
   timeoutMs: number = rpcLimits.callMs,
+): Promise<Output<S['method'][K]>> {
+  const patientUntil = systemClock.boottimeMs() + rpcLimits.leaderMs;
+  for (;;) {
+    try {
+      return await callOnce(connection, service, name, request, timeoutMs);
+    } catch (error) {
+      if (!(error instanceof InroError) || error.code !== 'not_leader') throw error;
+      if (systemClock.boottimeMs() >= patientUntil) throw error;
+      if (error.leader !== undefined && (await connection.redirect?.(error.leader)) === true) continue;
+      await systemClock.sleep(rpcLimits.leaderPauseMs);
+    }
+  }
+}
+
+function callOnce<S extends Service, K extends UnaryNames<S>>(
+  connection: Connection,
+  service: S,
+  name: K,
+  request: InputInit<S['method'][K]>,
+  timeoutMs: number,
 ): Promise<Output<S['method'][K]>> {
   const method = methodOf(service, name);
   return new Promise((resolve, reject) => {

@@ -8,6 +8,11 @@ export const rpcLimits = {
   /** Calls that answer once. */
   callMs: 10_000,
   connectMs: 10_000,
+  /** To reach the manager that leads, where another one has said which. */
+  redirectMs: 3_000,
+  /** How long a call waits for a manager that leads; an election takes up to 12 s. */
+  leaderMs: 25_000,
+  leaderPauseMs: 500,
   /** Between a connection to a TLS port and the end of its handshake. */
   handshakeMs: 10_000,
   /** How long a connection without a call is kept. */

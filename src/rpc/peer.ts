@@ -4,8 +4,8 @@ import { readCertificate, type Certificate } from '../pki/certificate.js';
 import type { Role } from '../pki/role.js';
 
 export type Peer =
-  /** Through the local socket, which only its owner can open. */
-  | { kind: 'local' }
+  /** Through the local socket, which only its owner can open; that of another manager, where it came `through` one. */
+  | { kind: 'local'; through?: { nodeId: string; address: string } }
   /** Through TLS, with a certificate that this cluster's CA signed and that is valid now. */
   | {
       kind: 'node';

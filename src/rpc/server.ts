@@ -88,15 +88,17 @@ export interface RunningTlsServer extends RunningServer {
   believe(rootPem: string): void;
 }
 
+/** Asked on every call: who it is that calls, for what follows. Throws for a caller that is not to be served, whatever it calls. */
+export type Admit = (peer: Peer) => Peer;
+
 /**
- * @param admit throws for a caller that is not to be served, whatever it calls; asked on every call.
  * @throws port_taken, bad_input for an address that cannot be bound.
  */
 export async function listenTls(
   address: string,
   identity: ServerIdentity,
   registrations: readonly Registration[],
-  admit: (peer: Peer) => void = () => undefined,
+  admit: Admit = (peer) => peer,
 ): Promise<RunningTlsServer> {
   const server = build(registrations, false, admit);
   try {
@@ -127,6 +129,7 @@ export async function listenTls(
 export async function listenUnix(
   path: string,
   registrations: readonly Registration[],
+  admit: Admit = (peer) => peer,
 ): Promise<RunningServer> {
   if (Buffer.byteLength(path) > 107) {
     throw new InroError('bad_input', `the socket path ${path} has more than 107 bytes`, {
@@ -138,7 +141,7 @@ export async function listenUnix(
       remedy: "stop it first ('inro dev' runs once on a host), or choose another socket with --socket PATH",
     });
   }
-  const server = build(registrations, true);
+  const server = build(registrations, true, admit);
   const umask = process.umask(0o177);
   try {
     process.umask(0o022);
@@ -180,11 +183,7 @@ export function answers(path: string): Promise<boolean> {
   });
 }
 
-function build(
-  registrations: readonly Registration[],
-  local: boolean,
-  admit: (peer: Peer) => void = () => undefined,
-): Server {
+function build(registrations: readonly Registration[], local: boolean, admit: Admit): Server {
   const server = new Server({
     'grpc.max_receive_message_length': rpcLimits.maxMessageBytes,
     'grpc.max_send_message_length': -1,
@@ -194,10 +193,11 @@ function build(
     'grpc.keepalive_timeout_ms': rpcLimits.keepaliveAnswerMs,
   });
   for (const { service, access, handlers, refused } of registrations) {
-    const check = (method: string, peer: Peer): void => {
+    const check = (method: string, peer: Peer): Peer => {
       try {
-        admit(peer);
-        checkAccess(access, peer);
+        const admitted = admit(peer);
+        checkAccess(access, admitted);
+        return admitted;
       } catch (error) {
         throw refused?.(method, peer, error) ?? error;
       }
@@ -220,13 +220,12 @@ function build(
 
 type AnyHandler = (input: unknown, context: CallContext) => Promise<unknown>;
 
-function unary(handler: AnyHandler, check: (peer: Peer) => void, local: boolean) {
+function unary(handler: AnyHandler, check: (peer: Peer) => Peer, local: boolean) {
   return (call: ServerUnaryCall<unknown, unknown>, callback: sendUnaryData<unknown>): void => {
     const gone = new AbortController();
     call.on('cancelled', () => gone.abort());
     const answer = async (): Promise<unknown> => {
-      const peer = peerOf(call, local);
-      check(peer);
+      const peer = check(peerOf(call, local));
       return handler(call.request, { peer, signal: gone.signal });
     };
     answer().then(
@@ -236,7 +235,7 @@ function unary(handler: AnyHandler, check: (peer: Peer) => void, local: boolean)
   };
 }
 
-function stream(handler: AnyHandler, check: (peer: Peer) => void, local: boolean) {
+function stream(handler: AnyHandler, check: (peer: Peer) => Peer, local: boolean) {
   return (call: ServerDuplexStream<unknown, unknown>): void => {
     const channel = channelOf<unknown, unknown>(
       call as unknown as Duplex,
@@ -244,8 +243,7 @@ function stream(handler: AnyHandler, check: (peer: Peer) => void, local: boolean
       (reason) => call.emit('error', toStatus(reason)),
     );
     const run = async (): Promise<void> => {
-      const peer = peerOf(call, local);
-      check(peer);
+      const peer = check(peerOf(call, local));
       await handler(channel, { peer, signal: channel.closed });
     };
     run().then(

@@ -32,8 +32,12 @@ export interface EtcdOptions extends EtcdTarget {
   prefix: string;
   /** What each record is sealed by: etcd neither reads nor changes one. */
   sealer: Sealer;
-  /** While it is led: what each commit depends on. Without one nothing is committed. */
+  /** What each commit depends on. */
   fence?: Fence;
+  /** Every commit is refused. */
+  isReadOnly?: boolean;
+  /** Called when it is of no use any more: it has to be opened again. */
+  onFailed?: () => void;
   clock: Clock;
   random: Random;
 }
@@ -72,6 +76,8 @@ class EtcdStore implements Store {
   readonly #random: Random;
   readonly #sealer: Sealer;
   readonly #fence: Fence | undefined;
+  readonly #isReadOnly: boolean;
+  readonly #onFailed: () => void;
   readonly #dataPrefix: string;
   readonly #headKey: Buffer;
   readonly #all: { key: Uint8Array; rangeEnd: Uint8Array };
@@ -90,12 +96,16 @@ class EtcdStore implements Store {
   #lastTurn: Promise<unknown> = Promise.resolve();
   #following: Promise<void> = Promise.resolve();
 
-  constructor({ prefix, sealer, fence, clock, random, ...target }: EtcdOptions) {
+  constructor(options: EtcdOptions) {
+    const { prefix, sealer, fence, isReadOnly = false, onFailed = () => undefined, ...rest } = options;
+    const { clock, random, ...target } = rest;
     this.#client = new EtcdClient(target, clock);
     this.#clock = clock;
     this.#random = random;
     this.#sealer = sealer;
     this.#fence = fence;
+    this.#isReadOnly = isReadOnly;
+    this.#onFailed = onFailed;
     this.#dataPrefix = `${prefix}data/`;
     this.#headKey = Buffer.from(prefix + headKey);
     this.#all = below(prefix);
@@ -139,6 +149,7 @@ class EtcdStore implements Store {
   }
 
   commit(commit: Commit): Promise<number> {
+    if (this.#isReadOnly) return Promise.reject(notLeader());
     // What was handed in may be changed by whoever did, once this has returned.
     const puts = commit.puts.map(({ key, value }) => ({ key, value: Uint8Array.from(value) }));
     const own = { checks: [...commit.checks], puts, deletes: [...commit.deletes] };
@@ -348,6 +359,7 @@ class EtcdStore implements Store {
   #fail(failure: InroError): void {
     this.#failure = failure;
     this.#end();
+    this.#onFailed();
   }
 
   #end(): void {
@@ -420,4 +432,64 @@ export function below(prefix: string): { key: Buffer; rangeEnd: Buffer } {
   // UTF-8 has no byte 0xff: the last one can always be raised.
   rangeEnd[rangeEnd.length - 1] = (rangeEnd.at(-1) as number) + 1;
   return { key, rangeEnd };
+}
+
+/** Bounds of one transaction while a store is filled: etcd takes 128 operations and 1.5 MiB if nobody set more. */
+const filling = { operations: 100, bytes: 512 * 1024 } as const;
+
+/**
+ * Makes an etcd without a store one that has these entries. One that was cut off before counts as none.
+ * @throws already_exists when there is one; unreachable, store_full.
+ */
+export async function fillEtcdStore(
+  { prefix, sealer, clock, ...target }: EtcdOptions,
+  revision: number,
+  entries: AsyncIterable<Entry>,
+): Promise<void> {
+  const client = new EtcdClient(target, clock);
+  try {
+    const head = Buffer.from(prefix + headKey);
+    if ((await client.range({ key: head })).kvs.length > 0) {
+      throw new InroError('already_exists', `there is a store in ${client.to}, below ${prefix}`, {
+        remedy: 'choose another prefix: --store etcd://HOST:2379/PREFIX',
+      });
+    }
+    // Without a head nobody has used it.
+    await client.txn({
+      success: [{ request: { case: 'requestDeleteRange', value: below(`${prefix}data/`) } }],
+    });
+    let some: { key: Buffer; value: Buffer }[] = [];
+    let bytes = 0;
+    const write = async (): Promise<void> => {
+      await client.txn({ success: some.map((value) => ({ request: { case: 'requestPut', value } })) });
+      some = [];
+      bytes = 0;
+    };
+    for await (const { key, value, revision: own } of entries) {
+      const box = sealer.seal(packRecord(key, own, value));
+      if (some.length >= filling.operations || bytes + box.length > filling.bytes) await write();
+      some.push({ key: Buffer.from(`${prefix}data/${key}`), value: box });
+      bytes += box.length;
+    }
+    await write();
+    const value = sealer.seal(packRecord(headKey, revision, new Uint8Array(nonceBytes)));
+    const { succeeded, responses } = await client.txn({
+      compare: [
+        {
+          target: Compare_CompareTarget.CREATE,
+          key: head,
+          targetUnion: { case: 'createRevision', value: 0n },
+        },
+      ],
+      success: [{ request: { case: 'requestPut', value: { key: head, value } } }],
+      failure: [{ request: { case: 'requestRange', value: { key: head } } }],
+    });
+    const answer = responses[0]?.response;
+    const found = answer?.case === 'responseRange' ? answer.value.kvs[0]?.value : undefined;
+    // It may have been done by a try whose answer got lost.
+    if (!succeeded && !value.equals(found ?? new Uint8Array()))
+      throw new InroError('conflict', `somebody else fills ${client.to}, below ${prefix}, too`);
+  } finally {
+    client.close();
+  }
 }

@@ -1,5 +1,7 @@
 /** Asking an etcd of one or several members: whichever answers. */
-import { status, type ChannelCredentials, type ServiceError } from '@grpc/grpc-js';
+import { isIP } from 'node:net';
+import { checkServerIdentity as checkIdentity, type PeerCertificate } from 'node:tls';
+import { ChannelCredentials, status, type ServiceError } from '@grpc/grpc-js';
 import type { MessageInitShape } from '@bufbuild/protobuf';
 import type { Clock } from '../model/clock.js';
 import { InroError } from '../model/error.js';
@@ -35,10 +37,17 @@ const limits = {
 /** What another member may answer, or the same one a moment later. */
 const passing = new Set([status.UNAVAILABLE, status.DEADLINE_EXCEEDED, status.CANCELLED, status.UNKNOWN]);
 
+/** PEM; null: those that Node believes, and none of its own. */
+export interface EtcdCertificates {
+  ca: Buffer | null;
+  key: Buffer | null;
+  cert: Buffer | null;
+}
+
 export interface EtcdTarget {
   /** HOST:PORT of each member. */
   endpoints: readonly string[];
-  credentials: ChannelCredentials;
+  certificates: EtcdCertificates;
 }
 
 export class EtcdClient {
@@ -48,11 +57,12 @@ export class EtcdClient {
   readonly #closed = new AbortController();
   #at = 0;
 
-  constructor({ endpoints, credentials }: EtcdTarget, clock: Clock) {
+  constructor({ endpoints, certificates }: EtcdTarget, clock: Clock) {
     this.to = `the etcd at ${endpoints.join(',')}`;
     this.#clock = clock;
     this.#members = endpoints.map((endpoint) =>
-      connection(`the etcd member at ${endpoint}`, endpoint, credentials, {
+      connection(`the etcd member at ${endpoint}`, endpoint, credentialsFor(endpoint, certificates), {
+        ...(isIP(hostOf(endpoint)) === 0 ? {} : { 'grpc.ssl_target_name_override': 'etcd' }),
         'grpc.max_receive_message_length': limits.maxAnswerBytes,
         'grpc.keepalive_time_ms': limits.keepaliveMs,
         'grpc.keepalive_timeout_ms': limits.keepaliveAnswerMs,
@@ -143,6 +153,19 @@ export class EtcdClient {
       }
     }
   }
+}
+
+/** TLS names no server by its IP address, so it is asked for by a name, and what it shows is checked for that address. */
+function credentialsFor(endpoint: string, { ca, key, cert }: EtcdCertificates): ChannelCredentials {
+  const host = hostOf(endpoint);
+  if (isIP(host) === 0) return ChannelCredentials.createSsl(ca, key, cert);
+  const checkServerIdentity = (_name: string, shown: PeerCertificate): Error | undefined =>
+    checkIdentity(host, shown);
+  return ChannelCredentials.createSsl(ca, key, cert, { checkServerIdentity });
+}
+
+function hostOf(endpoint: string): string {
+  return endpoint.slice(0, endpoint.lastIndexOf(':')).replace(/^\[|\]$/g, '');
 }
 
 /** A stream for one answer: etcd has no other call for it. */

@@ -17,6 +17,8 @@ const limits = {
   /** For clocks that do not run alike, and for the answer on its way. */
   marginMs: 1_500,
   roundMs: 1_000,
+  /** Of one change: a service with that many tasks. */
+  operations: 4_096,
 } as const;
 
 export interface Candidate {
@@ -30,6 +32,8 @@ export interface Term {
   fence: { key: Uint8Array; createRevision: bigint };
   /** Aborts when another one may lead. */
   lost: AbortSignal;
+  /** Whether that is so by now, also where nothing has run for a while. */
+  isOver(): boolean;
   /** It leads no more, and another one may at once. */
   end(): Promise<void>;
 }
@@ -100,6 +104,22 @@ export class EtcdLead {
   /** Those that run, this one among them. */
   get members(): readonly Candidate[] {
     return this.#members;
+  }
+
+  /** Says it where etcd takes fewer changes at once than a large cluster needs. */
+  async tellBounds(): Promise<void> {
+    const look = { request: { case: 'requestRange', value: { key: this.#leaderKey } } } as const;
+    try {
+      await this.#client.txn({ success: Array.from({ length: limits.operations }, () => look) });
+    } catch (error) {
+      const { code, message } = asInroError(error);
+      if (code !== 'too_large') throw error;
+      const remedy = `start its members with --max-txn-ops=${limits.operations}`;
+      this.#options.log.warn(
+        { why: message, remedy },
+        'large changes, such as a service on many nodes, will be refused',
+      );
+    }
   }
 
   /** Waits until this manager leads. @returns undefined when the signal aborts first. */
@@ -224,12 +244,17 @@ export class EtcdLead {
       fence: { key, createRevision },
       lost: lostIt.signal,
       lostIt,
+      isOver: () => lostIt.signal.aborted || !this.#isGood(),
       end: () => this.#resign(term),
     };
     if (this.#wanted === undefined) return void this.#resign(term);
     this.#term = term;
     this.#wanted(term);
     this.#wanted = undefined;
+  }
+
+  #isGood(): boolean {
+    return this.#lease !== undefined && this.#options.clock.boottimeMs() < this.#lease.goodUntilMs;
   }
 
   #deposed(): void {

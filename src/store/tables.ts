@@ -7,6 +7,7 @@ import {
   ClusterRecordSchema,
   HolderRecordSchema,
   JoinTokenRecordSchema,
+  ManagerRecordSchema,
   NodeRecordSchema,
   OperatorRecordSchema,
   ReadRecordSchema,
@@ -41,6 +42,7 @@ export const tables = {
   audit: { prefix: 'audit/', schema: AuditRecordSchema },
   auditHead: { prefix: 'audit-head/', schema: AuditHeadRecordSchema },
   readMarks: { prefix: 'read-marks/', schema: RunMarksRecordSchema },
+  managers: { prefix: 'manager/', schema: ManagerRecordSchema },
 } as const satisfies Record<string, Table<DescMessage>>;
 
 /** Plain bytes: a version's ciphertext, apart from its record so that lists stay small. */

@@ -34,6 +34,8 @@ test('tags are for ever: boxes are stored', (t) => {
       unlockKey: 8,
       backup: 9,
       backupKey: 10,
+      record: 11,
+      managerKey: 12,
     },
   );
 });

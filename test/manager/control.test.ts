@@ -336,7 +336,15 @@ test('a join token is shown and rotated for workers', async (t) => {
     t,
     m.operate('getJoinToken', { role: 'manager' }),
     'bad_input',
-    /no join token for role "manager"/,
+    /no standing join token for managers/,
+  );
+  await refusesAsync(t, m.operate('getJoinToken', { role: 'x' }), 'bad_input', /no join token for role "x"/);
+  const ttlMs = 60_000n;
+  await refusesAsync(
+    t,
+    m.operate('createJoinToken', { role: 'manager', ttlMs, uses: 1 }),
+    'not_supported',
+    /on its own host, for itself alone/,
   );
 });
 

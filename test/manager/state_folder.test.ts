@@ -14,6 +14,8 @@ import { join } from 'node:path';
 import { pino } from 'pino';
 import test, { type ExecutionContext } from 'ava';
 import { openArena } from '../../src/crypto/arena.js';
+import { openEmbedded } from '../../src/manager/embedded.js';
+import { claimStateFolder, makeStateFolder } from '../../src/system/files.js';
 import { openManagerState, type ManagerState } from '../../src/manager/state_folder.js';
 import { InroError } from '../../src/model/error.js';
 import { readCertificate } from '../../src/pki/certificate.js';
@@ -37,12 +39,10 @@ function folders(t: ExecutionContext) {
 const clock = new FakeClock(Date.now());
 
 async function open(folder: string, at: FakeClock = clock): Promise<ManagerState> {
-  return openManagerState(folder, {
-    arena: openArena(1 << 20),
-    clock: at,
-    random: randomBytes,
-    log: pino({ level: 'silent' }),
-  });
+  const log = pino({ level: 'silent' });
+  const surroundings = { arena: openArena(1 << 20), clock: at, random: randomBytes, log };
+  makeStateFolder(folder);
+  return openManagerState(folder, surroundings, openEmbedded(folder));
 }
 
 async function copyOf(from: string, to: string): Promise<string> {
@@ -167,8 +167,9 @@ test('a store of a later format is left alone', async (t) => {
 test('two managers never share a folder', async (t) => {
   const { folder } = await used(t);
   const { execFileSync } = await import('node:child_process');
-  const script = `import { openManagerState } from ${JSON.stringify(new URL('../../src/manager/state_folder.js', import.meta.url).href)};
-    await openManagerState(process.argv[1], {}).catch((error) => console.log(error.code, '-', error.message));`;
+  t.teardown(claimStateFolder(folder, 'manager'));
+  const script = `import { startManager } from ${JSON.stringify(new URL('../../src/manager/manager.js', import.meta.url).href)};
+    await startManager({ stateFolder: process.argv[1] }).catch((error) => console.log(error.code, '-', error.message));`;
   const said = execFileSync(process.execPath, ['--input-type=module', '-e', script, folder], {
     encoding: 'utf8',
   });

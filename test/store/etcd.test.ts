@@ -36,8 +36,8 @@ interface Opening {
 }
 
 async function open(t: ExecutionContext, { cluster, prefix }: Opening, clock = systemClock): Promise<Store> {
-  const { endpoints, credentials } = cluster;
-  const store = await openEtcdStore({ endpoints, credentials, prefix, sealer, clock, random: randomBytes });
+  const { endpoints, certificates } = cluster;
+  const store = await openEtcdStore({ endpoints, certificates, prefix, sealer, clock, random: randomBytes });
   t.teardown(() => store.close());
   return store;
 }

@@ -31,6 +31,7 @@ test('where records lie is for ever', (t) => {
     receiptMarks: 'receipt-marks/',
     audit: 'audit/',
     auditHead: 'audit-head/',
+    managers: 'manager/',
   });
   t.deepEqual(
     [ciphertextPrefix, operatorNamePrefix, secretNamePrefix, serviceNamePrefix],

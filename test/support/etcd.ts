@@ -5,8 +5,8 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { credentials, type ChannelCredentials } from '@grpc/grpc-js';
 import type { ExecutionContext } from 'ava';
+import type { EtcdCertificates } from '../../src/store/etcd_client.js';
 import { opensslCa, type OpensslCa } from './openssl_ca.js';
 
 export interface EtcdMember {
@@ -21,7 +21,7 @@ export interface EtcdMember {
 export interface EtcdCluster {
   members: EtcdMember[];
   endpoints: string[];
-  credentials: ChannelCredentials;
+  certificates: EtcdCertificates;
   /** Paths of PEM files: what a client shows, and whom it believes. */
   files: { ca: string; cert: string; key: string };
   /** What etcdctl prints. */
@@ -136,11 +136,11 @@ export async function etcdCluster(
   return {
     members,
     endpoints,
-    credentials: credentials.createSsl(
-      Buffer.from(ca.certPem),
-      Buffer.from(client.keyPem),
-      Buffer.from(client.certPem),
-    ),
+    certificates: {
+      ca: Buffer.from(ca.certPem),
+      key: Buffer.from(client.keyPem),
+      cert: Buffer.from(client.certPem),
+    },
     files: { ca: paths.ca, cert: paths.cert, key: paths.key },
     ctl: (...words) => etcdctl(endpoints, words),
     leader: () => {

@@ -24,6 +24,7 @@ import { Ledger } from '../../src/manager/ledger.js';
 import { Authorities } from '../../src/manager/authorities.js';
 import { CaRotation } from '../../src/manager/ca_rotation.js';
 import { Clones } from '../../src/manager/clones.js';
+import { Managers } from '../../src/manager/managers.js';
 import { NodeRemoval } from '../../src/manager/node_removal.js';
 import { ReadBook } from '../../src/manager/read_book.js';
 import { Scheduler } from '../../src/manager/scheduler.js';
@@ -115,18 +116,22 @@ export async function fakeManager({ store = fakeStore() }: { store?: Store } = {
   const guard = new JoinGuard(clock);
   const removal = new NodeRemoval({ ...shared, ledger, dispatcher });
   const folder = mkdtempSync(join(tmpdir(), 'inro-fake-manager-'));
+  const publish = async (): Promise<void> => undefined;
   const rotation = new CaRotation({
     ...shared,
     folder,
     dispatcher,
     deadlineMs: 0,
+    publish,
     onChanged: async () => dispatcher.casChanged(),
   });
   writeDataKey(folder, present, arena);
+  const managers = new Managers({ ...shared, folder, arena, membership: undefined });
   const autolock = new Autolock(folder, false);
-  const dataKey = new DataKey({ ...shared, folder, arena });
+  const dataKey = new DataKey({ ...shared, folder, arena, publish });
   const { handlers } = control({
     ...shared,
+    managers,
     autolock,
     dataKey,
     startedMs: clock.now(),

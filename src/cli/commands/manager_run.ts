@@ -4,7 +4,8 @@ import { readManagerConfig } from '../../config/read.js';
 import { Reload } from '../../config/reload.js';
 import { Autolock } from '../../manager/autolock.js';
 import { untilUnlocked, type LockedParts } from '../../manager/locked.js';
-import { startManager } from '../../manager/manager.js';
+import { startDistributed, type DistributedManager } from '../../manager/distributed.js';
+import { startManager, type RunningManager } from '../../manager/manager.js';
 import type { GivenCa } from '../../manager/state_folder.js';
 import { InroError } from '../../model/error.js';
 import { parseExternalCa } from '../../model/external_ca.js';
@@ -15,6 +16,7 @@ import { serviceManager, type ServiceManager } from '../../system/service_manage
 import { useKeyCredential } from '../key_credential.js';
 import { createLogger, levelInEnvironment } from '../log.js';
 import { paths } from '../paths.js';
+import { distributedStore } from '../store_option.js';
 import { tellServiceManager } from '../service_status.js';
 import { given, settingsFile } from '../settings.js';
 import { Hangup, untilStopped } from '../shutdown.js';
@@ -28,6 +30,10 @@ export interface ManagerRunOptions {
   caCert?: string;
   caKey?: string;
   externalCa: string[];
+  store?: string;
+  storeCa?: string;
+  storeCert?: string;
+  storeKey?: string;
   keyCredential?: string;
   unwrapKeys?: boolean;
   autolock?: boolean;
@@ -49,6 +55,8 @@ export async function managerRun({
   if (listen === undefined) throw missing('where agents reach it', 'listen', 'HOST:PORT', file.path);
   checkAddress(listen);
   const ca = givenCa(settled);
+  const shared = distributedStore(settled);
+  if (shared !== undefined) checkReachable(listen);
   const autolock = new Autolock(state, settled.autolock === true);
   if (keyCredential !== undefined && autolock.state !== 'off')
     throw new InroError(
@@ -63,10 +71,10 @@ export async function managerRun({
   const service = serviceManager();
   const socketPath = socket ?? paths.managerSocket;
   if (autolock.state !== 'off' || settled.unlockKey !== undefined) {
-    const parts = { autolock, stateFolder: state, socketPath, listen, clock: systemClock, log };
-    if (!(await opened(parts, settled, stopped, service))) return;
+    const locked = { autolock, stateFolder: state, socketPath, listen, clock: systemClock, log };
+    if (!(await opened(locked, settled, stopped, service))) return;
   }
-  const manager = await startManager({
+  const parts = {
     stateFolder: state,
     autolock,
     listen,
@@ -75,7 +83,9 @@ export async function managerRun({
     clock: systemClock,
     random: systemRandom,
     log,
-  });
+  };
+  const manager =
+    shared === undefined ? alone(await startManager(parts)) : await startDistributed({ ...parts, ...shared });
   const settings = new Reload<ManagerConfig>({
     read: file.read,
     started,
@@ -89,18 +99,30 @@ export async function managerRun({
   });
   hangup.answerWith(() => settings.again());
   const over = new AbortController();
-  const telling = tellServiceManager(
-    service,
-    () => ({ text: `serves ${manager.address}`, isServed: true }),
-    over.signal,
-  );
-  const signal = await stopped;
+  const telling = tellServiceManager(service, () => ({ text: manager.doing, isServed: true }), over.signal);
+  const signal = await Promise.race([stopped, manager.failed]).catch(async (error: unknown) => {
+    await manager.stop();
+    throw error;
+  });
   over.abort();
   await telling;
   service?.stopping('stopping');
   log.info({ signal }, 'stopping');
   await manager.stop();
   log.info('stopped');
+}
+
+function alone({ address, stop }: RunningManager): DistributedManager {
+  return { doing: `serves ${address}`, failed: new Promise<never>(() => undefined), stop };
+}
+
+/** Others are told this address: it must be one. @throws bad_input. */
+function checkReachable(listen: string): void {
+  const [, host = '', port = ''] = /^(.*):([0-9]+)$/.exec(listen) ?? [];
+  if (Number(port) !== 0 && !/^(0\.0\.0\.0|\[?::\]?)$/.test(host)) return;
+  throw new InroError('bad_input', `--listen ${listen} is no address that the other managers can be told`, {
+    remedy: 'give the address of this host by which agents and the other managers reach it, and a port',
+  });
 }
 
 /**

@@ -1,0 +1,178 @@
+/** A manager that waits while another one leads: it says which, and hands on what operators of its own host ask for. */
+import type { Arena } from '../crypto/arena.js';
+import type { Clock, Random } from '../model/clock.js';
+import { InroError } from '../model/error.js';
+import type { Logger } from 'pino';
+import { ManagerBackup } from '../proto/gen/inro/v1/backup_pb.js';
+import { Control } from '../proto/gen/inro/v1/control_pb.js';
+import { Dispatcher } from '../proto/gen/inro/v1/dispatcher_pb.js';
+import { Enrollment, Renewal } from '../proto/gen/inro/v1/enrollment_pb.js';
+import { call, connectTls, type Connection } from '../rpc/client.js';
+import type { Service } from '../rpc/definition.js';
+import { rpcLimits } from '../rpc/limits.js';
+import { listenTls, listenUnix, type Registration } from '../rpc/server.js';
+import { nodeCredentials } from '../rpc/tls.js';
+import { sealingNameOf } from '../pki/sealing_name.js';
+import type { Autolock } from './autolock.js';
+import { certificateLifetimeMs, readCluster } from './cluster_record.js';
+import { rootTeller } from './enrollment.js';
+import { managerLimits } from './limits.js';
+import { dropLockedIdentity, keepLockedIdentity } from './locked_identity.js';
+import { lockService } from './lock_service.js';
+import { OwnCertificate } from './own_certificate.js';
+import { openManagerState, type OpenedStore } from './state_folder.js';
+
+export interface WaitingParts {
+  folder: string;
+  listen: string;
+  socketPath: string;
+  opened: OpenedStore;
+  autolock: Autolock;
+  /** HOST:PORT of the one that leads; undefined while there is none. */
+  leader: () => string | undefined;
+  arena: Arena;
+  clock: Clock;
+  random: Random;
+  log: Logger;
+}
+
+export interface WaitingManager {
+  clusterId: string;
+  stop(): Promise<void>;
+}
+
+/** @throws as openManagerState, listenTls and listenUnix. */
+export async function startWaiting(parts: WaitingParts): Promise<WaitingManager> {
+  const { folder, listen, socketPath, opened, autolock, leader, arena, clock, random, log } = parts;
+  const state = await openManagerState(folder, { arena, clock, random, log }, opened);
+  const { cluster, authority, external, keyring, store, certificatePem, keyPem } = state;
+  const undo: (() => Promise<void>)[] = [
+    async () => {
+      external?.close();
+      keyring.wipe();
+      await store.close();
+    },
+  ];
+  const stop = async (): Promise<void> => {
+    for (const step of undo.splice(0).reverse()) await step();
+  };
+  try {
+    let own = { certificatePem, keyPem };
+    const forward = new Forward(leader, (address) =>
+      connectTls(
+        address,
+        nodeCredentials({ rootPem: authority.everyRootPem, ...own }),
+        rpcLimits.maxOperatorMessageBytes,
+      ),
+    );
+    undo.push(async () => forward.close());
+    const identity = { folder, authority, clock, random, log };
+    const keepLocked = async (): Promise<void> => {
+      if (autolock.state === 'on') await keepLockedIdentity(identity);
+      else dropLockedIdentity(folder);
+    };
+    await keepLocked();
+    const refuse = async (): Promise<never> => {
+      throw waits(leader());
+    };
+    const operators = await listenUnix(socketPath, [
+      forward.registration(),
+      lockService({ autolock, log, onKeySet: keepLocked }),
+      refusing(ManagerBackup, 'local', refuse),
+    ]);
+    undo.push(() => operators.stop(managerLimits.stopGraceMs));
+    const enrolment = refusing(Enrollment, 'anyone', refuse);
+    const nodes = await listenTls(listen, { rootPem: authority.everyRootPem, certificatePem, keyPem }, [
+      { ...enrolment, handlers: { ...enrolment.handlers, getRoot: rootTeller(authority) } },
+      ...[Dispatcher, Renewal, Control].map((service) => refusing(service, 'anyone', refuse)),
+    ]);
+    undo.push(() => nodes.stop(managerLimits.stopGraceMs));
+    const over = new AbortController();
+    const certificate = new OwnCertificate({
+      folder,
+      authority,
+      lifetimeMs: async () => certificateLifetimeMs(await readCluster(store)),
+      sealingName: sealingNameOf(cluster.id, keyring.sealingPublicKey),
+      certificatePem,
+      show: (next) => {
+        own = next;
+        nodes.showAs(next);
+        forward.close();
+      },
+      clock,
+      random,
+      log,
+    });
+    const keeping = certificate.keep(over.signal);
+    undo.push(async () => {
+      over.abort();
+      await keeping;
+    });
+    return { clusterId: cluster.id, stop };
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
+function waits(leader: string | undefined): InroError {
+  if (leader === undefined)
+    return new InroError('not_leader', 'no manager leads just now: one takes over within seconds', {
+      remedy: 'try again in a moment',
+    });
+  return new InroError('not_leader', `this manager waits; the one at ${leader} leads`, {
+    leader,
+    remedy: `ask that one: --manager ${leader}`,
+  });
+}
+
+function refusing(
+  service: Service,
+  access: Registration['access'],
+  refuse: () => Promise<never>,
+): Registration {
+  return {
+    service,
+    access,
+    handlers: Object.fromEntries(Object.keys(service.method).map((name) => [name, refuse])),
+  };
+}
+
+/** Calls of Control, to whichever manager leads; values in them are sealed, and stay so. */
+class Forward {
+  readonly #leader: () => string | undefined;
+  readonly #connect: (address: string) => Connection;
+  #present: { address: string; connection: Connection } | undefined;
+
+  constructor(leader: () => string | undefined, connect: (address: string) => Connection) {
+    this.#leader = leader;
+    this.#connect = connect;
+  }
+
+  registration(): Registration {
+    const handlers = Object.keys(Control.method).map((name) => [
+      name,
+      (request: never) => this.#ask(name as keyof typeof Control.method, request),
+    ]);
+    return {
+      service: Control,
+      access: 'local',
+      handlers: Object.fromEntries(handlers) as Registration['handlers'],
+    };
+  }
+
+  close(): void {
+    this.#present?.connection.close();
+    this.#present = undefined;
+  }
+
+  async #ask(name: keyof typeof Control.method, request: never): Promise<unknown> {
+    const address = this.#leader();
+    if (address === undefined) throw waits(undefined);
+    if (this.#present?.address !== address) {
+      this.close();
+      this.#present = { address, connection: this.#connect(address) };
+    }
+    return await call(this.#present.connection, Control, name, request, managerLimits.maxForwardMs);
+  }
+}
