@@ -63,6 +63,8 @@ export class Session {
   async run(signal: AbortSignal): Promise<void> {
     const { clock, random, log, managers, onFailed, onExpelled } = this.#parts;
     let backoffMs = 0;
+    /** The one that another manager has named as leading. */
+    let leader: string | undefined;
     for (let attempt = 0; !signal.aborted; attempt++) {
       const obstacle = this.#parts.obstacle();
       if (obstacle !== undefined) {
@@ -73,7 +75,9 @@ export class Session {
         continue;
       }
       const known = managers();
-      const manager = known[attempt % known.length] as string;
+      const isNamed = leader !== undefined;
+      const manager = leader ?? (known[attempt % known.length] as string);
+      leader = undefined;
       const beganMs = clock.boottimeMs();
       try {
         await this.#once(manager, signal);
@@ -82,6 +86,11 @@ export class Session {
       } catch (thrown) {
         const error = asInroError(thrown);
         if (signal.aborted) break;
+        if (error.code === 'not_leader' && error.leader !== undefined && !isNamed) {
+          leader = error.leader;
+          log.info({ manager, leader }, 'another manager leads; going there');
+          continue;
+        }
         const isOther = onFailed(error);
         const same = this.#status.lastError?.message === error.message;
         if (error.code === 'not_permitted' && !isOther) {

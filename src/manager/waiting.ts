@@ -7,7 +7,7 @@ import { ManagerBackup } from '../proto/gen/inro/v1/backup_pb.js';
 import { Control } from '../proto/gen/inro/v1/control_pb.js';
 import { Dispatcher } from '../proto/gen/inro/v1/dispatcher_pb.js';
 import { Enrollment, Renewal } from '../proto/gen/inro/v1/enrollment_pb.js';
-import { call, connectTls, type Connection } from '../rpc/client.js';
+import { call, connectTls, stands, type Connection } from '../rpc/client.js';
 import type { Service } from '../rpc/definition.js';
 import { rpcLimits } from '../rpc/limits.js';
 import { listenTls, listenUnix, type Registration } from '../rpc/server.js';
@@ -173,6 +173,20 @@ class Forward {
       this.close();
       this.#present = { address, connection: this.#connect(address) };
     }
-    return await call(this.#present.connection, Control, name, request, managerLimits.maxForwardMs);
+    const { connection } = this.#present;
+    if (!(await stands(connection, rpcLimits.redirectMs))) {
+      throw new InroError('not_leader', `the manager at ${address}, which leads, does not answer`, {
+        remedy: 'if it is gone, another one takes its place within seconds: try again',
+      });
+    }
+    try {
+      return await call(connection, Control, name, request, managerLimits.maxForwardMs);
+    } catch (error) {
+      if (!(error instanceof InroError) || error.code !== 'unreachable') throw error;
+      throw new InroError('unreachable', `the manager at ${address}, which leads, went away meanwhile`, {
+        remedy: 'whether the change was made is not known: look before you try again',
+        cause: error,
+      });
+    }
   }
 }

@@ -70,6 +70,7 @@ export class EtcdLead {
   #term: OwnTerm | undefined;
   #wanted: ((term: Term) => void) | undefined;
   #leader: Candidate | undefined;
+  #leaderRevision = 0n;
   #members: Candidate[] = [];
   #lastError = '';
   #wake = new AbortController();
@@ -88,6 +89,7 @@ export class EtcdLead {
     const lead = new EtcdLead(options);
     try {
       await lead.#round();
+      await lead.#endFormer();
     } catch (error) {
       await lead.close();
       throw error;
@@ -149,6 +151,24 @@ export class EtcdLead {
     // One that cannot be reached ends it by itself.
     if (this.#lease !== undefined) await this.#client.revokeLease(this.#lease.id).catch(() => undefined);
     this.#client.close();
+  }
+
+  /** What the process before this one has left, if it was killed: who has this folder knows that it is gone. */
+  async #endFormer(): Promise<void> {
+    const { self } = this.#options;
+    if (this.#leader?.id !== self.id || this.#term !== undefined) return;
+    await this.#endAt(this.#leaderRevision);
+  }
+
+  async #endAt(value: bigint): Promise<void> {
+    const key = this.#leaderKey;
+    await this.#client.txn({
+      compare: [
+        { target: Compare_CompareTarget.CREATE, key, targetUnion: { case: 'createRevision', value } },
+      ],
+      success: [{ request: { case: 'requestDeleteRange', value: { key } } }],
+    });
+    this.#leader = undefined;
   }
 
   async #run(): Promise<void> {
@@ -231,6 +251,7 @@ export class EtcdLead {
     const leader = kvs.find(({ key }) => this.#leaderKey.equals(key));
     this.#members = kvs.filter((kv) => kv !== leader).map((kv) => this.#candidate(kv));
     this.#leader = leader === undefined ? undefined : this.#candidate(leader);
+    this.#leaderRevision = leader?.createRevision ?? 0n;
     const isOwn = leader !== undefined && leader.lease === this.#lease?.id;
     if (this.#term !== undefined && leader?.createRevision !== this.#term.fence.createRevision)
       this.#deposed();
@@ -264,15 +285,8 @@ export class EtcdLead {
 
   async #resign(term: OwnTerm): Promise<void> {
     if (this.#term === term) this.#deposed();
-    const { key, createRevision: value } = term.fence;
     try {
-      await this.#client.txn({
-        compare: [
-          { target: Compare_CompareTarget.CREATE, key, targetUnion: { case: 'createRevision', value } },
-        ],
-        success: [{ request: { case: 'requestDeleteRange', value: { key } } }],
-      });
-      this.#leader = undefined;
+      await this.#endAt(term.fence.createRevision);
     } catch (error) {
       // It ends with its lease.
       this.#options.log.warn({ err: error }, 'the lead could not be given back');
