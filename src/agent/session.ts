@@ -112,8 +112,10 @@ export class Session {
       }
       // A session that ends at once, again and again, is no success.
       if (clock.boottimeMs() - beganMs > agentLimits.backoffMaxMs) backoffMs = 0;
-      backoffMs = Math.min(agentLimits.backoffBaseMs + 2 * backoffMs, agentLimits.backoffMaxMs);
-      await clock.sleep(backoffMs * drawn(random), signal);
+      // One after the other is asked before it waits for longer: another one may have taken over.
+      if ((attempt + 1) % known.length === 0)
+        backoffMs = Math.min(agentLimits.backoffBaseMs + 2 * backoffMs, agentLimits.backoffMaxMs);
+      await clock.sleep(Math.max(backoffMs, agentLimits.backoffBaseMs) * drawn(random), signal);
     }
     this.#set('stopped', '', this.#status.lastError);
   }
