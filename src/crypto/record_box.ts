@@ -2,7 +2,7 @@
  * Records for a store that is not trusted: sealed as they are, so that it neither reads nor changes nor makes one. They are no secrets of
  * their own (those are sealed before), so they need no arena; the key does. A box is as in secretbox.ts.
  */
-import { randomBytes } from 'node:crypto';
+import { createHmac, randomBytes } from 'node:crypto';
 import nacl from 'tweetnacl';
 import { InroError } from '../model/error.js';
 import type { Plaintext } from './plaintext.js';
@@ -12,6 +12,8 @@ export interface Sealer {
   seal(bytes: Uint8Array): Buffer;
   /** @throws envelope when it was altered, or sealed under another key. */
   open(box: Uint8Array): Buffer;
+  /** The same for the same text, and for who has the key alone: what stands in a name's place. */
+  hide(text: string): string;
 }
 
 /** @param key 32 bytes; the caller's to wipe, after the last use. */
@@ -21,6 +23,7 @@ export function recordSealer(key: Plaintext): Sealer {
       const nonce = randomBytes(nacl.secretbox.nonceLength);
       return Buffer.concat([Buffer.of(boxTag.record), nonce, nacl.secretbox(bytes, nonce, key.expose())]);
     },
+    hide: (text) => createHmac('sha256', key.expose()).update(text).digest('base64url'),
     open(box) {
       const at = 1 + nacl.secretbox.nonceLength;
       const isOurs = box.length >= boxOverheadBytes && box[0] === boxTag.record;

@@ -18,6 +18,7 @@ import {
 import { EtcdClient, type EtcdTarget } from './etcd_client.js';
 import { packRecord, unpackRecord, type Record } from './record.js';
 import type { Change, Commit, Entry, Store } from './store.js';
+import { namePrefixes } from './tables.js';
 
 const remedy =
   'somebody else wrote below its prefix: restore etcd from a snapshot, or the manager from a backup (docs/operations.md)';
@@ -84,6 +85,8 @@ class EtcdStore implements Store {
   readonly #listeners = new Set<(change: Change) => void>();
   /** Each key's revision as of `#head`: what checks are compared with. */
   readonly #revisions = new Map<string, number>();
+  /** Of what does not lie under its own name: by where it lies. */
+  readonly #keys = new Map<string, string>();
   /** Called whenever `#head` has moved, or the store has ended. */
   readonly #waiting = new Set<() => void>();
   readonly #ended = new AbortController();
@@ -113,14 +116,14 @@ class EtcdStore implements Store {
 
   async begin(): Promise<void> {
     await this.snapshot(async (_, entries) => {
-      for await (const { key, revision } of entries) this.#revisions.set(key, revision);
+      for await (const { key, revision } of entries) this.#note(key, revision);
     });
     this.#following = this.#follow();
   }
 
   async get(key: string): Promise<Entry | undefined> {
     this.#checkUsable();
-    const { kvs } = await this.#client.range({ key: Buffer.from(this.#dataPrefix + key) });
+    const { kvs } = await this.#client.range({ key: this.#pathOf(key) });
     return kvs[0] === undefined ? undefined : this.#entry(kvs[0]);
   }
 
@@ -128,7 +131,8 @@ class EtcdStore implements Store {
     this.#checkUsable();
     const entries: Entry[] = [];
     for await (const entry of this.#pages(prefix, 0n)) entries.push(entry);
-    return entries;
+    // Names are hidden from etcd, and so is their order.
+    return namePrefixes.includes(prefix) ? entries.sort((a, b) => (a.key < b.key ? -1 : 1)) : entries;
   }
 
   async snapshot<T>(use: (revision: number, entries: AsyncIterable<Entry>) => Promise<T>): Promise<T> {
@@ -233,10 +237,10 @@ class EtcdStore implements Store {
     return [
       put(this.#headKey, head),
       ...puts.map(({ key, value }) =>
-        put(Buffer.from(this.#dataPrefix + key), this.#pack(key, revision, value)),
+        put(this.#pathOf(key), this.#pack(this.#pathOf(key).toString(), revision, keyed(key, value))),
       ),
       ...deletes.map((key): MessageInitShape<typeof RequestOpSchema> => ({
-        request: { case: 'requestDeleteRange', value: { key: Buffer.from(this.#dataPrefix + key) } },
+        request: { case: 'requestDeleteRange', value: { key: this.#pathOf(key) } },
       })),
     ];
   }
@@ -305,15 +309,17 @@ class EtcdStore implements Store {
         head = kv;
         continue;
       }
-      const key = this.#keyOf(kv);
-      if (key === undefined) continue;
+      const path = Buffer.from(kv.key).toString();
+      if (!path.startsWith(this.#dataPrefix)) continue;
       if (type === Event_EventType.DELETE) {
+        const key = this.#keys.get(path) ?? path.slice(this.#dataPrefix.length);
         deletes.push(key);
+        this.#keys.delete(path);
         this.#revisions.delete(key);
       } else {
-        const { value, revision } = this.#entry(kv);
+        const { key, value, revision } = this.#entry(kv);
         puts.push({ key, value });
-        this.#revisions.set(key, revision);
+        this.#note(key, revision);
       }
     }
     this.#heardTo = at;
@@ -385,15 +391,22 @@ class EtcdStore implements Store {
     return openRecord(this.#sealer, key, box);
   }
 
-  #keyOf({ key }: KeyValue): string | undefined {
-    const text = Buffer.from(key).toString();
-    return text.startsWith(this.#dataPrefix) ? text.slice(this.#dataPrefix.length) : undefined;
+  #note(key: string, revision: number): void {
+    this.#revisions.set(key, revision);
+    const path = this.#pathOf(key).toString();
+    if (path !== this.#dataPrefix + key) this.#keys.set(path, key);
+  }
+
+  #pathOf(key: string): Buffer {
+    return pathOf(this.#dataPrefix, key, this.#sealer);
   }
 
   #entry(kv: KeyValue): Entry {
-    const key = this.#keyOf(kv) ?? '';
-    const { revision, value } = this.#unpack(key, kv.value);
-    return { key, revision, value: new Uint8Array(value) };
+    const path = Buffer.from(kv.key).toString();
+    const { revision, value } = this.#unpack(path, kv.value);
+    const { key, content } = unkeyed(value);
+    if (!this.#pathOf(key).equals(kv.key)) throw this.#corrupt(`${path} has another record's content`);
+    return { key, revision, value: new Uint8Array(content) };
   }
 }
 
@@ -423,6 +436,27 @@ function forgotten(to: string): InroError {
   return new InroError('state_unusable', `${to} forgot changes before this manager had heard of them`, {
     remedy: 'start the manager again; keep more of its past with --auto-compaction-retention=1h',
   });
+}
+
+/** Where a record lies: under its key, but for what somebody has named. */
+function pathOf(dataPrefix: string, key: string, sealer: Sealer): Buffer {
+  const prefix = namePrefixes.find((one) => key.startsWith(one) && key.length > one.length);
+  return Buffer.from(dataPrefix + (prefix === undefined ? key : prefix + sealer.hide(key)));
+}
+
+const keyLengthBytes = 2;
+
+/** Length of the key (2 bytes, big endian) | key | value. */
+function keyed(key: string, value: Uint8Array): Buffer {
+  const length = Buffer.alloc(keyLengthBytes);
+  const name = Buffer.from(key);
+  length.writeUInt16BE(name.length);
+  return Buffer.concat([length, name, value]);
+}
+
+function unkeyed(bytes: Buffer): { key: string; content: Buffer } {
+  const at = keyLengthBytes + bytes.readUInt16BE();
+  return { key: bytes.toString('utf8', keyLengthBytes, at), content: bytes.subarray(at) };
 }
 
 /** Every key that begins so, as etcd says it: from it to the first that does not. @param prefix not empty. */
@@ -466,9 +500,10 @@ export async function fillEtcdStore(
       bytes = 0;
     };
     for await (const { key, value, revision: own } of entries) {
-      const box = sealer.seal(packRecord(key, own, value));
+      const path = pathOf(`${prefix}data/`, key, sealer);
+      const box = sealer.seal(packRecord(path.toString(), own, keyed(key, value)));
       if (some.length >= filling.operations || bytes + box.length > filling.bytes) await write();
-      some.push({ key: Buffer.from(`${prefix}data/${key}`), value: box });
+      some.push({ key: path, value: box });
       bytes += box.length;
     }
     await write();

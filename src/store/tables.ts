@@ -54,6 +54,14 @@ export const operatorNamePrefix = 'operator-name/';
 /** Below it, by a unit's name: ids of the services that are bound to it, a line each. */
 export const serviceUnitPrefix = 'service-unit/';
 
+/** What comes behind these is a name that somebody gave: a store that is not trusted does not see it. */
+export const namePrefixes: readonly string[] = [
+  secretNamePrefix,
+  serviceNamePrefix,
+  operatorNamePrefix,
+  serviceUnitPrefix,
+];
+
 /** The key of one version of a secret, below `versions` and `ciphertext/`; sorts by number. */
 export function versionKey(secretId: string, version: number): string {
   return `${secretId}/${String(version).padStart(10, '0')}`;

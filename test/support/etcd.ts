@@ -21,6 +21,8 @@ export interface EtcdMember {
 export interface EtcdCluster {
   members: EtcdMember[];
   endpoints: string[];
+  /** Where all of it lies: certificates, and a folder for each member. */
+  folder: string;
   certificates: EtcdCertificates;
   /** Paths of PEM files: what a client shows, and whom it believes. */
   files: { ca: string; cert: string; key: string };
@@ -136,6 +138,7 @@ export async function etcdCluster(
   return {
     members,
     endpoints,
+    folder,
     certificates: {
       ca: Buffer.from(ca.certPem),
       key: Buffer.from(client.keyPem),
