@@ -3,7 +3,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { etcdCluster } from '../support/etcd.js';
 import { Host } from '../support/host.js';
-import { eventually, pause } from '../support/inro.js';
+import { eventually, pause, type Daemon } from '../support/inro.js';
 import { labScenario } from '../support/lab.js';
 import { managersOnEtcd, type OneManager } from '../support/managers.js';
 
@@ -188,7 +188,7 @@ labScenario(
 
     // Another data key and another CA, and then another manager: it has them.
     await ask(first, ['manager', 'data-key', '--rotate', '--wait']);
-    await ask(first, ['ca', 'rotate', '--detach']);
+    await ask(first, ['ca', 'rotate']);
     const digest = (at: OneManager, name: string) => host.sh(`sha256sum < ${at.state}/${name}`);
     await first.daemon().kill9();
     await eventually('the other one leads', async () => (await cluster.leader(second)) === second, 60_000);
@@ -197,9 +197,8 @@ labScenario(
     await ask(second, ['secret', 'update', 'marked_name', '-'], { stdin: 'second value' });
     t.is(await host.read(file), 'second value');
     await first.start();
-    t.is(
-      (await ask(first, ['manager', 'ls'])).split('\n').filter((line) => /waiting|leader/.test(line)).length,
-      2,
+    await eventually('both are seen', async () =>
+      /waiting[^]*leader|leader[^]*waiting/.test(await ask(first, ['manager', 'ls'])),
     );
 
     // Removed: it gets no keys, and nothing of what it asks for.
@@ -253,4 +252,115 @@ labScenario(
     t.is(JSON.parse(await host.ask(['manager', 'ls', '--json']))[0].state, 'leader');
   },
   { timeoutMs: 120_000 },
+);
+
+labScenario(
+  '4: a leader that is cut off from etcd, or stopped for a while, answers nobody any more; nothing is done twice',
+  async (t) => {
+    // One network of four hosts: etcd, two managers, a node.
+    const hub = await Host.of(t, { hostname: 'hub', ownNetwork: true });
+    await hub.sh('ip link add br0 type bridge && ip addr add 10.213.0.1/24 dev br0 && ip link set br0 up');
+    const [a, b, node] = await Promise.all(
+      [2, 3, 4].map(async (n) => {
+        const host = await Host.of(t, { hostname: `host-${n}`, ownNetwork: true });
+        await hub.sh(
+          `ip link add v${n} type veth peer name eth0 netns ${host.pid} && ip link set v${n} master br0 up`,
+        );
+        const { code, stderr } = await host.sh(
+          `ip addr add 10.213.0.${n}/24 dev eth0 && ip link set eth0 up`,
+        );
+        if (code !== 0) throw new Error(stderr);
+        return host;
+      }),
+    );
+    if (a === undefined || b === undefined || node === undefined) throw new Error('three hosts were made');
+    const etcd = await etcdCluster(t, {
+      members: 3,
+      within: () => ['nsenter', '-t', String(hub.pid), '-n'],
+      address: () => '10.213.0.1',
+    });
+    const { ca, cert, key } = etcd.files;
+    const url = `etcd://${etcd.endpoints.join(',')}/inro`;
+    const state = '/var/lib/inro/manager';
+    const run = (host: Host, n: number): Daemon => {
+      const tls = ['--store-ca', ca, '--store-cert', cert, '--store-key', key];
+      return host.start([
+        'manager',
+        'run',
+        '--state',
+        state,
+        '--listen',
+        `10.213.0.${n}:4747`,
+        '--store',
+        url,
+        ...tls,
+      ]);
+    };
+    const first = run(a, 2);
+    await first.printed(/"manager is ready"/);
+    const token = await a.ask(['token', 'create', 'manager']);
+    await b.ask(['manager', 'join', '--token', '-', '--manager', '10.213.0.2:4747', '--state', state], {
+      stdin: token,
+    });
+    const second = run(b, 3);
+    await second.printed(/"manager waits"/);
+    await node.join(await b.ask(['token', 'show', 'worker']), '10.213.0.3:4747');
+    await node.startAgent();
+    await a.ask(['secret', 'create', 'key', '-'], { stdin: '1' });
+    await b.ask(['service', 'create', '--name', 'web', '--secret', 'key']);
+    t.is(await node.read(file), '1');
+    const version = async (host: Host): Promise<string> => {
+      const { code, stdout, stderr } = await host.inro(['secret', 'ls', '--json'], { timeoutMs: 60_000 });
+      return code === 0 ? String((JSON.parse(stdout) as { version: number }[])[0]?.version) : stderr;
+    };
+    const leads = (host: Host, address: string) => async (): Promise<boolean> => {
+      const { stdout } = await host.inro(['manager', 'ls'], { timeoutMs: 60_000 });
+      return stdout.split('\n').some((line) => line.includes(address) && line.includes('leader'));
+    };
+
+    // Cut off from etcd alone: the node and the other manager still reach it.
+    await a.sh('ip route add blackhole 10.213.0.1');
+    // It does not lead any more before the other one does: until then it may answer, and what it says is still so.
+    await second.printed(/"manager is ready"/);
+    await b.ask(['secret', 'update', 'key', '-'], { stdin: '2', timeoutMs: 60_000 });
+    t.is(await node.read(file), '2');
+    t.regex(await version(a), /^inro: (no manager leads|this manager|no manager at)/);
+    t.regex(
+      (await a.inro(['secret', 'update', 'key', '-'], { stdin: 'x', timeoutMs: 60_000 })).stderr,
+      /^inro: /,
+    );
+    t.is(await node.read(file), '2');
+    await a.sh('ip route del blackhole 10.213.0.1');
+    await eventually('it hands on', async () => (await version(a)) === '2', 60_000);
+    t.true(await leads(a, '10.213.0.3')());
+
+    // Stopped for longer than its lease, and going on in the belief that it leads.
+    await b.run(['kill', '-STOP', String(second.pid)]);
+    await eventually('the other one leads', leads(a, '10.213.0.2'), 60_000);
+    await a.ask(['secret', 'update', 'key', '-'], { stdin: '3', timeoutMs: 60_000 });
+    const asked = Promise.all([version(b), version(b), version(b)]);
+    await pause(500);
+    await b.run(['kill', '-CONT', String(second.pid)]);
+    for (const said of await asked) t.regex(said, /^3$|^inro: /);
+    await eventually('it hands on', async () => (await version(b)) === '3', 60_000);
+    t.is(await node.read(file), '3');
+
+    // The whole of etcd without a majority: nobody leads, readers go on; then one does.
+    for (const member of etcd.members.slice(0, 2)) await member.kill();
+    await pause(12_000);
+    t.is(await node.read(file), '3');
+    t.regex(
+      (await a.inro(['secret', 'update', 'key', '-'], { stdin: 'x', timeoutMs: 60_000 })).stderr,
+      /^inro: /,
+    );
+    for (const member of etcd.members.slice(0, 2)) await member.start();
+    const { code, stderr } = await a.inro(['secret', 'update', 'key', '-'], {
+      stdin: '4',
+      timeoutMs: 90_000,
+    });
+    t.is(code, 0, stderr);
+    t.is(await node.read(file), '4');
+    t.regex(await a.ask(['audit', '--verify']), /./);
+  },
+  { timeoutMs: 300_000 },
 );

@@ -105,9 +105,10 @@ export async function etcdCluster(
   };
   const etcdctl = (endpoints: readonly string[], words: readonly string[]): string => {
     const tls = ['--cacert', paths.ca, '--cert', paths.cert, '--key', paths.key];
+    const [program = '', ...before] = [...within(0), 'etcdctl'];
     const { stdout, stderr, status } = spawnSync(
-      'etcdctl',
-      [`--endpoints=${endpoints.join(',')}`, '--command-timeout=2s', ...tls, ...words],
+      program,
+      [...before, `--endpoints=${endpoints.join(',')}`, '--command-timeout=2s', ...tls, ...words],
       { encoding: 'utf8', env: { ...process.env, ETCDCTL_API: '3' } },
     );
     if (status !== 0) throw new Error(`etcdctl ${words.join(' ')}: ${stderr}`);
