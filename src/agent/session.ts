@@ -76,7 +76,7 @@ export class Session {
       }
       const known = managers();
       const isNamed = leader !== undefined;
-      const manager = leader ?? (known[attempt % known.length] as string);
+      const manager: string = leader ?? known[attempt % known.length] ?? '';
       leader = undefined;
       const beganMs = clock.boottimeMs();
       try {

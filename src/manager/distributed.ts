@@ -34,7 +34,7 @@ import { startManager } from './manager.js';
 import { wasRemoved } from './managers.js';
 import { installSharedFiles } from './shared_keys.js';
 import type { GivenCa, OpenedStore } from './state_folder.js';
-import { startWaiting } from './waiting.js';
+import { startStranded, startWaiting } from './waiting.js';
 
 export interface DistributedOptions {
   stateFolder: string;
@@ -83,6 +83,8 @@ class Distributed implements DistributedManager {
   #lead: EtcdLead | undefined;
   #running: Promise<void> = Promise.resolve();
   #doing = 'starting';
+  #obstacle: InroError | undefined;
+  #endStranded: (() => Promise<void>) | undefined;
   readonly failed: Promise<never>;
   #fail: (error: unknown) => void = () => undefined;
 
@@ -129,6 +131,7 @@ class Distributed implements DistributedManager {
   async stop(): Promise<void> {
     this.#over.abort();
     await this.#running;
+    await this.#unstrand();
     await this.#lead?.close();
     for (const key of Object.values(this.#keys)) key.wipe();
     this.#release();
@@ -152,6 +155,7 @@ class Distributed implements DistributedManager {
         if (error.kind === 'fatal' || (!hasServed && error.code !== 'not_leader')) return this.#fail(thrown);
         log.error({ err: error, remedy: error.remedy }, 'this manager does not serve just now; trying again');
         this.#doing = `does not serve: ${error.message}`;
+        await this.#strand(error);
         await clock.sleep(managerLimits.distributedRetryMs, signal);
       }
     }
@@ -182,6 +186,24 @@ class Distributed implements DistributedManager {
         },
       );
     }
+  }
+
+  /** Says why it does not serve, until it does again. */
+  async #strand(error: InroError): Promise<void> {
+    this.#obstacle = error;
+    if (this.#endStranded !== undefined) return;
+    const { stateFolder: folder, listen, socketPath, autolock, log } = this.#options;
+    const why = (): InroError => this.#obstacle ?? error;
+    try {
+      this.#endStranded = await startStranded({ folder, listen, socketPath, autolock, why, log });
+    } catch (cause) {
+      log.warn({ err: cause }, 'nobody can be told why this manager does not serve');
+    }
+  }
+
+  async #unstrand(): Promise<void> {
+    await this.#endStranded?.();
+    this.#endStranded = undefined;
   }
 
   /** Where nobody leads, so that a first manager need not wait. */
@@ -278,6 +300,7 @@ class Distributed implements DistributedManager {
     });
     try {
       await this.#install(store, stateFolder, fence !== undefined);
+      await this.#unstrand();
       return { store, where, ownId: this.#ownId };
     } catch (error) {
       await store.close();

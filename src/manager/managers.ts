@@ -79,7 +79,8 @@ export class Managers {
   /** Of those that run, as they say them, until the signal aborts. */
   async keepAddresses(signal: AbortSignal): Promise<void> {
     const { clock, log, membership } = this.#parts;
-    while (membership !== undefined && !signal.aborted) {
+    if (membership === undefined) return;
+    while (!signal.aborted) {
       try {
         await this.#noteAddresses();
       } catch (error) {

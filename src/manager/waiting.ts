@@ -1,5 +1,7 @@
 /** A manager that waits while another one leads: it says which, and hands on what operators of its own host ask for. */
+import { join } from 'node:path';
 import type { Arena } from '../crypto/arena.js';
+import { readPrivateFile } from '../crypto/at_rest.js';
 import type { Clock, Random } from '../model/clock.js';
 import { InroError } from '../model/error.js';
 import type { Logger } from 'pino';
@@ -13,6 +15,7 @@ import { rpcLimits } from '../rpc/limits.js';
 import { listenTls, listenUnix, type Registration } from '../rpc/server.js';
 import { nodeCredentials } from '../rpc/tls.js';
 import { sealingNameOf } from '../pki/sealing_name.js';
+import { readFileIfThere } from '../system/files.js';
 import type { Autolock } from './autolock.js';
 import { certificateLifetimeMs, readCluster } from './cluster_record.js';
 import { rootTeller } from './enrollment.js';
@@ -113,6 +116,48 @@ export async function startWaiting(parts: WaitingParts): Promise<WaitingManager>
     await stop();
     throw error;
   }
+}
+
+export interface StrandedParts {
+  folder: string;
+  listen: string;
+  socketPath: string;
+  autolock: Autolock;
+  /** What keeps it from serving. */
+  why: () => InroError;
+  log: Logger;
+}
+
+/** A manager whose store does not answer: it says so to whoever asks. @returns ends it. */
+export async function startStranded(parts: StrandedParts): Promise<() => Promise<void>> {
+  const { folder, listen, socketPath, autolock, why, log } = parts;
+  const refuse = async (): Promise<never> => {
+    const { message, remedy } = why();
+    const rest = remedy === undefined ? {} : { remedy };
+    throw new InroError('not_leader', `this manager serves nothing just now: ${message}`, rest);
+  };
+  const operators = await listenUnix(socketPath, [
+    refusing(Control, 'local', refuse),
+    lockService({ autolock, log }),
+    refusing(ManagerBackup, 'local', refuse),
+  ]);
+  const stopping = [operators];
+  try {
+    const [certificatePem, rootPem] = ['manager.crt', 'ca.crt'].map((name) =>
+      readFileIfThere(join(folder, name)),
+    );
+    const keyPem = readPrivateFile(join(folder, 'manager.key'));
+    if (certificatePem !== undefined && rootPem !== undefined && keyPem !== undefined) {
+      const services = [Enrollment, Dispatcher, Renewal, Control];
+      const registrations = services.map((service) => refusing(service, 'anyone', refuse));
+      stopping.push(await listenTls(listen, { rootPem, certificatePem, keyPem }, registrations));
+    }
+  } catch (error) {
+    log.warn({ err: error, listen }, 'agents cannot be told that this manager does not serve');
+  }
+  return async () => {
+    await Promise.all(stopping.map((one) => one.stop(managerLimits.stopGraceMs)));
+  };
 }
 
 function waits(leader: string | undefined): InroError {

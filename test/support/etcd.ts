@@ -105,7 +105,7 @@ export async function etcdCluster(
   };
   const etcdctl = (endpoints: readonly string[], words: readonly string[]): string => {
     const tls = ['--cacert', paths.ca, '--cert', paths.cert, '--key', paths.key];
-    const [program = '', ...before] = [...within(0), 'etcdctl'];
+    const [program, ...before] = [...within(0), 'etcdctl'];
     const { stdout, stderr, status } = spawnSync(
       program,
       [...before, `--endpoints=${endpoints.join(',')}`, '--command-timeout=2s', ...tls, ...words],
