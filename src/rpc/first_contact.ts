@@ -26,7 +26,7 @@ export async function fetchRoot(
       `the manager at ${manager} is not of the cluster that this join token is for: its root certificate has another digest`,
       {
         remedy:
-          "check the address; if it is right, take the token from that manager: 'inro token'. If it was right yesterday, somebody may stand in between",
+          "check the address; if it is right, take the token from that manager: 'inro token show worker'. If it was right yesterday, somebody may stand in between",
       },
     );
   }
