@@ -4,6 +4,7 @@ import type { ExecutionContext } from 'ava';
 import test from 'ava';
 import { Host } from '../support/host.js';
 import { labScenario } from '../support/lab.js';
+import { managersOnEtcd, type OneManager } from '../support/managers.js';
 import { eventually, inro, program } from '../support/inro.js';
 
 interface Shape {
@@ -130,13 +131,22 @@ labScenario('each command prints the fields of its table, with their types', asy
   const host = await Host.of(t);
   const { manager, nodeId } = await host.startCluster();
   const seen = new Set<string>();
-  const check = async (command: string, args: string[], stdin = ''): Promise<unknown> => {
-    const { code, stdout, stderr } = await host.inro([...command.split(' '), '--json', ...args], { stdin });
+  const check = async (command: string, args: string[], stdin = '', at = host): Promise<unknown> => {
+    const { code, stdout, stderr } = await at.inro([...command.split(' '), '--json', ...args], { stdin });
     t.is(code, 0, `inro ${command}: ${stderr}`);
     t.is(stderr, '', `inro ${command}: standard error`);
     seen.add(command);
     return checkOutput(t, command, stdout);
   };
+
+  const several = await managersOnEtcd(t, { count: 1, members: 1 });
+  const one = several.managers[0] as OneManager;
+  const on = ['--manager', one.socket];
+  await check('manager ls', on, '', several.host);
+  const joining = ['--token', '-', '--manager', one.address, '--state', '/var/lib/inro/next'];
+  const managerToken = await several.ask(one, ['token', 'create', 'manager']);
+  const next = (await check('manager join', joining, managerToken, several.host)) as { managerId: string };
+  await check('manager rm', [...on, next.managerId], '', several.host);
 
   await check('status', []);
   await check('manager data-key', []);

@@ -41,6 +41,7 @@ export async function managerRm(ids: string[], options: Common): Promise<void> {
   await withManager(options, (manager) =>
     removeEach(ids, options, async (name) => (await call(manager, Control, 'removeManager', { name })).id),
   );
+  if (options.json === true) return;
   warn(
     "it has had the cluster's keys: if it is in foreign hands, 'inro manager data-key --rotate', 'inro ca rotate', and renew what was secret",
   );
