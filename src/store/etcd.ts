@@ -27,6 +27,8 @@ const nonceBytes = 16;
 /** A page of records: ciphertexts may have a megabyte each. */
 const pageEntries = 100;
 const pauseMs = 200;
+/** Of a record that is kept in memory: all but ciphertexts. */
+const maxKeptBytes = 4096;
 
 export interface EtcdOptions extends EtcdTarget {
   /** What is before every key, such as `/inro/`. */
@@ -85,6 +87,8 @@ class EtcdStore implements Store {
   readonly #listeners = new Set<(change: Change) => void>();
   /** Each key's revision as of `#head`: what checks are compared with. */
   readonly #revisions = new Map<string, number>();
+  /** As of `#head`: what is not large. While nobody else may commit, that is all that there is to read. */
+  readonly #values = new Map<string, Uint8Array>();
   /** Of what does not lie under its own name: by where it lies. */
   readonly #keys = new Map<string, string>();
   /** Called whenever `#head` has moved, or the store has ended. */
@@ -116,13 +120,19 @@ class EtcdStore implements Store {
 
   async begin(): Promise<void> {
     await this.snapshot(async (_, entries) => {
-      for await (const { key, revision } of entries) this.#note(key, revision);
+      for await (const entry of entries) this.#note(entry);
     });
     this.#following = this.#follow();
   }
 
   async get(key: string): Promise<Entry | undefined> {
     this.#checkUsable();
+    if (this.#fence !== undefined) {
+      const revision = this.#revisions.get(key);
+      if (revision === undefined) return undefined;
+      const value = this.#values.get(key);
+      if (value !== undefined) return { key, revision, value: Uint8Array.from(value) };
+    }
     const { kvs } = await this.#client.range({ key: this.#pathOf(key) });
     return kvs[0] === undefined ? undefined : this.#entry(kvs[0]);
   }
@@ -148,6 +158,7 @@ class EtcdStore implements Store {
 
   async revision(): Promise<number> {
     this.#checkUsable();
+    if (this.#fence !== undefined) return this.#head.revision;
     const { kvs } = await this.#client.range({ key: this.#headKey });
     return this.#headOf(kvs[0]).revision;
   }
@@ -316,10 +327,11 @@ class EtcdStore implements Store {
         deletes.push(key);
         this.#keys.delete(path);
         this.#revisions.delete(key);
+        this.#values.delete(key);
       } else {
-        const { key, value, revision } = this.#entry(kv);
-        puts.push({ key, value });
-        this.#note(key, revision);
+        const entry = this.#entry(kv);
+        puts.push({ key: entry.key, value: entry.value });
+        this.#note(entry);
       }
     }
     this.#heardTo = at;
@@ -391,8 +403,11 @@ class EtcdStore implements Store {
     return openRecord(this.#sealer, key, box);
   }
 
-  #note(key: string, revision: number): void {
+  #note({ key, revision, value }: Entry): void {
     this.#revisions.set(key, revision);
+    this.#values.delete(key);
+    if (this.#fence !== undefined && value.length <= maxKeptBytes)
+      this.#values.set(key, Uint8Array.from(value));
     const path = this.#pathOf(key).toString();
     if (path !== this.#dataPrefix + key) this.#keys.set(path, key);
   }

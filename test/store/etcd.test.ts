@@ -1,15 +1,18 @@
 import { randomBytes } from 'node:crypto';
 import test, { type ExecutionContext } from 'ava';
+import { pino } from 'pino';
 import type { Clock } from '../../src/model/clock.js';
 import { drawKey } from '../../src/crypto/exchange.js';
 import { openArena } from '../../src/crypto/arena.js';
 import { recordSealer } from '../../src/crypto/record_box.js';
-import { openEtcdStore } from '../../src/store/etcd.js';
+import { openEtcdStore, type Fence } from '../../src/store/etcd.js';
+import { EtcdLead, type Term } from '../../src/store/etcd_lead.js';
 import type { Change, Store } from '../../src/store/store.js';
 import { systemClock } from '../../src/system/clock.js';
 import { etcdCluster, type EtcdCluster } from '../support/etcd.js';
 import { inLab, labStep } from '../support/lab.js';
 import { refusesAsync } from '../support/refuses.js';
+import { slowDisk } from '../support/slow_disk.js';
 import { checks } from '../support/store_conformance.js';
 
 const clusters = new Map<number, EtcdCluster>();
@@ -33,9 +36,14 @@ const sealer = recordSealer(drawKey(arena));
 interface Opening {
   cluster: EtcdCluster;
   prefix: string;
+  fence?: Fence;
 }
 
-async function open(t: ExecutionContext, { cluster, prefix }: Opening, clock = systemClock): Promise<Store> {
+async function open(
+  t: ExecutionContext,
+  { cluster, prefix, ...fenced }: Opening,
+  clock = systemClock,
+): Promise<Store> {
   const { endpoints, certificates } = cluster;
   const store = await openEtcdStore({ endpoints, certificates, prefix, sealer, clock, random: randomBytes });
   t.teardown(() => store.close());
@@ -46,6 +54,31 @@ function fresh(members: number): Opening {
   const cluster = clusters.get(members);
   if (cluster === undefined) throw new Error(`no etcd of ${members}`);
   return { cluster, prefix: `/test${prefixes++}/` };
+}
+
+async function candidate(t: ExecutionContext, { cluster, prefix }: Opening, id: string): Promise<EtcdLead> {
+  const { endpoints, certificates } = cluster;
+  const self = { id, address: `${id}:1` };
+  const log = pino({ level: 'silent' });
+  const lead = await EtcdLead.join({
+    endpoints,
+    certificates,
+    prefix,
+    sealer,
+    self,
+    clock: systemClock,
+    log,
+  });
+  t.teardown(() => lead.close());
+  return lead;
+}
+
+async function led(lead: EtcdLead): Promise<{ term: Term; fence: Fence; broken: () => boolean }> {
+  const term = await lead.lead(AbortSignal.timeout(30_000));
+  if (term === undefined) throw new Error('it does not lead');
+  let isBroken = false;
+  const onBroken = (): void => void (isBroken = true);
+  return { term, fence: { ...term.fence, onBroken }, broken: () => isBroken };
 }
 
 function put(key: string, value = key) {
@@ -67,6 +100,83 @@ for (const members of [1, 3]) {
     });
   }
 }
+
+for (const [name, check] of Object.entries(checks)) {
+  labStep(`etcd, by the one that leads: ${name}`, async (t) => {
+    t.timeout(60_000);
+    const opening = fresh(1);
+    const { fence } = await led(await candidate(t, opening, 'a'));
+    let store = await open(t, { ...opening, fence });
+    const reopen = async (): Promise<Store> => {
+      await store.close();
+      store = await open(t, { ...opening, fence });
+      return store;
+    };
+    await t.notThrowsAsync(check({ store, reopen }));
+  });
+}
+
+labStep('one leads at a time; who does not any more changes nothing, whatever it believes', async (t) => {
+  t.timeout(90_000);
+  const opening = fresh(3);
+  const [a, b] = [await candidate(t, opening, 'a'), await candidate(t, opening, 'b')];
+  const first = await led(a);
+  const store = await open(t, { ...opening, fence: first.fence });
+  await store.commit(put('by a'));
+  t.is(await b.lead(AbortSignal.timeout(3_000)), undefined);
+  t.is(b.leader?.address, 'a:1');
+  t.deepEqual(b.members.map(({ id }) => id).toSorted(), ['a', 'b']);
+  // Its key is taken away under it; it will hear of that only when it looks.
+  opening.cluster.ctl('del', `${opening.prefix}manager/leader`);
+  const second = await led(b);
+  const other = await open(t, { ...opening, fence: second.fence });
+  await other.commit(put('by b'));
+  await refusesAsync(t, store.commit(put('by a, late')), 'not_leader', /does not lead any more/);
+  t.true(first.broken());
+  t.false(second.broken());
+  t.deepEqual(
+    (await other.list('')).map(({ key }) => key),
+    ['by a', 'by b'],
+  );
+  while (!first.term.lost.aborted) await systemClock.sleep(50);
+  t.true(first.term.isOver());
+  t.false(second.term.isOver());
+  // Given back, it is free at once.
+  await second.term.end();
+  t.true(second.term.isOver());
+  await refusesAsync(t, other.commit(put('by b, late')), 'not_leader');
+  const third = await led(a);
+  await (await open(t, { ...opening, fence: third.fence })).commit(put('by a again'));
+});
+
+labStep('a leader that etcd does not hear of is deposed before another one leads', async (t) => {
+  t.timeout(90_000);
+  const opening = fresh(1);
+  const gate = { isShut: false };
+  // What it would do stands still; what it knows of time does not.
+  const sleep: Clock['sleep'] = async (...args) => {
+    while (gate.isShut) await systemClock.sleep(20);
+    await systemClock.sleep(...args);
+  };
+  const { endpoints, certificates } = opening.cluster;
+  const stopped = await EtcdLead.join({
+    endpoints,
+    certificates,
+    prefix: opening.prefix,
+    sealer,
+    self: { id: 'a', address: 'a:1' },
+    clock: { ...systemClock, sleep },
+    log: pino({ level: 'silent' }),
+  });
+  t.teardown(() => stopped.close());
+  const { term } = await led(stopped);
+  gate.isShut = true;
+  const next = await led(await candidate(t, opening, 'b'));
+  t.true(term.isOver());
+  t.true(term.lost.aborted);
+  t.false(next.term.isOver());
+  gate.isShut = false;
+});
 
 labStep('two on one store: one order, each hears all of it, and counts are never lost', async (t) => {
   t.timeout(60_000);
@@ -146,6 +256,45 @@ labStep(
     const [first = 0, second = 0] = acknowledged;
     t.true(first > 0 && second > 0);
     t.is(Number(Buffer.from(entry?.value ?? []).toString()), first + second);
+  },
+);
+
+labStep(
+  'a slow disk makes commits wait; one that stands still makes them fail, and say what they know',
+  async (t) => {
+    t.timeout(180_000);
+    const disk = slowDisk(t);
+    const cluster = await etcdCluster(t, { members: 1, within: () => disk.through });
+    const opening = { cluster, prefix: '/slow/' };
+    const { fence, term } = await led(await candidate(t, opening, 'a'));
+    const store = await open(t, { ...opening, fence });
+    const acknowledged: string[] = [];
+    const tried: string[] = [];
+    const write = async (key: string): Promise<void> => {
+      tried.push(key);
+      await store.commit(put(key));
+      acknowledged.push(key);
+    };
+    disk.writes(20);
+    for (let n = 0; n < 20; n++) await write(`slow ${n}`);
+    disk.writes(1);
+    const failures: string[] = [];
+    for (let n = 0; n < 3; n++) {
+      try {
+        await write(`still ${n}`);
+      } catch (error) {
+        failures.push((error as Error).message);
+      }
+    }
+    for (const words of failures) t.regex(words, /whether the change was made is not known|does not lead/);
+    t.log(`${failures.length} of 3 failed`);
+    disk.writes(undefined);
+    const fresher = term.isOver() ? await led(await candidate(t, opening, 'b')) : { fence };
+    const again = await open(t, { ...opening, fence: fresher.fence });
+    await again.commit(put('after'));
+    const keys = (await again.list('')).map(({ key }) => key);
+    for (const key of acknowledged) t.true(keys.includes(key), key);
+    for (const key of keys) t.true(tried.includes(key) || key === 'after', key);
   },
 );
 

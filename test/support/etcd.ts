@@ -1,7 +1,7 @@
 /** Real etcd members, on loopback, that talk TLS with certificates on both sides. */
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -34,6 +34,8 @@ export interface EtcdCluster {
 interface Options {
   members: number;
   args?: readonly string[];
+  /** Where all of it is to lie. */
+  folder?: string;
   /** What runs the members, such as `ip netns exec NAME`, by number. */
   within?: (member: number) => readonly string[];
   address?: (member: number) => string;
@@ -42,9 +44,10 @@ interface Options {
 /** @param t its teardown ends them. */
 export async function etcdCluster(
   t: Pick<ExecutionContext, 'teardown'>,
-  { members: count, args = [], within = () => [], address = () => '127.0.0.1' }: Options,
+  { members: count, args = [], folder: given, within = () => [], address = () => '127.0.0.1' }: Options,
 ): Promise<EtcdCluster> {
-  const folder = mkdtempSync(join(tmpdir(), 'inro-etcd-'));
+  const folder = given ?? mkdtempSync(join(tmpdir(), 'inro-etcd-'));
+  mkdirSync(folder, { recursive: true });
   const running = new Map<string, ChildProcess>();
   t.teardown(async () => {
     await Promise.all([...running.values()].map((member) => ended(member, 'SIGKILL')));

@@ -21,6 +21,10 @@ export interface ManagerOptions {
   socket?: string;
   'ca-cert'?: string;
   'ca-key'?: string;
+  store?: string;
+  'store-ca'?: string;
+  'store-cert'?: string;
+  'store-key'?: string;
 }
 
 export interface AgentOptions {
