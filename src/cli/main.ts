@@ -59,6 +59,11 @@ const keyCredential = [
   'wrap private keys on disk by the key that this credential of the unit is',
 ] as const;
 const unwrapKeys = ['--unwrap-keys', 'write wrapped keys in clear again'] as const;
+const ifVersion = [
+  '--if-version <N>',
+  'refuse unless it is at version N (--json shows it)',
+  wholeNumber,
+] as const;
 const detach = ['-d, --detach', 'return when the change is stored, do not wait for the nodes'] as const;
 const generate = [
   '--generate <FORMAT>',
@@ -334,6 +339,7 @@ operator(ca, 'inspect', 'show the root certificate, and for how long certificate
   async (options) => (await import('./commands/ca.js')).caInspect(options),
 );
 operator(ca, 'update', 'change for how long certificates are issued from now on, or when a rotation ends')
+  .option(...ifVersion)
   .option('--cert-expiry <DURATION>', 'between 1h and 3650d: 90d, 2160h, 12h')
   .option('--rotation-deadline <TIME>', 'when the rotation that is under way ends: from now, or "now"')
   .action(async (options) => (await import('./commands/ca.js')).caUpdate(options));
@@ -389,6 +395,7 @@ operator(operators, 'inspect <OPERATOR...>', 'show operators').action(async (nam
   (await import('./commands/operator.js')).operatorInspect(names, options),
 );
 operator(operators, 'update <OPERATOR>', 'change what an operator may do, at once')
+  .option(...ifVersion)
   .option('--role <ROLE>', 'admin, deployer, auditor')
   .option('--grant-add <GLOB>', 'one more (repeatable)', collect, [])
   .option('--grant-rm <GLOB>', 'one less, as it was written (repeatable)', collect, [])
@@ -418,6 +425,7 @@ operator(node, 'reject <NODE>', 'refuse a host that waits for approval').action(
   (await import('./commands/node_decide.js')).nodeReject(name, options),
 );
 operator(node, 'update <NODE>', 'change the labels that constraints look at')
+  .option(...ifVersion)
   .option('--label-add <KEY=VALUE>', 'add or change a label (repeatable)', collectLabel, {})
   .option('--label-rm <KEY>', 'remove a label (repeatable)', collect, [])
   .action(async (name, options) => (await import('./commands/node_decide.js')).nodeUpdate(name, options));
@@ -556,6 +564,7 @@ operator(
     (await import('./commands/service.js')).serviceCreate(image, args, options),
   );
 operator(service, 'update <SERVICE>', 'change a service; nothing is restarted')
+  .option(...ifVersion)
   .option('--secret-add <SECRET>', `add a secret: ${secretSyntax}`, collect, [])
   .option(
     '--secret-rm <NAME>',

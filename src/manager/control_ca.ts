@@ -19,6 +19,7 @@ import { profileOf } from './cfssl.js';
 import { certificateLifetimeMs, clusterIn, readCluster } from './cluster_record.js';
 import type { Dispatcher } from './dispatcher.js';
 import type { ExternalCaState } from './external_ca.js';
+import { noteChange, versionOf } from './if_version.js';
 import { managerLimits } from './limits.js';
 import type { ClusterView } from './view.js';
 
@@ -39,7 +40,7 @@ export function caHandlers(parts: CaHandlersParts): Pick<Handlers<typeof Control
   return {
     getCa: async () => shown(await readCluster(store), parts),
 
-    updateCa: async ({ certificateLifetimeMs: lifetimeMs, rotationDeadlineMs }) => {
+    updateCa: async ({ certificateLifetimeMs: lifetimeMs, rotationDeadlineMs, ifVersion }) => {
       if (lifetimeMs !== undefined) {
         if (parts.authority.isExternal)
           throw new InroError('not_supported', 'the external CA decides how long its certificates last', {
@@ -47,11 +48,14 @@ export function caHandlers(parts: CaHandlersParts): Pick<Handlers<typeof Control
           });
         checkLifetime(Number(lifetimeMs));
       }
-      if (rotationDeadlineMs !== undefined) await rotation.setDeadline(Number(rotationDeadlineMs));
+      if (rotationDeadlineMs !== undefined) {
+        noteChange(await readCluster(store), 'the CA', ifVersion);
+        await rotation.setDeadline(Number(rotationDeadlineMs));
+      }
       const { result } = await transact(store, async (tx) => {
         const cluster = await clusterIn(tx);
-        if (lifetimeMs === undefined) return cluster;
-        cluster.certificateLifetimeMs = lifetimeMs;
+        noteChange(cluster, 'the CA', ifVersion);
+        if (lifetimeMs !== undefined) cluster.certificateLifetimeMs = lifetimeMs;
         tx.put(tables.cluster, 'self', cluster);
         return cluster;
       });
@@ -80,6 +84,7 @@ function shown(cluster: ClusterRecord, parts: CaHandlersParts): MessageInitShape
   const retired = authority.records.filter(({ retiredMs }) => retiredMs > 0n);
   return {
     clusterId: cluster.id,
+    version: versionOf(cluster),
     rootPem: root.pem,
     rootFingerprint: root.fingerprint,
     rootExpiresMs: BigInt(root.notAfterMs),

@@ -17,6 +17,7 @@ import type { Clones } from './clones.js';
 import type { Dispatcher } from './dispatcher.js';
 import { changedLabels } from './control_secrets.js';
 import { find, matcher } from './find.js';
+import { noteChange, versionOf } from './if_version.js';
 import { managerLimits } from './limits.js';
 import type { NodeRemoval } from './node_removal.js';
 import type { ClusterView } from './view.js';
@@ -51,6 +52,7 @@ export function nodeHandlers(parts: NodeHandlersParts): Pick<Handlers<typeof Con
     labels: node.labels,
     pendingUntilMs: node.pendingUntilMs,
     mustEnrol: rotation.mustEnrol(node),
+    version: versionOf(node),
     ...(node.clone === undefined ? {} : { clone: node.clone }),
   });
 
@@ -106,11 +108,12 @@ export function nodeHandlers(parts: NodeHandlersParts): Pick<Handlers<typeof Con
       return shown(node);
     },
 
-    updateNode: async ({ name, labelsAdd, labelsRemove }) => {
+    updateNode: async ({ name, labelsAdd, labelsRemove, ifVersion }) => {
       const { id } = find('node', view.nodes, name, hostnameOf);
       const { result } = await transact(store, async (tx) => {
         const node = await tx.get(tables.nodes, id);
         if (node === undefined) throw new InroError('not_found', `node ${quoted(name)} was removed`);
+        noteChange(node, `node ${quoted(name)}`, ifVersion);
         const missing = labelsRemove.find((key) => !Object.hasOwn(node.labels, key));
         if (missing !== undefined)
           throw new InroError('not_found', `node ${quoted(name)} has no label ${quoted(missing)}`);

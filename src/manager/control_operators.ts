@@ -15,6 +15,7 @@ import { operatorNamePrefix, tables } from '../store/tables.js';
 import { transact, type Transaction } from '../store/transaction.js';
 import type { Authorities, Issued } from './authorities.js';
 import { find } from './find.js';
+import { noteChange, versionOf } from './if_version.js';
 import { managerLimits } from './limits.js';
 import { keyDigest } from './refusals.js';
 import { Tries } from './tries.js';
@@ -55,7 +56,8 @@ export function operatorHandlers(
     const isOver = expiresMs < BigInt(clock.now());
     const status = revokedMs > 0n ? 'revoked' : isOver ? 'expired' : 'valid';
     const formerCa = record.issuedCa.length > 0 && !authority.isPresent(record.issuedCa);
-    return { id, name, role, grants, createdMs, expiresMs, serial, revokedMs, status, formerCa };
+    const version = versionOf(record);
+    return { id, name, role, grants, createdMs, expiresMs, serial, revokedMs, status, formerCa, version };
   };
 
   /** Before it is recorded: where the CA is elsewhere, that takes its time. */
@@ -145,8 +147,9 @@ export function operatorHandlers(
       operators: [...view.operators.values()].sort((a, b) => (a.name < b.name ? -1 : 1)).map(shown),
     }),
 
-    updateOperator: ({ name, role: text, grantsAdd, grantsRemove }) =>
+    updateOperator: ({ name, role: text, grantsAdd, grantsRemove, ifVersion }) =>
       change(name, 'operator updated', (record) => {
+        noteChange(record, `operator ${quoted(record.name)}`, ifVersion);
         const role = checkOperatorRole(text ?? record.role);
         const had = role === 'deployer' ? record.grants : [];
         const missing = grantsRemove.find((grant) => !had.includes(grant));

@@ -28,6 +28,7 @@ import { changedLabels, type ControlParts } from './control_secrets.js';
 import { callerOf, checkSees, checkSeesService, seesService, type Caller } from './caller.js';
 import { find, matcher } from './find.js';
 import { revokedNotice } from './revoked.js';
+import { noteChange, versionOf } from './if_version.js';
 import type { ClusterView } from './view.js';
 
 type ControlHandlers = Handlers<typeof Control, 'operator'>;
@@ -95,6 +96,7 @@ export function serviceHandlers(
         const service = await tx.get(tables.services, id);
         if (service === undefined) throw new InroError('not_found', `no service ${quoted(request.name)}`);
         checkSeesService(caller, service);
+        noteChange(service, `service ${quoted(service.name)}`, request.ifVersion);
         for (const name of request.referencesRemove) await release(tx, service, name);
         const added = await resolve(tx, id, request.referencesAdd, caller);
         service.references = [...service.references, ...added];
@@ -347,7 +349,7 @@ function shownService(service: ServiceRecord, view: ClusterView) {
     running,
   };
   const until = untilDetached === undefined ? {} : { untilDetached };
-  return { ...shown, ...runs, ...until, restart, onChange };
+  return { ...shown, ...runs, ...until, restart, onChange, version: versionOf(service) };
 }
 
 function shownTask(task: TaskRecord, view: ClusterView): MessageInitShape<typeof TaskSchema> {

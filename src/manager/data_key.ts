@@ -72,10 +72,9 @@ export class DataKey {
     this.#isBeginning = true;
     try {
       writeNextDataKey(folder, next, arena);
-      await publish();
+      await this.#published();
     } catch (error) {
       next.wipe();
-      dropNextDataKey(folder);
       throw error;
     } finally {
       this.#isBeginning = false;
@@ -83,6 +82,21 @@ export class DataKey {
     keyring.useNext(next);
     this.#start();
     log.info('the data key is being replaced');
+  }
+
+  /** Before it is used. What nobody else has is used by nobody. */
+  async #published(): Promise<void> {
+    const { folder, publish, log } = this.#parts;
+    try {
+      await publish();
+    } catch (error) {
+      try {
+        dropNextDataKey(folder);
+      } catch (cause) {
+        log.warn({ err: cause }, 'a data key that was not used is left in the folder');
+      }
+      throw error;
+    }
   }
 
   async stop(): Promise<void> {

@@ -45,7 +45,15 @@ async function open(
   clock = systemClock,
 ): Promise<Store> {
   const { endpoints, certificates } = cluster;
-  const store = await openEtcdStore({ endpoints, certificates, prefix, sealer, clock, random: randomBytes });
+  const store = await openEtcdStore({
+    endpoints,
+    certificates,
+    prefix,
+    sealer,
+    ...fenced,
+    clock,
+    random: randomBytes,
+  });
   t.teardown(() => store.close());
   return store;
 }

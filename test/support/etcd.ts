@@ -93,7 +93,6 @@ export async function etcdCluster(
       paths.memberKey,
     ];
     const words = [
-      ...within(n),
       'setpriv --pdeathsig KILL etcd --client-cert-auth --peer-client-cert-auth --initial-cluster-token inro-test',
       `--name ${name} --data-dir ${join(folder, name)} --initial-cluster ${initial}`,
       `--listen-client-urls ${url} --advertise-client-urls ${url}`,
@@ -102,7 +101,7 @@ export async function etcdCluster(
       ...tls.map((word) => word.replace(/^--/, '--peer-')),
       ...args,
     ].flatMap((word) => word.split(' '));
-    const [program = '', ...rest] = words;
+    const [program = '', ...rest] = [...within(n), ...words];
     const child = spawn(program, rest, { stdio: 'ignore' });
     running.set(name, child);
   };

@@ -61,15 +61,17 @@ export async function caInspect({ json, ...options }: Common): Promise<void> {
 export async function caUpdate({
   certExpiry,
   rotationDeadline,
+  ifVersion = 0,
   json,
   ...options
-}: Common & { certExpiry?: string; rotationDeadline?: string }): Promise<void> {
+}: Common & { certExpiry?: string; rotationDeadline?: string; ifVersion?: number }): Promise<void> {
   if (certExpiry === undefined && rotationDeadline === undefined) {
     throw new InroError('bad_input', 'nothing is to be changed', {
       remedy: 'write --cert-expiry 90d, or --rotation-deadline 1h',
     });
   }
   const request = {
+    ifVersion,
     ...(certExpiry === undefined ? {} : { certificateLifetimeMs: BigInt(parseDuration(certExpiry)) }),
     ...(rotationDeadline === undefined
       ? {}
@@ -220,6 +222,7 @@ function caJson(ca: Ca) {
   const { rotation } = ca;
   return {
     clusterId: ca.clusterId,
+    version: ca.version,
     rootFingerprint: ca.rootFingerprint,
     rootExpiresAt: iso(ca.rootExpiresMs),
     rootPem: ca.rootPem,

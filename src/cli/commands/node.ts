@@ -112,6 +112,7 @@ function nodeJson(node: Node) {
     memoryBytes: Number(d?.memoryBytes ?? 0n),
     agentVersion: d?.agentVersion ?? '',
     joinedAt: iso(node.createdMs),
+    version: node.version,
     lastSeenAt: isoOrNull(node.lastSeenMs),
     certificateExpiresAt: isoOrNull(node.certificateExpiresMs),
     labels: node.labels,

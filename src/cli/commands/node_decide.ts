@@ -25,16 +25,16 @@ export function nodeClearAlarm(name: string, options: Common): Promise<void> {
 /** @throws bad_input when nothing is to be changed. */
 export async function nodeUpdate(
   name: string,
-  options: Common & { labelAdd: Labels; labelRm: string[] },
+  options: Common & { labelAdd: Labels; labelRm: string[]; ifVersion?: number },
 ): Promise<void> {
-  const { labelAdd, labelRm: labelsRemove, json } = options;
+  const { labelAdd, labelRm: labelsRemove, ifVersion = 0, json } = options;
   const labelsAdd = checkLabels(labelAdd);
   if (Object.keys(labelsAdd).length + labelsRemove.length === 0)
     throw new InroError('bad_input', 'there is nothing to change', {
       remedy: 'write --label-add KEY=VALUE or --label-rm KEY',
     });
   const { id, description, labels } = await withManager(options, (manager) =>
-    call(manager, Control, 'updateNode', { name, labelsAdd, labelsRemove }),
+    call(manager, Control, 'updateNode', { name, labelsAdd, labelsRemove, ifVersion }),
   );
   const hostname = description?.hostname ?? '';
   if (json === true) printJson({ id, hostname, labels });

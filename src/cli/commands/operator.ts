@@ -98,15 +98,15 @@ export async function operatorInspect(names: string[], options: Common): Promise
 
 export async function operatorUpdate(
   name: string,
-  options: Common & { role?: string; grantAdd: string[]; grantRm: string[] },
+  options: Common & { role?: string; grantAdd: string[]; grantRm: string[]; ifVersion?: number },
 ): Promise<void> {
-  const { role, grantAdd: grantsAdd, grantRm: grantsRemove } = options;
+  const { role, grantAdd: grantsAdd, grantRm: grantsRemove, ifVersion = 0 } = options;
   if (role === undefined && grantsAdd.length + grantsRemove.length === 0) {
     throw new InroError('bad_input', 'nothing is to be changed', {
       remedy: 'write --role ROLE, --grant-add GLOB or --grant-rm GLOB',
     });
   }
-  const request = { name, grantsAdd, grantsRemove, ...(role === undefined ? {} : { role }) };
+  const request = { name, grantsAdd, grantsRemove, ifVersion, ...(role === undefined ? {} : { role }) };
   const operator = await withManager(options, (manager) => call(manager, Control, 'updateOperator', request));
   if (options.json === true) printJson(operatorJson(operator));
   else print(operator);
@@ -179,6 +179,7 @@ function operatorJson(operator: Operator) {
     status,
     grants,
     createdAt: iso(createdMs),
+    version: operator.version,
     expiresAt: iso(expiresMs),
     revokedAt: isoOrNull(revokedMs),
     serial,

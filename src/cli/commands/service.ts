@@ -52,6 +52,7 @@ interface CreateOptions extends Common {
 }
 
 interface UpdateOptions extends Common {
+  ifVersion?: number;
   secretAdd: string[];
   secretRm: string[];
   labelAdd: Labels;
@@ -156,6 +157,7 @@ export async function serviceUpdate(name: string, options: UpdateOptions): Promi
     ...(options.readers === undefined ? {} : { readers: wireReaders(options.readers) }),
     ...(options.onChange === undefined ? {} : { onChange: onChangeText(parseOnChange(options.onChange)) }),
     ...unitChange(options),
+    ifVersion: options.ifVersion ?? 0,
   };
   await withManager(options, async (manager) => {
     const changed = await call(manager, Control, 'updateService', { name, ...change });
@@ -288,6 +290,7 @@ function serviceJson(service: Service) {
     secrets: service.references.map(referenceJson),
     createdAt: iso(service.createdMs),
     updatedAt: iso(service.updatedMs),
+    version: service.version,
   };
 }
 
