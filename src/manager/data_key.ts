@@ -63,7 +63,7 @@ export class DataKey {
 
   /** From its return on everything new is under another key. @throws conflict while one is replaced; state_unusable. */
   async rotate(): Promise<void> {
-    const { folder, arena, keyring, publish, log } = this.#parts;
+    const { folder, arena, keyring, log } = this.#parts;
     if (keyring.hasFormer || this.#isBeginning)
       throw new InroError('conflict', 'the data key is being replaced already', {
         remedy: "'inro manager data-key' shows how far it is",
