@@ -61,7 +61,7 @@ export async function caInspect({ json, ...options }: Common): Promise<void> {
 export async function caUpdate({
   certExpiry,
   rotationDeadline,
-  ifVersion = 0,
+  ifVersion,
   json,
   ...options
 }: Common & { certExpiry?: string; rotationDeadline?: string; ifVersion?: number }): Promise<void> {
@@ -71,13 +71,15 @@ export async function caUpdate({
     });
   }
   const request = {
-    ifVersion,
     ...(certExpiry === undefined ? {} : { certificateLifetimeMs: BigInt(parseDuration(certExpiry)) }),
     ...(rotationDeadline === undefined
       ? {}
       : { rotationDeadlineMs: BigInt(rotationDeadline === 'now' ? 0 : parseDuration(rotationDeadline)) }),
   };
-  const ca = await withManager(options, (manager) => call(manager, Control, 'updateCa', request));
+  const ca = await withManager(options, async (manager) => {
+    const seen = ifVersion ?? (await call(manager, Control, 'getCa', {})).version;
+    return call(manager, Control, 'updateCa', { ...request, ifVersion: seen });
+  });
   if (json === true) return printJson(caJson(ca));
   const text = durationText(Number(ca.certificateLifetimeMs));
   if (certExpiry !== undefined)

@@ -100,14 +100,18 @@ export async function operatorUpdate(
   name: string,
   options: Common & { role?: string; grantAdd: string[]; grantRm: string[]; ifVersion?: number },
 ): Promise<void> {
-  const { role, grantAdd: grantsAdd, grantRm: grantsRemove, ifVersion = 0 } = options;
+  const { role, grantAdd: grantsAdd, grantRm: grantsRemove } = options;
   if (role === undefined && grantsAdd.length + grantsRemove.length === 0) {
     throw new InroError('bad_input', 'nothing is to be changed', {
       remedy: 'write --role ROLE, --grant-add GLOB or --grant-rm GLOB',
     });
   }
-  const request = { name, grantsAdd, grantsRemove, ifVersion, ...(role === undefined ? {} : { role }) };
-  const operator = await withManager(options, (manager) => call(manager, Control, 'updateOperator', request));
+  const request = { name, grantsAdd, grantsRemove, ...(role === undefined ? {} : { role }) };
+  const operator = await withManager(options, async (manager) => {
+    const seen = async (): Promise<number> => (await call(manager, Control, 'getOperator', { name })).version;
+    const ifVersion = options.ifVersion ?? (role === undefined ? 0 : await seen());
+    return call(manager, Control, 'updateOperator', { ...request, ifVersion });
+  });
   if (options.json === true) printJson(operatorJson(operator));
   else print(operator);
 }

@@ -157,10 +157,13 @@ export async function serviceUpdate(name: string, options: UpdateOptions): Promi
     ...(options.readers === undefined ? {} : { readers: wireReaders(options.readers) }),
     ...(options.onChange === undefined ? {} : { onChange: onChangeText(parseOnChange(options.onChange)) }),
     ...unitChange(options),
-    ifVersion: options.ifVersion ?? 0,
   };
+  // Added and removed things stand beside what others add and remove; these take the place of what was there.
+  const replaces = ['replicas', 'readers', 'onChange', 'unit'].some((key) => Object.hasOwn(change, key));
   await withManager(options, async (manager) => {
-    const changed = await call(manager, Control, 'updateService', { name, ...change });
+    const seen = async (): Promise<number> => (await call(manager, Control, 'getService', { name })).version;
+    const ifVersion = options.ifVersion ?? (replaces ? await seen() : 0);
+    const changed = await call(manager, Control, 'updateService', { name, ...change, ifVersion });
     await settle(manager, changed, options);
     if (options.json === true) printJson({ id: changed.id, name });
     else printLine(name);
