@@ -2,10 +2,12 @@
 /** The command line: what there is, and which file does it. Each command's code is loaded when it is called. */
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import { availabilities } from '../model/availability.js';
 import { asInroError } from '../model/error.js';
 import { version } from '../system/version.js';
+import { withPolicyOptions } from './update_options.js';
 
-const collect = (value: string, previous: string[]): string[] => [...previous, value];
+const collect = (value: string, previous: string[] = []): string[] => [...previous, value];
 
 function collectLabel(text: string, previous: Record<string, string>): Record<string, string> {
   const at = text.indexOf('=');
@@ -424,8 +426,15 @@ operator(node, 'approve <NODE>', 'let a host in that waits for it').action(async
 operator(node, 'reject <NODE>', 'refuse a host that waits for approval').action(async (name, options) =>
   (await import('./commands/node_decide.js')).nodeReject(name, options),
 );
-operator(node, 'update <NODE>', 'change the labels that constraints look at')
+operator(node, 'update <NODE>', 'change whether it takes tasks, and the labels that constraints look at')
   .option(...ifVersion)
+  .addOption(
+    new Option(
+      '--availability <WHICH>',
+      'active; pause: no new tasks; drain: its tasks end, and are replaced elsewhere',
+    ).choices(availabilities),
+  )
+  .option(...detach)
   .option('--label-add <KEY=VALUE>', 'add or change a label (repeatable)', collectLabel, {})
   .option('--label-rm <KEY>', 'remove a label (repeatable)', collect, [])
   .action(async (name, options) => (await import('./commands/node_decide.js')).nodeUpdate(name, options));
@@ -509,7 +518,7 @@ const onChange = [
   '--on-change <ACTION>',
   'when a file is new or has a new value: none, signal=HUP, restart, hook=NAME (of agent.yaml)',
 ] as const;
-operator(
+const serviceCreate = operator(
   service,
   'create [IMAGE] [ARG...]',
   'create a service; its tasks get its secrets, and run the image if one is named',
@@ -517,10 +526,17 @@ operator(
   .passThroughOptions()
   .requiredOption('--name <NAME>', 'its name')
   .option('--secret <SECRET>', `a secret: ${secretSyntax}`, collect, [])
-  .option('--replicas <N>', 'how many tasks (1 if not given)', wholeNumber, 1)
+  .addOption(
+    new Option(
+      '--mode <MODE>',
+      'a number of tasks, or one on each node that satisfies the constraints',
+    ).choices(['replicated', 'global']),
+  )
+  .option('--replicas <N>', 'how many tasks (1 if not given)', wholeNumber)
+  .option('--max-replicas-per-node <N>', 'at most so many of its tasks on one node', wholeNumber)
   .option(
     '--constraint <EXPR>',
-    'where tasks may run: node.id==ID, node.labels.KEY==VALUE, or != (repeatable)',
+    'where tasks may run: node.id==ID, node.labels.KEY==VALUE, or !=; without secrets node.hostname and node.role, too (repeatable)',
     collect,
     [],
   )
@@ -563,7 +579,12 @@ operator(
   .action(async (image, args, options) =>
     (await import('./commands/service.js')).serviceCreate(image, args, options),
   );
-operator(service, 'update <SERVICE>', 'change a service; nothing is restarted')
+withPolicyOptions(serviceCreate, wholeNumber);
+const serviceUpdate = operator(
+  service,
+  'update <SERVICE>',
+  'change a service; only what its tasks run, or --force, replaces them, one after the other',
+)
   .option(...ifVersion)
   .option('--secret-add <SECRET>', `add a secret: ${secretSyntax}`, collect, [])
   .option(
@@ -573,16 +594,36 @@ operator(service, 'update <SERVICE>', 'change a service; nothing is restarted')
     [],
   )
   .option('--replicas <N>', 'how many tasks', wholeNumber)
-  .option('--constraint-add <EXPR>', 'for tasks that are placed from now on (repeatable)', collect, [])
+  .option(
+    '--max-replicas-per-node <N>',
+    'at most so many of its tasks on one node, 0 for no bound',
+    wholeNumber,
+  )
+  .option('--constraint-add <EXPR>', 'tasks elsewhere end, and are replaced (repeatable)', collect, [])
   .option('--constraint-rm <EXPR>', 'take a constraint away (repeatable)', collect, [])
   .addOption(new Option('--unit <NAME>', unitText).conflicts('unitRm'))
   .option('--unit-rm', 'give them to no unit any more')
+  .option('--image <IMAGE>', 'what its tasks run from now on')
+  .option('--arg <ARG>', "the image's arguments from now on, all of them (repeatable)", collect)
+  .option('--env-add <KEY=VALUE>', "add to or change the container's environment (repeatable)", collect, [])
+  .option('--env-rm <KEY>', 'remove from it (repeatable)', collect, [])
+  .option('-u, --user <USER[:GROUP]>', 'whom the container runs as')
+  .option('--force', 'replace its tasks though nothing has changed')
+  .option('--rollback', 'run again what was run before the latest update')
   .addOption(readers())
   .option(...onChange)
   .option('--label-add <KEY=VALUE>', 'add or change a label (repeatable)', collectLabel, {})
   .option('--label-rm <KEY>', 'remove a label (repeatable)', collect, [])
   .option(...detach)
   .action(async (name, options) => (await import('./commands/service.js')).serviceUpdate(name, options));
+withPolicyOptions(serviceUpdate, wholeNumber);
+operator(service, 'scale <SERVICE=REPLICAS...>', 'change how many tasks services have')
+  .option(...detach)
+  .action(async (changes, options) => (await import('./commands/service.js')).serviceScale(changes, options));
+operator(service, 'rollback <SERVICE>', 'run again what was run before the latest update')
+  .option(...ifVersion)
+  .option(...detach)
+  .action(async (name, options) => (await import('./commands/service.js')).serviceRollback(name, options));
 operator(service, 'ls', 'list services')
   .option(...filter)
   .option(...quiet)

@@ -3,6 +3,7 @@ import type { MessageInitShape } from '@bufbuild/protobuf';
 import { hasEnded } from '../model/task.js';
 import { TaskState } from '../proto/gen/inro/v1/common_pb.js';
 import type { AssignedTaskSchema } from '../proto/gen/inro/v1/dispatcher_pb.js';
+import type { ServiceRecord, TaskRecord } from '../proto/gen/inro/v1/records_pb.js';
 import { stateOf } from '../proto/task_state.js';
 import { versionKey } from '../store/tables.js';
 import { revokedNotice } from './revoked.js';
@@ -52,12 +53,18 @@ export function assignmentOf(view: ClusterView, nodeId: string): Assignment {
     });
     const { id, serviceId, slot } = task;
     const notice = revokedNotice(view, service.references, task);
-    const { name: serviceName, readers, unit, container, onChange, untilDetached } = service;
+    const { name: serviceName, readers, unit, onChange, untilDetached } = service;
+    const container = containerOf(service, task);
     const until = untilDetached === undefined ? {} : { untilDetached };
     const runs = { unit, onChange, ...until, ...(container === undefined ? {} : { container }) };
     assignment.tasks.set(id, { id, serviceId, serviceName, slot, references, notice, readers, ...runs });
   }
   return assignment;
+}
+
+/** A task runs what it was made of; one that was made before tasks noted it, what the service said then. */
+function containerOf(service: ServiceRecord, task: TaskRecord): ServiceRecord['container'] {
+  return task.container ?? (task.spec === service.spec ? service : (service.former ?? service)).container;
 }
 
 /** What the node may hold, and must not any more. By `versionKey`. */

@@ -17,6 +17,7 @@ import { serviceHandlers } from './control_services.js';
 import { statusHandlers, type StatusHandlersParts } from './control_status.js';
 import { tokenHandlers, type TokenHandlersParts } from './control_tokens.js';
 import { versionHandlers } from './control_versions.js';
+import type { NodeStates } from './placement.js';
 import { waitForNodes } from './wait.js';
 
 export interface AllControlParts
@@ -32,10 +33,11 @@ export interface AllControlParts
     StatusHandlersParts {
   sealingKey: () => MessageInitShape<typeof SealingKeySchema>;
   createdMs: number;
+  nodeStates: NodeStates;
 }
 
 export function control(parts: AllControlParts): Registration {
-  const { clusterId, view, clock, dispatcher, authority, sealingKey, createdMs } = parts;
+  const { clusterId, view, clock, dispatcher, nodeStates, authority, sealingKey, createdMs } = parts;
   const handlers: Handlers<typeof Control, 'operator'> = {
     ...caHandlers(parts),
     ...secretHandlers(parts),
@@ -64,7 +66,7 @@ export function control(parts: AllControlParts): Registration {
         const service = view.services.get(id);
         return service === undefined || seesService(caller, service);
       });
-      return waitForNodes({ ...request, serviceIds }, { view, dispatcher, clock }, signal);
+      return waitForNodes({ ...request, serviceIds }, { view, nodes: nodeStates, dispatcher, clock }, signal);
     },
   };
   return { service: Control, access: 'operator', ...guarded(handlers, parts) };

@@ -1,12 +1,13 @@
 /** Nodes, as operators see them and decide on them. */
 import { create, type MessageInitShape } from '@bufbuild/protobuf';
 import type { Logger } from 'pino';
+import { checkAvailability } from '../model/availability.js';
 import type { Clock } from '../model/clock.js';
 import { InroError } from '../model/error.js';
 import { quoted } from '../model/name.js';
 import { hasEnded } from '../model/task.js';
 import type { Control, NodeSchema } from '../proto/gen/inro/v1/control_pb.js';
-import { RefusedRecordSchema, type NodeRecord } from '../proto/gen/inro/v1/records_pb.js';
+import { RefusedRecordSchema, type NodeRecord, type TaskRecord } from '../proto/gen/inro/v1/records_pb.js';
 import { stateOf } from '../proto/task_state.js';
 import type { Handlers } from '../rpc/server.js';
 import type { Store } from '../store/store.js';
@@ -47,10 +48,11 @@ export function nodeHandlers(parts: NodeHandlersParts): Pick<Handlers<typeof Con
     createdMs: node.createdMs,
     lastSeenMs: BigInt(dispatcher.lastSeenMs(node.id) ?? node.lastSeenMs),
     certificateExpiresMs: node.certificateExpiresMs,
-    tasks: view.tasksOfNode(node.id).filter((task) => !hasEnded(stateOf(task.state))).length,
+    tasks: view.liveTasksOn(node.id),
     address: node.address,
     labels: node.labels,
     pendingUntilMs: node.pendingUntilMs,
+    availability: availabilityOf(node),
     mustEnrol: rotation.mustEnrol(node),
     version: versionOf(node),
     ...(node.clone === undefined ? {} : { clone: node.clone }),
@@ -108,9 +110,17 @@ export function nodeHandlers(parts: NodeHandlersParts): Pick<Handlers<typeof Con
       return shown(node);
     },
 
-    updateNode: async ({ name, labelsAdd, labelsRemove, ifVersion }) => {
+    updateNode: async ({ name, labelsAdd, labelsRemove, availability, ifVersion }) => {
       const { id } = find('node', view.nodes, name, hostnameOf);
-      const { result } = await transact(store, async (tx) => {
+      const serviceIds = [
+        ...new Set(
+          view
+            .tasksOfNode(id)
+            .filter(isLive)
+            .map(({ serviceId }) => serviceId),
+        ),
+      ];
+      const { result, revision } = await transact(store, async (tx) => {
         const node = await tx.get(tables.nodes, id);
         if (node === undefined) throw new InroError('not_found', `node ${quoted(name)} was removed`);
         noteChange(node, `node ${quoted(name)}`, ifVersion);
@@ -118,13 +128,15 @@ export function nodeHandlers(parts: NodeHandlersParts): Pick<Handlers<typeof Con
         if (missing !== undefined)
           throw new InroError('not_found', `node ${quoted(name)} has no label ${quoted(missing)}`);
         node.labels = changedLabels(node.labels, labelsAdd, labelsRemove);
+        if (availability !== '') node.availability = checkAvailability(availability);
         tx.put(tables.nodes, id, node);
         return node;
       });
-      log.info({ node: id, labels: result.labels }, 'the labels of a node are changed');
-      // A service may have waited for just that.
+      const { labels } = result;
+      log.info({ node: id, labels, availability: availabilityOf(result) }, 'a node is changed');
+      // A service may have waited for just that, or must leave it now.
       dispatcher.onNodeReady?.();
-      return shown(result);
+      return { node: shown(result), changed: { id, revision: BigInt(revision), serviceIds } };
     },
 
     clearNodeAlarm: async ({ name }) => {
@@ -146,6 +158,14 @@ export function nodeHandlers(parts: NodeHandlersParts): Pick<Handlers<typeof Con
       return removal.remove(node, { waitMs: force ? 0 : managerLimits.removalWaitMs, signal });
     },
   };
+}
+
+function isLive(task: TaskRecord): boolean {
+  return !hasEnded(stateOf(task.state));
+}
+
+function availabilityOf({ availability }: NodeRecord): string {
+  return availability === '' ? 'active' : availability;
 }
 
 function hostnameOf(node: NodeRecord): string {

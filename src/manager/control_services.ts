@@ -1,8 +1,8 @@
 /** What operators do with services and their tasks. */
-import { create, type MessageInitShape } from '@bufbuild/protobuf';
+import { clone, create, equals, type MessageInitShape } from '@bufbuild/protobuf';
 import type { Random } from '../model/clock.js';
 import { checkContainer } from '../model/container.js';
-import { canShareNode, constraintText, parseConstraint } from '../model/constraint.js';
+import { canShareNode, checkAttractsNothing, constraintText, parseConstraint } from '../model/constraint.js';
 import { InroError } from '../model/error.js';
 import { newId } from '../model/id.js';
 import { limits } from '../model/limits.js';
@@ -11,10 +11,24 @@ import { canonicalOnChange } from '../model/on_change.js';
 import { checkReference, checkTargetsDiffer } from '../model/reference.js';
 import { hasEnded } from '../model/task.js';
 import { checkAskable, unitName } from '../model/unit.js';
-import { TaskState, type Reference } from '../proto/gen/inro/v1/common_pb.js';
-import type { Control, CreateServiceRequest, TaskSchema } from '../proto/gen/inro/v1/control_pb.js';
+import { checkUpdatePolicy } from '../model/update_policy.js';
+import {
+  ContainerSpecSchema,
+  TaskState,
+  UpdatePolicySchema,
+  type ContainerSpec,
+  type Reference,
+} from '../proto/gen/inro/v1/common_pb.js';
+import type {
+  ContainerChange,
+  Control,
+  CreateServiceRequest,
+  TaskSchema,
+  UpdateServiceRequest,
+} from '../proto/gen/inro/v1/control_pb.js';
 import { ServiceRecordSchema, type ServiceRecord, type TaskRecord } from '../proto/gen/inro/v1/records_pb.js';
 import { stateOf } from '../proto/task_state.js';
+import { policyOf, wirePolicy } from '../proto/update_policy.js';
 import type { Handlers } from '../rpc/server.js';
 import {
   secretNamePrefix,
@@ -29,6 +43,8 @@ import { callerOf, checkSees, checkSeesService, seesService, type Caller } from 
 import { find, matcher } from './find.js';
 import { revokedNotice } from './revoked.js';
 import { noteChange, versionOf } from './if_version.js';
+import { beginRollback, beginUpdate } from './rollout.js';
+import { isWanted } from './service_tasks.js';
 import type { ClusterView } from './view.js';
 
 type ControlHandlers = Handlers<typeof Control, 'operator'>;
@@ -48,7 +64,9 @@ export function serviceHandlers(
   return {
     createService: async (request, { peer }) => {
       const caller = callerOf(view, peer);
-      const { name, labels, references, replicas, constraints, readers, container, restart } = request;
+      const { name, labels, references, constraints, readers, container, restart } = request;
+      const { global, maxReplicasPerNode } = request;
+      const replicas = global ? 0 : request.replicas;
       const { untilDetached } = request;
       checkName('service', name);
       checkLabels(labels);
@@ -57,6 +75,7 @@ export function serviceHandlers(
       checkNodes(constraints, view);
       if (container !== undefined) checkContainer(container);
       checkUntil(request);
+      const update = wirePolicy(checkUpdatePolicy(policyOf(request.update)));
       const id = newId(random);
       const { revision } = await transact(store, async (tx) => {
         if ((await tx.getBytes(serviceNamePrefix + name)) !== undefined) {
@@ -70,6 +89,9 @@ export function serviceHandlers(
           name,
           labels,
           replicas,
+          global,
+          maxReplicasPerNode,
+          update,
           readers,
           ...(container === undefined ? {} : { container }),
           restart,
@@ -101,7 +123,24 @@ export function serviceHandlers(
         const added = await resolve(tx, id, request.referencesAdd, caller);
         service.references = [...service.references, ...added];
         service.labels = changedLabels(service.labels, request.labelsAdd, request.labelsRemove);
-        if (request.replicas !== undefined) service.replicas = request.replicas;
+        if (request.replicas !== undefined) {
+          if (service.global)
+            throw new InroError(
+              'bad_input',
+              `service ${quoted(service.name)} is global: it has one task on each node`,
+              {
+                remedy: 'constraints decide on which nodes it has one; for a number of tasks create it anew',
+              },
+            );
+          service.replicas = request.replicas;
+        }
+        if (request.maxReplicasPerNode !== undefined) service.maxReplicasPerNode = request.maxReplicasPerNode;
+        if (request.update !== undefined)
+          service.update = create(
+            UpdatePolicySchema,
+            wirePolicy(checkUpdatePolicy(policyOf(request.update))),
+          );
+        changeSpec(service, request, clock.now());
         if (request.readers !== undefined) service.readers = request.readers;
         if (request.onChange !== undefined) service.onChange = canonicalOnChange(request.onChange);
         checkNodes(request.constraintsAdd, view);
@@ -182,12 +221,50 @@ function checkShape({
     );
   }
   for (const constraint of constraints) parseConstraint(constraint);
+  if (references.length > 0) checkAttractsNothing(constraints);
   for (const reference of references) checkReference(reference);
   checkTargetsDiffer(references.map(({ target, secretName }) => ({ target, source: secretName })));
   checkAskable(
     unit,
     references.map(({ target }) => target),
   );
+}
+
+/** What its tasks are made of. @throws bad_input for what a service without an image cannot have; conflict with nothing to go back to. */
+function changeSpec(service: ServiceRecord, request: UpdateServiceRequest, now: number): void {
+  const { container: change, force, rollback } = request;
+  if (rollback) {
+    if (change !== undefined || force)
+      throw new InroError('bad_input', 'a service is either changed or rolled back');
+    if (beginRollback(service, now, '')) return;
+    throw new InroError(
+      'conflict',
+      `service ${quoted(service.name)} has not been updated yet: there is nothing to go back to`,
+    );
+  }
+  if (change === undefined && !force) return;
+  if (change === undefined) return beginUpdate(service, service.container, now);
+  if (service.container === undefined)
+    throw new InroError('bad_input', `service ${quoted(service.name)} runs no image`, {
+      remedy: 'create another one with an image, and remove this one',
+    });
+  const changed = changedContainer(service.container, change);
+  checkContainer(changed);
+  if (force || !equals(ContainerSpecSchema, changed, service.container)) beginUpdate(service, changed, now);
+}
+
+function changedContainer(spec: ContainerSpec, change: ContainerChange): ContainerSpec {
+  const changed = clone(ContainerSpecSchema, spec);
+  if (change.image !== '') changed.image = change.image;
+  if (change.args !== undefined) changed.args = change.args.args;
+  if (change.user !== undefined) changed.user = change.user;
+  const keyOf = (text: string): string => text.slice(0, Math.max(0, text.indexOf('=')));
+  const unknown = change.envRemove.find((key) => !spec.env.some((text) => keyOf(text) === key));
+  if (unknown !== undefined)
+    throw new InroError('not_found', `there is no variable ${quoted(unknown)} in its environment`);
+  const gone = new Set([...change.envRemove, ...change.envAdd.map(keyOf)]);
+  changed.env = [...spec.env.filter((text) => !gone.has(keyOf(text))), ...change.envAdd];
+  return changed;
 }
 
 /** @throws bad_input for a grace that is too long, and for a task that ends with its container anyway. */
@@ -331,9 +408,17 @@ function shownService(service: ServiceRecord, view: ClusterView) {
   const tasks = view.tasksOfService(service.id);
   const { id, name, labels, references, replicas, constraints, readers, createdMs, updatedMs } = service;
   const { unit, container, restart, onChange, untilDetached } = service;
-  const running = tasks.filter(
-    (task) => task.state === TaskState.RUNNING && task.desiredState === TaskState.RUNNING,
-  ).length;
+  const wanted = tasks.filter(isWanted);
+  const running = wanted.filter(({ state }) => state === TaskState.RUNNING).length;
+  const { global, maxReplicasPerNode, updateStatus } = service;
+  const rolls = {
+    global,
+    desiredTasks: global ? wanted.length : replicas,
+    maxReplicasPerNode,
+    update: wirePolicy(policyOf(service.update)),
+    updatedTasks: wanted.filter(({ spec }) => spec === service.spec).length,
+    ...(updateStatus === undefined ? {} : { updateStatus }),
+  };
   const runs = container === undefined ? {} : { container };
   const shown = {
     id,
@@ -349,7 +434,7 @@ function shownService(service: ServiceRecord, view: ClusterView) {
     running,
   };
   const until = untilDetached === undefined ? {} : { untilDetached };
-  return { ...shown, ...runs, ...until, restart, onChange, version: versionOf(service) };
+  return { ...shown, ...rolls, ...runs, ...until, restart, onChange, version: versionOf(service) };
 }
 
 function shownTask(task: TaskRecord, view: ClusterView): MessageInitShape<typeof TaskSchema> {

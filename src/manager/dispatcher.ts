@@ -257,8 +257,10 @@ export class Dispatcher {
           );
           continue;
         }
-        if (isNews(task, status))
-          change(task, status.state, printable(status.error, managerLimits.maxErrorChars), status.exitCode);
+        // Why it was to end is the manager's to say.
+        const why = status.state === TaskState.SHUTDOWN ? task.error : '';
+        const error = printable(status.error, managerLimits.maxErrorChars) || why;
+        if (isNews(task, status)) change(task, status.state, error, status.exitCode);
         takeOutcome(tx, task, status);
       }
       // A node that was away, or started anew, never says that a task it should not have has ended.

@@ -151,6 +151,16 @@ export const managerLimits = {
   ownRenewalCheckMs: 60_000,
   /** Swarm's restart delay: a failed task is replaced after it. */
   restartDelayMs: 5_000,
+  /** Tasks of one service that are written in one commit. */
+  maxTasksPerCommit: 60,
+  /** How often it is looked which nodes are there. */
+  nodeCheckMs: 1_000,
+  /** Losses of a node within this time, from the second on, keep new tasks away from it for a while, doubled each time. */
+  flapWindowMs: 10 * 60_000,
+  firstSteadyMs: 10_000,
+  /** Of one node, that are remembered. */
+  maxReturns: 16,
+  maxSteadyMs: 5 * 60_000,
   /** Ended tasks that are kept for each slot, for `service ps`. */
   endedTasksPerSlot: 4,
   maxWaitMs: 10 * 60 * 1000,

@@ -33,6 +33,7 @@ import { isLocked, lockService } from './lock_service.js';
 import { Clones } from './clones.js';
 import { admitManager } from './manager_admission.js';
 import { Managers, type Membership } from './managers.js';
+import { NodeWatch } from './node_watch.js';
 import { NodeRemoval } from './node_removal.js';
 import { OwnCertificate } from './own_certificate.js';
 import { ReadBook } from './read_book.js';
@@ -178,15 +179,15 @@ export async function startManager({
       clones,
       managerAddresses: () => managers.addresses(address),
     });
-    const scheduler = new Scheduler({
-      store,
-      view,
-      clock,
-      random,
-      log,
-      readyNodes: () => dispatcher.readyNodes(),
-    });
+    const onChanged = (nodeIds: readonly string[]): void => scheduler.nodesChanged(nodeIds);
+    const nodeStates = new NodeWatch({ view, dispatcher, clock, log, onChanged });
+    const scheduler = new Scheduler({ store, view, clock, random, log, nodes: nodeStates });
     undo.push(() => scheduler.stop());
+    const watchingStates = nodeStates.watch();
+    undo.push(async () => {
+      nodeStates.stop();
+      await watchingStates;
+    });
     const events = await EventBook.open({
       store,
       clock,
@@ -203,7 +204,7 @@ export async function startManager({
     undo.push(() => expiry.stop());
     const seen = new SeenBook({ store, view, dispatcher, clock, log });
     undo.push(() => seen.stop());
-    dispatcher.onNodeReady = () => scheduler.nodeReady();
+    dispatcher.onNodeReady = () => nodeStates.lookSoon();
     const guard = new JoinGuard(clock);
     const admission = new Admission({ ...shared, guard });
     undo.push(() => admission.stop());
@@ -223,6 +224,7 @@ export async function startManager({
     const service = control({
       ...shared,
       dispatcher,
+      nodeStates,
       guard,
       removal,
       clones,

@@ -1,20 +1,27 @@
 /**
- * Decides which tasks a service has and where they run. A task never moves: when it has ended, a new one
+ * Decides which tasks a service has and where they run. A task never moves: when it has ended, or its node is lost, a new one
  * takes its slot. Works through services one at a time, each in one store transaction.
  */
-import { create } from '@bufbuild/protobuf';
 import type { Logger } from 'pino';
 import type { Clock, Random } from '../model/clock.js';
-import { parseConstraint, satisfies } from '../model/constraint.js';
-import { newId } from '../model/id.js';
-import { hasEnded } from '../model/task.js';
-import { RestartCondition, TaskState } from '../proto/gen/inro/v1/common_pb.js';
-import { TaskRecordSchema, type ServiceRecord, type TaskRecord } from '../proto/gen/inro/v1/records_pb.js';
-import { stateOf } from '../proto/task_state.js';
+import { TaskState } from '../proto/gen/inro/v1/common_pb.js';
+import type { TaskRecord } from '../proto/gen/inro/v1/records_pb.js';
+import { policyOf } from '../proto/update_policy.js';
 import type { Store } from '../store/store.js';
 import { tables } from '../store/tables.js';
 import { transact, type Transaction } from '../store/transaction.js';
 import { managerLimits } from './limits.js';
+import { isActive, Placement, type NodeStates } from './placement.js';
+import { stepOf } from './rollout.js';
+import {
+  endedItself,
+  isOver,
+  isToBeReplaced,
+  isWanted,
+  ServiceTasks,
+  wantedSlots,
+  type Slot,
+} from './service_tasks.js';
 import type { ClusterView } from './view.js';
 
 export interface SchedulerParts {
@@ -23,16 +30,20 @@ export interface SchedulerParts {
   clock: Clock;
   random: Random;
   log: Logger;
-  /** Nodes that can take a task now. */
-  readyNodes: () => Iterable<string>;
+  nodes: NodeStates;
+}
+
+/** By task: boot-time ms at which it was seen first to have ended by itself, and to run. */
+interface Seen {
+  ended: Map<string, number>;
+  running: Map<string, number>;
 }
 
 export class Scheduler {
   readonly #parts: SchedulerParts;
   readonly #waiting = new Set<string>();
-  readonly #timers = new Map<string, { cancel(): void }>();
-  /** By service, then by task: boot-time ms at which a task that ended by itself was seen first. */
-  readonly #endedAtMs = new Map<string, Map<string, number>>();
+  readonly #timers = new Map<string, { atMs: number; cancel(): void }>();
+  readonly #seen = new Map<string, Seen>();
   #running: Promise<void> | undefined;
   #stopped = false;
 
@@ -41,10 +52,13 @@ export class Scheduler {
     parts.view.onChange(({ serviceIds }) => this.reconcile(serviceIds));
   }
 
-  /** Looks at every service that lacks a node for a task: to be called when a node becomes ready. */
-  nodeReady(): void {
-    const waiting = [...this.#parts.view.tasks.values()].filter((task) => task.state === TaskState.NEW);
+  /** These nodes have come, gone, or may be used in another way: looks at what has tasks there, or would have. */
+  nodesChanged(nodeIds: Iterable<string>): void {
+    const { view } = this.#parts;
+    for (const nodeId of nodeIds) this.reconcile(view.tasksOfNode(nodeId).map(({ serviceId }) => serviceId));
+    const waiting = [...view.tasks.values()].filter((task) => task.state === TaskState.NEW);
     this.reconcile(waiting.map((task) => task.serviceId));
+    this.reconcile([...view.services.values()].filter(({ global }) => global).map(({ id }) => id));
   }
 
   reconcile(serviceIds: Iterable<string>): void {
@@ -65,154 +79,131 @@ export class Scheduler {
       this.#waiting.delete(id);
       if (this.#stopped) break;
       try {
-        await transact(this.#parts.store, (tx) => this.#reconcileService(tx, id));
+        const { result: isFull } = await transact(this.#parts.store, (tx) => this.#reconcileService(tx, id));
+        if (isFull) this.#waiting.add(id);
       } catch (error) {
         this.#parts.log.error({ err: error, service: id }, 'scheduling failed; trying again');
-        this.#later(id);
+        this.#later(id, managerLimits.restartDelayMs);
       }
     }
     this.#running = undefined;
     this.reconcile([]);
   }
 
-  async #reconcileService(tx: Transaction, serviceId: string): Promise<void> {
+  /** @returns whether there is more to do than one commit takes. */
+  async #reconcileService(tx: Transaction, serviceId: string): Promise<boolean> {
+    const { view, nodes, clock } = this.#parts;
     const service = await tx.get(tables.services, serviceId);
-    if (service === undefined) return void this.#endedAtMs.delete(serviceId); // its tasks went with it
-    const tasks: TaskRecord[] = [];
-    for (const { id } of this.#parts.view.tasksOfService(serviceId)) {
-      const task = await tx.get(tables.tasks, id);
-      if (task !== undefined) tasks.push(task);
+    const known = view.tasksOfService(serviceId);
+    if (service === undefined) {
+      this.#seen.delete(serviceId);
+      for (const { id } of known) tx.delete(tables.tasks, id);
+      return false;
     }
-    this.#shutDownSurplus(tx, service, tasks);
-    for (let slot = 1; slot <= service.replicas; slot++) await this.#fillSlot(tx, service, slot, tasks);
-    this.#pruneEnded(tx, tasks);
+    const tasks = new ServiceTasks(tx, service, known, this.#parts);
+    this.#look(serviceId, known);
+    const placement = new Placement(service, view, nodes);
+    for (const task of known.filter(isWanted)) {
+      const why = task.nodeId === '' ? undefined : placement.whyLeave(task);
+      if (why !== undefined && !tasks.isFull) await tasks.end(task, why);
+    }
+    const slots = wantedSlots(service, tasks.all(), placement);
+    await this.#endSurplus(tasks, new Set(slots));
+    const step = stepOf(
+      tasks,
+      slots.filter((slot) => !service.global || !nodes.isDown(String(slot))),
+      {
+        ranForMs: ({ id }) => clock.boottimeMs() - (this.#seen.get(serviceId)?.running.get(id) ?? Infinity),
+        isTooSoon: (slot) => this.#isTooSoon(serviceId, tasks.in(slot)),
+        now: () => clock.now(),
+      },
+    );
+    if (step.changed) tx.put(tables.services, serviceId, service);
+    if (step.againInMs !== undefined) this.#later(serviceId, step.againInMs);
+    for (const slot of step.replace) if (!tasks.isFull) await this.#replace(tasks, slot);
+    for (const slot of slots) if (!tasks.isFull) await this.#fill(tx, tasks, slot, placement);
+    tasks.pruneEnded();
+    return tasks.isFull;
   }
 
-  #shutDownSurplus(tx: Transaction, service: ServiceRecord, tasks: TaskRecord[]): void {
+  /** Notes since when tasks run, or have ended: on boot time from when it was seen, as clocks jump. */
+  #look(serviceId: string, tasks: readonly TaskRecord[]): void {
+    const nowMs = this.#parts.clock.boottimeMs();
+    const before = this.#seen.get(serviceId);
+    const seen: Seen = { ended: new Map(), running: new Map() };
     for (const task of tasks) {
-      if (task.slot <= service.replicas || isOver(task)) continue;
-      const held = task.nodeId !== '';
-      this.#update(tx, task, {
-        desiredState: TaskState.SHUTDOWN,
-        ...(held ? {} : { state: TaskState.SHUTDOWN }),
-      });
+      const { id } = task;
+      if (endedItself(task)) seen.ended.set(id, before?.ended.get(id) ?? nowMs);
+      if (task.state === TaskState.RUNNING) seen.running.set(id, before?.running.get(id) ?? nowMs);
+    }
+    this.#seen.set(serviceId, seen);
+  }
+
+  async #endSurplus(tasks: ServiceTasks, slots: ReadonlySet<Slot>): Promise<void> {
+    for (const slot of tasks.slots()) {
+      if (slots.has(slot)) continue;
+      for (const task of tasks.in(slot).filter((each) => !isOver(each)))
+        if (!tasks.isFull) await tasks.end(task);
     }
   }
 
-  async #fillSlot(tx: Transaction, service: ServiceRecord, slot: number, tasks: TaskRecord[]): Promise<void> {
-    const inSlot = tasks.filter((task) => task.slot === slot);
-    let live = inSlot.find((task) => !isOver(task) && task.desiredState === TaskState.RUNNING);
-    if (live === undefined) {
-      if (!isToBeReplaced(service, inSlot)) return;
-      if (this.#isTooSoon(service.id, inSlot)) return this.#later(service.id);
-      live = this.#newTask(service, slot);
-      tasks.push(live);
-      tx.put(tables.tasks, live.id, live);
-    }
-    if (live.nodeId !== '') return;
-    const nodeId = this.#choose(service, tasks);
-    if (nodeId !== undefined && (await isLeaving(tx, nodeId))) return this.#later(service.id);
-    if (nodeId !== undefined) this.#update(tx, live, { nodeId, state: TaskState.ASSIGNED, error: '' });
-    else if (live.error === '') this.#update(tx, live, { error: this.#whyNoNode(service) });
+  /** A new task in a slot whose present one is of an earlier specification. */
+  async #replace(tasks: ServiceTasks, slot: Slot): Promise<void> {
+    if (policyOf(tasks.service.update).order === 'start-first') return void tasks.make(slot);
+    for (const task of tasks.in(slot).filter(isWanted)) await tasks.end(task);
   }
 
-  /** Whether a task in this slot ended by itself within the delay: counted on boot time from when it was seen, as clocks jump. */
+  async #fill(tx: Transaction, tasks: ServiceTasks, slot: Slot, placement: Placement): Promise<void> {
+    const { service } = tasks;
+    const wanted = tasks.in(slot).filter(isWanted);
+    const runs = wanted.find(({ spec, state }) => spec === service.spec && state === TaskState.RUNNING);
+    // One of an update that starts first has come so far that the other one is not needed any more.
+    if (runs !== undefined) for (const task of wanted) if (task !== runs) await tasks.end(task);
+    if (wanted.length === 0) {
+      if (!isToBeReplaced(service, tasks.in(slot)) || tasks.in(slot).some((task) => this.#isEnding(task)))
+        return;
+      if (this.#isTooSoon(service.id, tasks.in(slot)))
+        return this.#later(service.id, managerLimits.restartDelayMs);
+      wanted.push(tasks.make(slot));
+    }
+    for (const task of wanted) if (task.nodeId === '') await this.#place(tx, tasks, task, placement);
+  }
+
+  async #place(tx: Transaction, tasks: ServiceTasks, task: TaskRecord, placement: Placement): Promise<void> {
+    const nodeId = placement.choose(tasks);
+    if (nodeId === undefined) return tasks.change(task, { error: placement.whyNone(tasks) });
+    if (!(await canTake(tx, nodeId))) return this.#later(tasks.service.id, managerLimits.restartDelayMs);
+    await tasks.change(task, { nodeId, state: TaskState.ASSIGNED, error: '' });
+  }
+
+  /** It holds its slot until it has ended, unless nobody knows when that will be. */
+  #isEnding(task: TaskRecord): boolean {
+    return !isOver(task) && !isWanted(task) && !this.#parts.nodes.isDown(task.nodeId);
+  }
+
+  /** Whether a task in this slot ended by itself within the delay. */
   #isTooSoon(serviceId: string, inSlot: readonly TaskRecord[]): boolean {
     const nowMs = this.#parts.clock.boottimeMs();
-    const before = this.#endedAtMs.get(serviceId) ?? new Map<string, number>();
-    for (const task of inSlot) if (endedItself(task) && !before.has(task.id)) before.set(task.id, nowMs);
-    this.#endedAtMs.set(serviceId, before);
-    return inSlot.some((task) => nowMs - (before.get(task.id) ?? -Infinity) < managerLimits.restartDelayMs);
+    const ended = this.#seen.get(serviceId)?.ended;
+    return inSlot.some(({ id }) => nowMs - (ended?.get(id) ?? -Infinity) < managerLimits.restartDelayMs);
   }
 
-  #newTask(service: ServiceRecord, slot: number): TaskRecord {
-    const now = BigInt(this.#parts.clock.now());
-    return create(TaskRecordSchema, {
-      id: newId(this.#parts.random),
-      serviceId: service.id,
-      serviceName: service.name,
-      slot,
-      state: TaskState.NEW,
-      desiredState: TaskState.RUNNING,
-      createdMs: now,
-      updatedMs: now,
-    });
-  }
-
-  /** Spread: the ready node with the fewest live tasks of this service, then with the fewest at all. */
-  #choose(service: ServiceRecord, tasks: readonly TaskRecord[]): string | undefined {
-    const constraints = service.constraints.map(parseConstraint);
-    const candidates = [...this.#parts.readyNodes()].filter((id) =>
-      satisfies({ id, labels: this.#parts.view.nodes.get(id)?.labels ?? {} }, constraints),
-    );
-    const ofService = (id: string): number => tasks.filter((t) => t.nodeId === id && !isOver(t)).length;
-    // The view does not know yet what this transaction places.
-    const ofOthers = (id: string): number =>
-      this.#parts.view.tasksOfNode(id).filter((t) => t.serviceId !== service.id && !isOver(t)).length;
-    return candidates
-      .map((id) => ({ id, mine: ofService(id), others: ofOthers(id) }))
-      .sort((a, b) => a.mine - b.mine || a.others - b.others || (a.id < b.id ? -1 : 1))[0]?.id;
-  }
-
-  #whyNoNode(service: ServiceRecord): string {
-    const ready = [...this.#parts.readyNodes()].length;
-    if (ready === 0) return 'no node is ready';
-    return `none of ${ready} ready nodes satisfies ${service.constraints.join(', ')}`;
-  }
-
-  #update(
-    tx: Transaction,
-    task: TaskRecord,
-    change: Partial<Pick<TaskRecord, 'nodeId' | 'state' | 'desiredState' | 'error'>>,
-  ): void {
-    const fields = Object.keys(change) as (keyof typeof change)[];
-    if (fields.every((field) => task[field] === change[field])) return; // a commit for nothing would come back here for ever
-    Object.assign(task, change, { updatedMs: BigInt(this.#parts.clock.now()) });
-    tx.put(tables.tasks, task.id, task);
-  }
-
-  #pruneEnded(tx: Transaction, tasks: readonly TaskRecord[]): void {
-    const bySlot = new Map<number, TaskRecord[]>();
-    for (const task of tasks)
-      if (isOver(task)) bySlot.set(task.slot, [...(bySlot.get(task.slot) ?? []), task]);
-    for (const ended of bySlot.values()) {
-      ended.sort((a, b) => Number(b.updatedMs - a.updatedMs));
-      for (const task of ended.slice(managerLimits.endedTasksPerSlot)) {
-        tx.delete(tables.tasks, task.id);
-        this.#endedAtMs.get(task.serviceId)?.delete(task.id);
-      }
-    }
-  }
-
-  #later(serviceId: string): void {
-    if (this.#timers.has(serviceId) || this.#stopped) return;
-    const timer = this.#parts.clock.timer(managerLimits.restartDelayMs, () => {
+  #later(serviceId: string, ms: number): void {
+    const atMs = this.#parts.clock.boottimeMs() + ms;
+    const before = this.#timers.get(serviceId);
+    if (this.#stopped || (before !== undefined && before.atMs <= atMs)) return;
+    before?.cancel();
+    const timer = this.#parts.clock.timer(ms, () => {
       this.#timers.delete(serviceId);
       this.reconcile([serviceId]);
     });
-    this.#timers.set(serviceId, timer);
+    this.#timers.set(serviceId, { atMs, cancel: () => timer.cancel() });
   }
 }
 
-function isOver(task: TaskRecord): boolean {
-  return hasEnded(stateOf(task.state));
-}
-
-function endedItself({ state }: TaskRecord): boolean {
-  return state === TaskState.COMPLETE || state === TaskState.FAILED || state === TaskState.REJECTED;
-}
-
-/** By how the last task of the slot ended; what was shut down, was so for another to come. */
-function isToBeReplaced({ restart, untilDetached }: ServiceRecord, inSlot: readonly TaskRecord[]): boolean {
-  const last = [...inSlot].sort((a, b) => Number(b.updatedMs - a.updatedMs))[0];
-  if (last === undefined || !endedItself(last)) return true;
-  if (restart === RestartCondition.NONE) return false;
-  const onFailureAlone = restart === RestartCondition.ON_FAILURE || untilDetached !== undefined;
-  return !onFailureAlone || last.state !== TaskState.COMPLETE;
-}
-
 /** Read with the decision: what is placed on a node while it is being removed would stay there for ever. */
-async function isLeaving(tx: Transaction, nodeId: string): Promise<boolean> {
+async function canTake(tx: Transaction, nodeId: string): Promise<boolean> {
   const node = await tx.get(tables.nodes, nodeId);
-  return (node?.removingMs ?? 0n) > 0n || (await tx.get(tables.refused, nodeId)) !== undefined;
+  if ((node?.removingMs ?? 0n) > 0n || (await tx.get(tables.refused, nodeId)) !== undefined) return false;
+  return isActive(node);
 }

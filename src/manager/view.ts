@@ -46,6 +46,7 @@ export class ClusterView {
   readonly #versions = new Map<string, VersionRecord>();
   readonly #byNode = new Map<string, Set<string>>();
   readonly #byService = new Map<string, Set<string>>();
+  readonly #liveOn = new Map<string, number>();
   readonly #listeners = new Set<(change: ViewChange) => void>();
   revision = 0;
 
@@ -85,6 +86,11 @@ export class ClusterView {
 
   tasksOfNode(nodeId: string): TaskRecord[] {
     return this.#tasksIn(this.#byNode.get(nodeId));
+  }
+
+  /** How many tasks have not ended there. */
+  liveTasksOn(nodeId: string): number {
+    return this.#liveOn.get(nodeId) ?? 0;
   }
 
   tasksOfService(serviceId: string): TaskRecord[] {
@@ -165,6 +171,7 @@ export class ClusterView {
       this.#forgetTask(task.id);
       this.tasks.set(task.id, task);
       if (task.nodeId !== '') index(this.#byNode, task.nodeId).add(task.id);
+      this.#countLive(task, 1);
       index(this.#byService, task.serviceId).add(task.id);
     }
   }
@@ -190,10 +197,18 @@ export class ClusterView {
       this.refusals.delete(key.slice(tables.refused.prefix.length));
   }
 
+  #countLive({ nodeId, state }: TaskRecord, by: number): void {
+    if (nodeId === '' || hasEnded(stateOf(state))) return;
+    const count = this.liveTasksOn(nodeId) + by;
+    if (count === 0) this.#liveOn.delete(nodeId);
+    else this.#liveOn.set(nodeId, count);
+  }
+
   #forgetTask(id: string): void {
     const task = this.tasks.get(id);
     if (task === undefined) return;
     this.tasks.delete(id);
+    this.#countLive(task, -1);
     this.#byNode.get(task.nodeId)?.delete(id);
     this.#byService.get(task.serviceId)?.delete(id);
   }

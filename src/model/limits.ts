@@ -20,6 +20,8 @@ export const limits = {
   /** Arguments, variables and mounts of a container. */
   maxContainerTexts: 256,
   maxStopGraceMs: 60 * 60 * 1000,
+  /** Between two tasks of an update, and after the last one. */
+  maxUpdatePauseMs: 24 * 60 * 60 * 1000,
   maxDetachGraceMs: 24 * 60 * 60 * 1000,
   /** Versions are numbered in 32 bits. */
   maxVersion: 2 ** 32 - 1,

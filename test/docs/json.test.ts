@@ -41,6 +41,7 @@ const isTime = (value: unknown): boolean =>
 
 /** The samples below fill every list and map, so an empty one is a wrong sample. */
 const types: Record<string, (value: unknown) => boolean> = {
+  number: (value) => typeof value === 'number',
   string: isString,
   id: isId,
   'id or empty': (value) => value === '' || isId(value),
@@ -209,6 +210,10 @@ labScenario('each command prints the fields of its table, with their types', asy
     ...container,
   ]);
   await check('service inspect', ['job']);
+  await check('service update', ['--detach', '--env-add', 'A=c', 'job']);
+  await check('service inspect', ['job']);
+  await check('service rollback', ['--detach', 'job']);
+  await check('service scale', ['--detach', 'job=2']);
   await host.ask(['service', 'rm', 'job']);
   await check('service ps', ['web']);
   await host.sh('cp -a /var/lib/inro/agent /var/lib/copy');
@@ -218,7 +223,7 @@ labScenario('each command prints the fields of its table, with their types', asy
   await clone.stop();
   await check('node inspect', [nodeId]);
   await check('node clear-alarm', [nodeId]);
-  await check('node update', ['--label-add', 'rack=7', nodeId]);
+  await check('node update', ['--label-add', 'rack=7', '--availability', 'pause', nodeId]);
   await check('secret revoke', ['db_password']);
   await check('ca inspect', []);
   await check('ca update', ['--cert-expiry', '30d']);

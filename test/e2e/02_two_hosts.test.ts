@@ -1,7 +1,6 @@
 /** A manager and two nodes, each a host of its own with its own network: each node holds only what its own tasks use. */
 import { generateKeyPairSync } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
-import type { ExecutionContext } from 'ava';
 import { readPrivateKey, signBytes } from '../../src/crypto/signing.js';
 import { sessionKeyStatement } from '../../src/crypto/statement.js';
 import { TaskState } from '../../src/proto/gen/inro/v1/common_pb.js';
@@ -9,17 +8,7 @@ import { Dispatcher, type ManagerMessage } from '../../src/proto/gen/inro/v1/dis
 import { connectTls, openStream } from '../../src/rpc/client.js';
 import { nodeCredentials } from '../../src/rpc/tls.js';
 import { Host, scenario } from '../support/host.js';
-
-interface Node {
-  host: Host;
-  id: string;
-}
-
-interface Cluster {
-  manager: Host;
-  a: Node;
-  b: Node;
-}
+import { twoNodes, type NodeHost } from '../support/two_nodes.js';
 
 interface Status {
   session: { state: string; manager: string };
@@ -28,8 +17,8 @@ interface Status {
 }
 
 scenario('each node holds only the secrets of its own tasks, and hears of no others', async (t) => {
-  const { manager, a, b } = await cluster(t);
-  const seen = async ({ host }: Node): Promise<unknown> => {
+  const { manager, a, b } = await twoNodes(t);
+  const seen = async ({ host }: NodeHost): Promise<unknown> => {
     const { tasks, arena } = await host.json<Status>(['agent', 'status']);
     return {
       values: arena.values,
@@ -37,7 +26,7 @@ scenario('each node holds only the secrets of its own tasks, and hears of no oth
     };
   };
   /** Every name in the mount; `.task` and what is in it too. */
-  const names = async ({ host }: Node): Promise<string[]> => {
+  const names = async ({ host }: NodeHost): Promise<string[]> => {
     const { stdout } = await host.sh('cd /run/inro/secrets && find . -mindepth 1 -printf "%P %y\\n" | sort');
     return stdout
       .split('\n')
@@ -94,7 +83,7 @@ scenario('each node holds only the secrets of its own tasks, and hears of no oth
 });
 
 scenario('replicas are spread over the nodes, and each node shows its own task', async (t) => {
-  const { manager, a, b } = await cluster(t);
+  const { manager, a, b } = await twoNodes(t);
   await manager.ask(['secret', 'create', 'key', '-'], { stdin: 'v' });
   await manager.ask(['service', 'create', '--name', 'web', '--replicas', '4', '--secret', 'key']);
   const tasks = await manager.json<{ id: string; nodeId: string; state: string }[]>(['service', 'ps', 'web']);
@@ -221,29 +210,3 @@ function secretsIn(messages: readonly ManagerMessage['message'][]): string[] {
 }
 
 /** Three hosts on one bridge, which stands in the manager's own network: nothing is left when they end. */
-async function cluster(t: ExecutionContext): Promise<Cluster> {
-  const manager = await Host.of(t, { hostname: 'manager', ownNetwork: true });
-  await must(
-    manager,
-    'ip link add br0 type bridge && ip address add 10.77.0.1/24 dev br0 && ip link set br0 up',
-  );
-  await manager.startManager({ listen: '0.0.0.0:4747' });
-  const token = await manager.ask(['token', 'show', 'worker']);
-  const node = async (name: string, address: string): Promise<Node> => {
-    const host = await Host.of(t, { hostname: `node-${name}`, ownNetwork: true });
-    await must(
-      manager,
-      `ip link add to-${name} type veth peer name eth0 netns ${host.pid} && ip link set to-${name} master br0 up`,
-    );
-    await must(host, `ip address add ${address}/24 dev eth0 && ip link set eth0 up`);
-    const id = await host.join(token, '10.77.0.1:4747');
-    await host.startAgent();
-    return { host, id };
-  };
-  return { manager, a: await node('a', '10.77.0.2'), b: await node('b', '10.77.0.3') };
-}
-
-async function must(host: Host, line: string): Promise<void> {
-  const { code, stderr } = await host.sh(line);
-  if (code !== 0) throw new Error(`${line}: ${stderr}`);
-}

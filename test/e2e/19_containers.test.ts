@@ -244,3 +244,65 @@ function refusedWith(t: ExecutionContext, result: { code: number; stderr: string
   t.is(result.code, 1);
   t.regex(result.stderr, words);
 }
+
+labScenario(
+  '8: what runs is changed: one after the other, back again when it fails, start first where that is asked for',
+  async (t) => {
+    const { host } = await engineHost(t);
+    const images = async (): Promise<string[]> => {
+      const list = await host.json<
+        { container: { env: string[] }; updateStatus: { state: string; message: string } }[]
+      >(['service', 'inspect', 'web']);
+      return [
+        list[0]?.container.env.join(' ') ?? '',
+        list[0]?.updateStatus.state ?? '',
+        list[0]?.updateStatus.message ?? '',
+      ];
+    };
+    const line = 'test "$MODE" != bad || exit 3; exec sleep 1000';
+    const policy = ['--update-monitor', '1s', '--stop-grace-period', '1'];
+    await host.ask(
+      create('web', '--replicas', '2', '--env', 'MODE=good', ...policy, image, 'sh', '-c', line),
+    );
+    const before = (await tasks(host, 'web')).map(({ id }) => id);
+    await host.ask(['service', 'update', '--env-add', 'MODE=better', 'web']);
+    t.deepEqual((await images()).slice(0, 2), ['MODE=better', 'completed']);
+    const now = (await tasks(host, 'web')).filter(({ state }) => state === 'RUNNING');
+    t.is(now.length, 2);
+    t.true(now.every(({ id }) => !before.includes(id)));
+
+    const bad = await host.inro(['service', 'update', '--env-add', 'MODE=bad', 'web']);
+    t.is(bad.code, 1);
+    t.regex(bad.stderr, /its update is paused: task \w+ has failed: .*exit code 3/);
+    t.is(
+      (await tasks(host, 'web')).filter(
+        ({ id, state }) => state === 'RUNNING' && now.some((one) => one.id === id),
+      ).length,
+      1,
+    );
+    await host.ask(['service', 'rollback', 'web']);
+    t.deepEqual((await images()).slice(0, 2), ['MODE=better', 'rollback_completed']);
+    t.is((await tasks(host, 'web')).filter(({ state }) => state === 'RUNNING').length, 2);
+
+    await host.ask([
+      'service',
+      'update',
+      '--update-failure-action',
+      'rollback',
+      '--update-order',
+      'start-first',
+      'web',
+    ]);
+    const running = (await tasks(host, 'web')).filter(({ state }) => state === 'RUNNING').map(({ id }) => id);
+    const back = await host.inro(['service', 'update', '--env-add', 'MODE=bad', 'web']);
+    t.is(back.code, 1);
+    t.regex(back.stderr, /its update was taken back: task \w+ has failed/);
+    t.deepEqual(
+      (await tasks(host, 'web')).filter(({ state }) => state === 'RUNNING').map(({ id }) => id),
+      running,
+      'what ran was never stopped',
+    );
+    await host.ask(['service', 'rm', 'web']);
+  },
+  { timeoutMs },
+);

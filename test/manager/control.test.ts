@@ -217,7 +217,12 @@ test('a service that wants what is not there, or cannot be shown, is refused as 
   await refusesAsync(t, make([reference('db', { mode: 0o7777 })]), 'bad_input', /mode 7777/);
   await refusesAsync(t, make([reference('db', { uid: '-1' })]), 'bad_input', /uid/);
   await refusesAsync(t, make([], { replicas: limits.maxReplicas + 1 }), 'bad_input', /replicas/);
-  await refusesAsync(t, make([], { constraints: ['node.hostname==y'] }), 'bad_input', /constraint/);
+  await refusesAsync(
+    t,
+    make([reference('db')], { constraints: ['node.hostname==y'] }),
+    'bad_input',
+    /with secrets/,
+  );
   await refusesAsync(
     t,
     make([], { constraints: Array.from({ length: 17 }, () => 'node.id==a') }),

@@ -22,7 +22,7 @@ test('a label of a node decides once an operator has given it; what the host say
   t.deepEqual(where(), [['', 'NEW']]);
   t.regex(m.tasksOf(serviceId)[0]?.error ?? '', /none of 2 ready nodes satisfies node\.labels\.rack==7/);
   const changed = await m.operate('updateNode', { name: 'honest', labelsAdd: { rack: '7' } });
-  t.deepEqual(changed.labels, { rack: '7' });
+  t.deepEqual(changed.node?.labels, { rack: '7' });
   await settle();
   t.deepEqual(where(), [[honest.id, 'ASSIGNED']]);
   t.is((await honest.node.assignment()).tasks.length, 1);
@@ -32,8 +32,12 @@ test('a label of a node decides once an operator has given it; what the host say
     code: 'not_found',
     message: /has no label/,
   });
-  t.deepEqual((await m.operate('updateNode', { name: honest.id, labelsRemove: ['rack'] })).labels, {});
-  t.deepEqual(where(), [[honest.id, 'ASSIGNED']], 'tasks that run stay');
+  const without = await m.operate('updateNode', { name: honest.id, labelsRemove: ['rack'] });
+  t.deepEqual(without.node?.labels, {});
+  await settle();
+  const [task] = m.tasksOf(serviceId);
+  t.is(task?.error, 'its node does not satisfy node.labels.rack==7 any more');
+  t.deepEqual((await honest.node.assignment()).tasks, [], 'what the label has brought goes with it');
 });
 
 test('a label that is none, and a node that is not there, are refused', async (t) => {

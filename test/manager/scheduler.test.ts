@@ -1,79 +1,12 @@
-import { create } from '@bufbuild/protobuf';
-import { randomBytes } from 'node:crypto';
-import test, { type ExecutionContext } from 'ava';
-import { pino } from 'pino';
+import test from 'ava';
 import { managerLimits } from '../../src/manager/limits.js';
-import { Scheduler } from '../../src/manager/scheduler.js';
-import { ClusterView } from '../../src/manager/view.js';
-import type { TaskState } from '../../src/model/task.js';
-import { ServiceRecordSchema, type TaskRecord } from '../../src/proto/gen/inro/v1/records_pb.js';
-import { stateOf, wireState } from '../../src/proto/task_state.js';
+import { stateOf } from '../../src/proto/task_state.js';
 import { tables } from '../../src/store/tables.js';
 import { transact } from '../../src/store/transaction.js';
-import { FakeClock, settle } from '../support/fake_clock.js';
-import { fakeStore, type FakeStoreOptions } from '../support/fake_store.js';
+import { settle } from '../support/fake_clock.js';
+import { scheduling } from '../support/scheduling.js';
 
 const hourMs = 3_600_000;
-
-async function scheduling(t: ExecutionContext, nodes: string[] = [], options: FakeStoreOptions = {}) {
-  const store = fakeStore(options);
-  const clock = new FakeClock();
-  const view = await ClusterView.follow(store);
-  const ready = new Set(nodes);
-  const errors: string[] = [];
-  const log = pino({ level: 'error' }, { write: (line: string) => void errors.push(line) });
-  const scheduler = new Scheduler({ store, view, clock, random: randomBytes, log, readyNodes: () => ready });
-  t.teardown(() => scheduler.stop());
-
-  const tasks = (serviceId = 'web'): TaskRecord[] =>
-    view.tasksOfService(serviceId).sort((a, b) => a.slot - b.slot || Number(a.createdMs - b.createdMs));
-
-  return {
-    store,
-    clock,
-    view,
-    ready,
-    scheduler,
-    errors,
-    tasks,
-    /** `slot state node`, for each task. */
-    shown: (serviceId?: string): string[] =>
-      tasks(serviceId).map(({ slot, state, nodeId, desiredState }) =>
-        [
-          slot,
-          stateOf(state),
-          nodeId || '-',
-          ...(stateOf(desiredState) === 'RUNNING' ? [] : ['ending']),
-        ].join(' '),
-      ),
-    async service(id: string, change: { replicas?: number; constraints?: string[] } = {}): Promise<void> {
-      await transact(store, async (tx) => {
-        const known = await tx.get(tables.services, id);
-        tx.put(
-          tables.services,
-          id,
-          Object.assign(known ?? create(ServiceRecordSchema, { id, name: id, replicas: 1 }), change),
-        );
-      });
-      await settle();
-    },
-    /** As the node reports it. */
-    async report(task: TaskRecord | undefined, state: TaskState, error = ''): Promise<void> {
-      await transact(store, async (tx) => {
-        const record = await tx.get(tables.tasks, task?.id ?? '');
-        if (record === undefined) throw new Error('no such task');
-        Object.assign(record, { state: wireState(state), error, updatedMs: BigInt(clock.now()) });
-        tx.put(tables.tasks, record.id, record);
-      });
-      await settle();
-    },
-    async nodeReady(id: string): Promise<void> {
-      ready.add(id);
-      scheduler.nodeReady();
-      await settle();
-    },
-  };
-}
 
 test('replicas are spread over the ready nodes', async (t) => {
   const s = await scheduling(t, ['a', 'b', 'c']);
@@ -94,12 +27,93 @@ test('a task on a node stays there: it never moves', async (t) => {
   const before = s.tasks().map(({ id }) => id);
   await s.nodeReady('b');
   s.ready.delete('a');
-  await s.service('web', { constraints: ['node.id!=a'] });
+  await s.service('web', { labels: { a: 'b' } });
   t.deepEqual(
     s.tasks().map(({ id }) => id),
     before,
   );
   t.deepEqual(s.shown(), ['1 ASSIGNED a', '2 ASSIGNED a']);
+});
+
+test('where the constraints do not let it be any more a task ends, and then another comes elsewhere', async (t) => {
+  const s = await scheduling(t, ['a', 'b']);
+  await s.service('web', { replicas: 2 });
+  await s.service('web', { constraints: ['node.id!=a'] });
+  t.deepEqual(s.shown(), ['1 ASSIGNED a ending', '2 ASSIGNED b']);
+  t.is(s.tasks()[0]?.error, 'its node does not satisfy node.id!=a any more');
+  await s.report(s.tasks()[0], 'SHUTDOWN');
+  t.deepEqual(s.shown(), ['1 SHUTDOWN a ending', '1 ASSIGNED b', '2 ASSIGNED b']);
+});
+
+test('a node that is lost: others take the slots at once, and what it had is to end when it comes back', async (t) => {
+  const s = await scheduling(t, ['a', 'b']);
+  await s.service('web', { replicas: 2 });
+  for (const task of s.tasks()) await s.report(task, 'RUNNING');
+  s.ready.delete('a');
+  await s.nodesChanged('a');
+  t.deepEqual(s.shown(), ['1 RUNNING a', '2 RUNNING b'], 'a node that may come back is waited for');
+  s.down.add('a');
+  await s.nodesChanged('a');
+  t.deepEqual(s.shown(), ['1 RUNNING a ending', '1 ASSIGNED b', '2 RUNNING b']);
+  t.is(s.tasks()[0]?.error, 'its node is down');
+  s.down.delete('a');
+  await s.nodeReady('a');
+  t.deepEqual(
+    s.shown(),
+    ['1 RUNNING a ending', '1 ASSIGNED b', '2 RUNNING b'],
+    'it never comes back to life',
+  );
+});
+
+test('a drained node: a slot’s next task waits for the end of the one before; a paused node keeps what it has', async (t) => {
+  const s = await scheduling(t, ['a', 'b']);
+  await s.service('web', { replicas: 2 });
+  await s.node('a', 'pause');
+  t.deepEqual(s.shown(), ['1 ASSIGNED a', '2 ASSIGNED b']);
+  await s.service('web', { replicas: 3 });
+  t.deepEqual(s.shown(), ['1 ASSIGNED a', '2 ASSIGNED b', '3 ASSIGNED b']);
+  await s.node('a', 'drain');
+  t.deepEqual(s.shown(), ['1 ASSIGNED a ending', '2 ASSIGNED b', '3 ASSIGNED b']);
+  await s.report(s.tasks()[0], 'SHUTDOWN');
+  t.deepEqual(s.shown(), ['1 SHUTDOWN a ending', '1 ASSIGNED b', '2 ASSIGNED b', '3 ASSIGNED b']);
+  await s.node('b', 'drain');
+  for (const task of s.tasks()) if (stateOf(task.state) === 'ASSIGNED') await s.report(task, 'SHUTDOWN');
+  const waiting = s.tasks().filter((task) => stateOf(task.state) === 'NEW');
+  t.deepEqual(
+    waiting.map(({ error }) => error),
+    Array.from({ length: 3 }, () => '2 of 2 ready nodes take no new tasks'),
+  );
+  await s.node('a', 'active');
+  t.is(s.tasks().filter((task) => stateOf(task.state) === 'ASSIGNED' && task.nodeId === 'a').length, 3);
+});
+
+test('no more of its tasks on one node than it says', async (t) => {
+  const s = await scheduling(t, ['a', 'b']);
+  await s.service('web', { replicas: 5, maxReplicasPerNode: 2 });
+  t.deepEqual(s.shown(), ['1 ASSIGNED a', '2 ASSIGNED b', '3 ASSIGNED a', '4 ASSIGNED b', '5 NEW -']);
+  t.is(s.tasks()[4]?.error, '2 nodes have 2 of its tasks, which is the most');
+  await s.nodeReady('c');
+  t.deepEqual(s.shown().slice(4), ['5 ASSIGNED c']);
+});
+
+test('a global service has a task on each node that may have one', async (t) => {
+  const s = await scheduling(t, ['a', 'b']);
+  await s.node('b', 'active', { edge: '1' });
+  await s.service('web', { global: true, replicas: 0, constraints: ['node.labels.edge==1'] });
+  t.deepEqual(s.shown(), ['0 ASSIGNED b']);
+  await s.node('a', 'active', { edge: '1' });
+  t.deepEqual(s.shown().sort(), ['0 ASSIGNED a', '0 ASSIGNED b']);
+  for (const task of s.tasks()) await s.report(task, 'RUNNING');
+  s.ready.delete('a');
+  s.down.add('a');
+  await s.nodesChanged('a');
+  t.deepEqual(s.shown().sort(), ['0 RUNNING a', '0 RUNNING b'], 'it could be nowhere else');
+  await s.node('b', 'drain', { edge: '1' });
+  t.deepEqual(s.shown().sort(), ['0 RUNNING a', '0 RUNNING b ending']);
+  const ofB = s.tasks().find(({ nodeId }) => nodeId === 'b');
+  await s.report(ofB, 'SHUTDOWN');
+  await s.node('b', 'active', { edge: '1' });
+  t.deepEqual(s.shown().sort(), ['0 ASSIGNED b', '0 RUNNING a', '0 SHUTDOWN b ending']);
 });
 
 test('constraints narrow the nodes', async (t) => {
@@ -139,7 +153,7 @@ test('waiting costs no commits', async (t) => {
   await s.service('web', { replicas: 3 });
   const revision = await s.store.revision();
   for (let n = 0; n < 5; n++) {
-    s.scheduler.nodeReady();
+    s.scheduler.nodesChanged(['a']);
     await s.clock.advance(10_000);
   }
   t.is(await s.store.revision(), revision);
@@ -158,12 +172,14 @@ test('scaling up makes tasks, scaling down ends those with the highest slots', a
   t.deepEqual(s.shown(), ['1 RUNNING a', '2 SHUTDOWN b ending', '3 SHUTDOWN a ending']);
 });
 
-test('scaled down and up again, a slot gets a new task while the old one ends', async (t) => {
+test('scaled down and up again, a slot gets a new task when the old one has ended', async (t) => {
   const s = await scheduling(t, ['a', 'b']);
   await s.service('web', { replicas: 1 });
   await s.service('web', { replicas: 0 });
   await s.service('web', { replicas: 1 });
-  t.deepEqual(s.shown().sort(), ['1 ASSIGNED a ending', '1 ASSIGNED b']);
+  t.deepEqual(s.shown(), ['1 ASSIGNED a ending']);
+  await s.report(s.tasks()[0], 'SHUTDOWN');
+  t.deepEqual(s.shown(), ['1 SHUTDOWN a ending', '1 ASSIGNED a']);
 });
 
 test('a task that waits for a node ends at once when it is not wanted any more', async (t) => {

@@ -33,9 +33,11 @@ function wait(
   const waiting: Waiting = { missing: undefined, gone: new AbortController() };
   const { revision = m.view.revision, nodeIds = [], serviceIds = [], timeoutMs = 30_000 } = request;
   const message = { revision: BigInt(revision), nodeIds, serviceIds, timeoutMs };
-  void waitForNodes(message as Parameters<typeof waitForNodes>[0], m, waiting.gone.signal).then(
-    ({ missing }) => (waiting.missing = missing),
-  );
+  void waitForNodes(
+    message as Parameters<typeof waitForNodes>[0],
+    { ...m, nodes: m.nodeStates },
+    waiting.gone.signal,
+  ).then(({ missing }) => (waiting.missing = missing));
   return waiting;
 }
 

@@ -25,6 +25,7 @@ import { Authorities } from '../../src/manager/authorities.js';
 import { CaRotation } from '../../src/manager/ca_rotation.js';
 import { Clones } from '../../src/manager/clones.js';
 import { Managers } from '../../src/manager/managers.js';
+import { NodeWatch } from '../../src/manager/node_watch.js';
 import { NodeRemoval } from '../../src/manager/node_removal.js';
 import { ReadBook } from '../../src/manager/read_book.js';
 import { Scheduler } from '../../src/manager/scheduler.js';
@@ -108,8 +109,10 @@ export async function fakeManager({ store = fakeStore() }: { store?: Store } = {
     clones,
     managerAddresses: () => ['127.0.0.1:1'],
   });
-  const scheduler = new Scheduler({ ...shared, readyNodes: () => dispatcher.readyNodes() });
-  dispatcher.onNodeReady = () => scheduler.nodeReady();
+  const onChanged = (nodeIds: readonly string[]): void => scheduler.nodesChanged(nodeIds);
+  const nodeStates = new NodeWatch({ ...shared, dispatcher, onChanged });
+  const scheduler = new Scheduler({ ...shared, nodes: nodeStates });
+  dispatcher.onNodeReady = () => nodeStates.lookSoon();
   const statuses = () => new Map([...view.nodes.keys()].map((id) => [id, dispatcher.statusOf(id)]));
   const events = await EventBook.open({ store, clock, statuses });
   const token = makeJoinToken(authority.root.der, randomBytes);
@@ -136,6 +139,7 @@ export async function fakeManager({ store = fakeStore() }: { store?: Store } = {
     dataKey,
     startedMs: clock.now(),
     dispatcher,
+    nodeStates,
     guard,
     removal,
     clones,
@@ -173,6 +177,7 @@ export async function fakeManager({ store = fakeStore() }: { store?: Store } = {
     arena,
     dispatcher,
     scheduler,
+    nodeStates,
     dataKey,
     folder,
     operate,

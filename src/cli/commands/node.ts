@@ -21,12 +21,13 @@ export async function nodeLs(options: Common & { filter: string[]; quiet?: boole
     [n.status, ...(n.clone === undefined ? [] : ['used twice']), ...(n.mustEnrol ? ['must enrol'] : [])].join(
       ', ',
     ),
+    n.availability,
     String(n.tasks),
     n.description?.agentVersion || '-',
     ago(n.lastSeenMs),
     labelText(n.labels),
   ]);
-  printTable(['ID', 'HOSTNAME', 'STATUS', 'TASKS', 'VERSION', 'SEEN', 'LABELS'], rows);
+  printTable(['ID', 'HOSTNAME', 'STATUS', 'AVAILABILITY', 'TASKS', 'VERSION', 'SEEN', 'LABELS'], rows);
 }
 
 export async function nodeInspect(names: string[], options: Common): Promise<void> {
@@ -41,6 +42,7 @@ export async function nodeInspect(names: string[], options: Common): Promise<voi
       ['Hostname', d?.hostname || '-'],
       ['Role', node.role],
       ['Status', statusText(node)],
+      ['Availability', node.availability],
       ['Labels', labelText(node.labels)],
       ['Address', node.address || '-'],
       ['Tasks', String(node.tasks)],
@@ -102,6 +104,7 @@ function nodeJson(node: Node) {
     hostname: d?.hostname ?? '',
     role: node.role,
     status: node.status,
+    availability: node.availability,
     address: node.address,
     tasks: node.tasks,
     platform: d?.platform ?? '',

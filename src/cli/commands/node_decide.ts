@@ -3,7 +3,7 @@ import { InroError } from '../../model/error.js';
 import { checkLabels, type Labels } from '../../model/name.js';
 import { Control, type RemovedNode } from '../../proto/gen/inro/v1/control_pb.js';
 import { call } from '../../rpc/client.js';
-import { settleMs, withManager, type ManagerOption } from '../operator.js';
+import { settle, settleMs, withManager, type ManagerOption } from '../operator.js';
 import { iso, isoOrNull, labelText, printJson, printLine } from '../print.js';
 
 interface Common extends ManagerOption {
@@ -23,22 +23,38 @@ export function nodeClearAlarm(name: string, options: Common): Promise<void> {
 }
 
 /** @throws bad_input when nothing is to be changed. */
-export async function nodeUpdate(
-  name: string,
-  options: Common & { labelAdd: Labels; labelRm: string[]; ifVersion?: number },
-): Promise<void> {
-  const { labelAdd, labelRm: labelsRemove, ifVersion = 0, json } = options;
+interface UpdateOptions {
+  labelAdd: Labels;
+  labelRm: string[];
+  availability?: string;
+  ifVersion?: number;
+  detach?: boolean;
+}
+
+export async function nodeUpdate(name: string, options: Common & UpdateOptions): Promise<void> {
+  const { labelAdd, labelRm: labelsRemove, availability = '', json } = options;
   const labelsAdd = checkLabels(labelAdd);
-  if (Object.keys(labelsAdd).length + labelsRemove.length === 0)
+  if (Object.keys(labelsAdd).length + labelsRemove.length === 0 && availability === '')
     throw new InroError('bad_input', 'there is nothing to change', {
-      remedy: 'write --label-add KEY=VALUE or --label-rm KEY',
+      remedy: 'write --availability active|pause|drain, --label-add KEY=VALUE or --label-rm KEY',
     });
-  const { id, description, labels } = await withManager(options, (manager) =>
-    call(manager, Control, 'updateNode', { name, labelsAdd, labelsRemove, ifVersion }),
-  );
-  const hostname = description?.hostname ?? '';
-  if (json === true) printJson({ id, hostname, labels });
-  else printLine(`node ${id}${hostname === '' ? '' : ` (${hostname})`} has labels: ${labelText(labels)}`);
+  await withManager(options, async (manager) => {
+    const seen = async (): Promise<number> => (await call(manager, Control, 'getNode', { name })).version;
+    const ifVersion = options.ifVersion ?? (availability === '' ? 0 : await seen());
+    const request = { name, labelsAdd, labelsRemove, availability, ifVersion };
+    const { node, changed } = await call(manager, Control, 'updateNode', request);
+    if (node === undefined || changed === undefined)
+      throw new InroError('protocol', 'the manager sent no node');
+    await settle(manager, changed, options);
+    const { id, description, labels } = node;
+    const hostname = description?.hostname ?? '';
+    const words = availability === '' ? '' : `is set to ${node.availability}, `;
+    if (json === true) printJson({ id, hostname, labels, availability: node.availability });
+    else
+      printLine(
+        `node ${id}${hostname === '' ? '' : ` (${hostname})`} ${words}has labels: ${labelText(labels)}`,
+      );
+  });
 }
 
 async function decide(

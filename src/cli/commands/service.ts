@@ -7,19 +7,32 @@ import {
 } from '../../model/container.js';
 import { parseConstraint } from '../../model/constraint.js';
 import { InroError } from '../../model/error.js';
-import { checkLabels, checkName, type Labels } from '../../model/name.js';
+import { checkLabels, checkName, quoted, type Labels } from '../../model/name.js';
 import { onChangeText, parseOnChange } from '../../model/on_change.js';
 import type { ReadersRule } from '../../model/readers.js';
 import { checkTargetsDiffer, parseReference } from '../../model/reference.js';
 import { unitName } from '../../model/unit.js';
+import { checkUpdatePolicy, defaultUpdatePolicy } from '../../model/update_policy.js';
 import { Control, type Service, type Task } from '../../proto/gen/inro/v1/control_pb.js';
 import type { ContainerSpec as WireContainer, Reference } from '../../proto/gen/inro/v1/common_pb.js';
 import { readersOf, wireReaders } from '../../proto/readers.js';
 import { restartOf, wireRestart } from '../../proto/restart.js';
 import { stateOf } from '../../proto/task_state.js';
+import { policyOf, updateStateOf, wirePolicy } from '../../proto/update_policy.js';
 import { call } from '../../rpc/client.js';
+import { changedPolicy, givesPolicy, policyText, type PolicyOptions } from '../update_options.js';
 import { removeEach, settle, withManager, type ManagerOption } from '../operator.js';
-import { ago, iso, labelText, octal, printFacts, printJson, printLine, printTable } from '../print.js';
+import {
+  ago,
+  iso,
+  isoOrNull,
+  labelText,
+  octal,
+  printFacts,
+  printJson,
+  printLine,
+  printTable,
+} from '../print.js';
 
 const defaultDetachGraceSeconds = 10;
 
@@ -28,12 +41,14 @@ interface Common extends ManagerOption {
   detach?: boolean;
 }
 
-interface CreateOptions extends Common {
+interface CreateOptions extends Common, PolicyOptions {
   name: string;
   secret: string[];
   label: Labels;
   constraint: string[];
-  replicas: number;
+  mode?: 'replicated' | 'global';
+  replicas?: number;
+  maxReplicasPerNode?: number;
   readers?: ReadersRule;
   onChange?: string;
   until?: 'removed' | 'detached';
@@ -51,7 +66,7 @@ interface CreateOptions extends Common {
   unit?: string;
 }
 
-interface UpdateOptions extends Common {
+interface UpdateOptions extends Common, PolicyOptions {
   ifVersion?: number;
   secretAdd: string[];
   secretRm: string[];
@@ -60,10 +75,18 @@ interface UpdateOptions extends Common {
   constraintAdd: string[];
   constraintRm: string[];
   replicas?: number;
+  maxReplicasPerNode?: number;
   readers?: ReadersRule;
   onChange?: string;
   unit?: string;
   unitRm?: boolean;
+  image?: string;
+  arg?: string[];
+  envAdd: string[];
+  envRm: string[];
+  user?: string;
+  force?: boolean;
+  rollback?: boolean;
 }
 
 export async function serviceCreate(
@@ -79,13 +102,26 @@ export async function serviceCreate(
   const unit = options.unit === undefined ? '' : unitName(options.unit);
   const onChange = options.onChange === undefined ? '' : onChangeText(parseOnChange(options.onChange));
   const until = untilOf(options);
+  const global = options.mode === 'global';
+  if (global && options.replicas !== undefined)
+    throw new InroError(
+      'bad_input',
+      'a global service has one task on each node, and no number of replicas',
+      {
+        remedy: 'leave --replicas or --mode global away',
+      },
+    );
+  const update = wirePolicy(checkUpdatePolicy(changedPolicy(defaultUpdatePolicy, options)));
   await withManager(options, async (manager) => {
-    const { name, label: labels, replicas, constraint: constraints } = options;
+    const { name, label: labels, replicas = 1, maxReplicasPerNode = 0, constraint: constraints } = options;
     const changed = await call(manager, Control, 'createService', {
       name,
       labels,
       references,
-      replicas,
+      replicas: global ? 0 : replicas,
+      global,
+      maxReplicasPerNode,
+      update,
       constraints,
       readers: wireReaders(options.readers ?? 'auto'),
       ...(container === undefined ? {} : { container }),
@@ -156,14 +192,56 @@ export async function serviceUpdate(name: string, options: UpdateOptions): Promi
     ...(options.replicas === undefined ? {} : { replicas: options.replicas }),
     ...(options.readers === undefined ? {} : { readers: wireReaders(options.readers) }),
     ...(options.onChange === undefined ? {} : { onChange: onChangeText(parseOnChange(options.onChange)) }),
+    ...(options.maxReplicasPerNode === undefined ? {} : { maxReplicasPerNode: options.maxReplicasPerNode }),
     ...unitChange(options),
+    ...containerChange(options),
+    ...(options.force === true ? { force: true } : {}),
+    ...(options.rollback === true ? { rollback: true } : {}),
   };
   // Added and removed things stand beside what others add and remove; these take the place of what was there.
-  const replaces = ['replicas', 'readers', 'onChange', 'unit'].some((key) => Object.hasOwn(change, key));
+  const replaces = replacing.some((key) => Object.hasOwn(change, key)) || givesPolicy(options);
   await withManager(options, async (manager) => {
-    const seen = async (): Promise<number> => (await call(manager, Control, 'getService', { name })).version;
-    const ifVersion = options.ifVersion ?? (replaces ? await seen() : 0);
-    const changed = await call(manager, Control, 'updateService', { name, ...change, ifVersion });
+    const seen = replaces ? await call(manager, Control, 'getService', { name }) : undefined;
+    const ifVersion = options.ifVersion ?? seen?.version ?? 0;
+    const policy = givesPolicy(options)
+      ? { update: wirePolicy(checkUpdatePolicy(changedPolicy(policyOf(seen?.update), options))) }
+      : {};
+    const changed = await call(manager, Control, 'updateService', { name, ...change, ...policy, ifVersion });
+    await settle(manager, changed, options);
+    if (options.json === true) printJson({ id: changed.id, name });
+    else printLine(name);
+  });
+}
+
+const replacing = ['replicas', 'maxReplicasPerNode', 'readers', 'onChange', 'unit', 'container', 'rollback'];
+
+/** @param changes as SERVICE=REPLICAS. */
+export async function serviceScale(changes: readonly string[], options: Common): Promise<void> {
+  const wanted = changes.map((text) => {
+    const [, name = '', replicas = ''] = /^(.+)=([0-9]{1,6})$/.exec(text) ?? [];
+    if (name === '')
+      throw new InroError('bad_input', `${quoted(text)} is not SERVICE=REPLICAS`, {
+        remedy: 'such as web=3',
+      });
+    return { name, replicas: Number(replicas) };
+  });
+  await withManager(options, async (manager) => {
+    const scaled: { id: string; name: string; replicas: number }[] = [];
+    for (const { name, replicas } of wanted) {
+      const { version: ifVersion } = await call(manager, Control, 'getService', { name });
+      const changed = await call(manager, Control, 'updateService', { name, replicas, ifVersion });
+      await settle(manager, changed, options);
+      scaled.push({ id: changed.id, name, replicas });
+      if (options.json !== true) printLine(`${name} scaled to ${replicas}`);
+    }
+    if (options.json === true) printJson(scaled);
+  });
+}
+
+export async function serviceRollback(name: string, options: Common & { ifVersion?: number }): Promise<void> {
+  await withManager(options, async (manager) => {
+    const ifVersion = options.ifVersion ?? (await call(manager, Control, 'getService', { name })).version;
+    const changed = await call(manager, Control, 'updateService', { name, rollback: true, ifVersion });
     await settle(manager, changed, options);
     if (options.json === true) printJson({ id: changed.id, name });
     else printLine(name);
@@ -179,11 +257,12 @@ export async function serviceLs(options: Common & { filter: string[]; quiet?: bo
   const rows = services.map((s) => [
     s.id,
     s.name,
-    `${s.running}/${s.replicas}`,
+    modeOf(s),
+    `${s.running}/${s.desiredTasks}`,
     s.references.map((r) => r.secretName).join(',') || '-',
     ago(s.updatedMs),
   ]);
-  printTable(['ID', 'NAME', 'REPLICAS', 'SECRETS', 'UPDATED'], rows);
+  printTable(['ID', 'NAME', 'MODE', 'REPLICAS', 'SECRETS', 'UPDATED'], rows);
 }
 
 export async function servicePs(names: string[], options: Common & { quiet?: boolean }): Promise<void> {
@@ -196,7 +275,7 @@ export async function servicePs(names: string[], options: Common & { quiet?: boo
   const hasChanges = tasks.some(({ change }) => change !== undefined);
   const rows = tasks.map((t) => [
     t.id,
-    `${t.serviceName}.${t.slot}`,
+    `${t.serviceName}.${t.slot || t.nodeId}`,
     t.nodeHostname || t.nodeId || '-',
     stateOf(t.desiredState),
     stateOf(t.state),
@@ -218,7 +297,9 @@ export async function serviceInspect(names: string[], options: Common): Promise<
       ['ID', service.id],
       ['Name', service.name],
       ['Labels', labelText(service.labels)],
-      ['Replicas', `${service.replicas} (${service.running} running)`],
+      ['Mode', modeOf(service)],
+      ['Replicas', replicasText(service)],
+      ['Update', updateText(service)],
       ['Constraints', service.constraints.join(', ') || '-'],
       ['Readers', readersOf(service.readers)],
       ...(service.container === undefined
@@ -255,6 +336,68 @@ export async function serviceRm(names: string[], options: Common): Promise<void>
   );
 }
 
+function containerChange(options: UpdateOptions) {
+  const { image, arg: args, envAdd, envRm: envRemove, user } = options;
+  if (
+    image === undefined &&
+    args === undefined &&
+    user === undefined &&
+    envAdd.length + envRemove.length === 0
+  )
+    return {};
+  const container = {
+    image: image ?? '',
+    ...(args === undefined ? {} : { args: { args } }),
+    envAdd,
+    envRemove,
+    ...(user === undefined ? {} : { user }),
+  };
+  return { container };
+}
+
+function modeOf({ global }: Service): string {
+  return global ? 'global' : 'replicated';
+}
+
+function replicasText({ desiredTasks, running, maxReplicasPerNode }: Service): string {
+  const bound = maxReplicasPerNode === 0 ? '' : `, at most ${maxReplicasPerNode} on a node`;
+  return `${desiredTasks} (${running} running)${bound}`;
+}
+
+function updateText({ update, updateStatus, updatedTasks, desiredTasks }: Service): string {
+  const policy = policyText(policyOf(update));
+  if (updateStatus === undefined) return policy;
+  const { state, startedMs, endedMs, message } = updateStatus;
+  const since = endedMs === 0n ? `since ${ago(startedMs)}` : ago(endedMs);
+  const words = [`${updateStateOf(state)} ${since}`, `${updatedTasks} of ${desiredTasks} tasks`];
+  return `${words.join(', ')}${message === '' ? '' : `: ${message}`} (${policy})`;
+}
+
+function updateJson({ update, updateStatus, updatedTasks }: Service) {
+  const policy = policyOf(update);
+  const status =
+    updateStatus === undefined
+      ? null
+      : {
+          state: updateStateOf(updateStatus.state),
+          updatedTasks,
+          message: updateStatus.message,
+          startedAt: iso(updateStatus.startedMs),
+          endedAt: isoOrNull(updateStatus.endedMs),
+        };
+  return {
+    updateConfig: {
+      parallelism: policy.parallelism,
+      delaySeconds: policy.delayMs / 1000,
+      order: policy.order,
+      failureAction: policy.failureAction,
+      monitorSeconds: policy.monitorMs / 1000,
+      maxFailureRatio: policy.maxFailuresPermille / 1000,
+    },
+    updateStatus: status,
+  };
+}
+
 function unitChange({ unit, unitRm }: UpdateOptions): { unit?: string } {
   if (unitRm === true) return { unit: '' };
   return unit === undefined ? {} : { unit: unitName(unit) };
@@ -280,7 +423,10 @@ function serviceJson(service: Service) {
     id: service.id,
     name: service.name,
     labels: service.labels,
-    replicas: service.replicas,
+    mode: modeOf(service),
+    replicas: service.desiredTasks,
+    maxReplicasPerNode: service.maxReplicasPerNode,
+    ...updateJson(service),
     running: service.running,
     constraints: service.constraints,
     readers: readersOf(service.readers),
