@@ -376,6 +376,11 @@ operator(program, 'events', 'what happens, until Ctrl-C')
   .option('--no-follow', 'only what is remembered')
   .action(async (options) => (await import('./commands/events.js')).eventsCommand(options));
 
+operator(program, 'receipts', 'what nodes have said to be wiped')
+  .option('--secret <SECRET>', 'of this secret alone')
+  .option('--node <NODE>', 'of this node alone')
+  .action(async (options) => (await import('./commands/receipts.js')).receiptsCommand(options));
+
 const operators = program.command('operator').description('people who may use this cluster from elsewhere');
 operator(operators, 'create <NAME>', 'make an identity for a person: a file with his key and certificate')
   .requiredOption('--role <ROLE>', 'admin (everything), deployer (services), auditor (only looks)')

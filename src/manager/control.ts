@@ -11,6 +11,7 @@ import { guarded } from './control_guard.js';
 import { managerHandlers, type ManagerHandlersParts } from './control_managers.js';
 import { nodeHandlers, type NodeHandlersParts } from './control_nodes.js';
 import { operatorHandlers, type OperatorHandlersParts } from './control_operators.js';
+import { receiptHandlers } from './control_receipts.js';
 import { revokeHandlers } from './control_revoke.js';
 import { secretHandlers, type ControlParts } from './control_secrets.js';
 import { serviceHandlers } from './control_services.js';
@@ -51,6 +52,7 @@ export function control(parts: AllControlParts): Registration {
     ...auditHandlers(parts),
     ...eventHandlers(parts),
     ...statusHandlers(parts),
+    ...receiptHandlers(parts),
 
     getCluster: async () => ({
       id: clusterId,

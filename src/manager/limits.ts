@@ -37,6 +37,7 @@ export const managerLimits = {
   maxReceiptsPerMessage: 2_000,
   /** That are kept, of the whole cluster; about 400 bytes each. */
   maxReceipts: 10_000,
+  maxReceiptsPerPage: 1_000,
   /** Runs of its agent for which a node's receipts and counts of accesses are told from repetitions. */
   maxRunsPerNode: 8,
   /** How long counts of accesses wait for others, to be written together: each commit waits for the disk. */

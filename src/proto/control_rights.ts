@@ -67,6 +67,7 @@ export const controlRights = {
   clearNodeAlarm: { roles: admin, changes: true, object: 'name' },
   listAudit: { roles: lookers, changes: false, waits: true, object: '' },
   listEvents: { roles: lookers, changes: false, waits: true, object: '' },
+  listReceipts: { roles: lookers, changes: false, object: 'secret' },
   wait: { roles: deployers, changes: false, waits: true, object: '' },
   waitForWipes: { roles: lookers, changes: false, waits: true, object: 'secretId' },
 } as const satisfies Record<keyof (typeof Control)['method'], Right>;

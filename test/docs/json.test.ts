@@ -225,6 +225,7 @@ labScenario('each command prints the fields of its table, with their types', asy
   await check('node clear-alarm', [nodeId]);
   await check('node update', ['--label-add', 'rack=7', '--availability', 'pause', nodeId]);
   await check('secret revoke', ['db_password']);
+  await check('receipts', ['--secret', 'db_password']);
   await check('ca inspect', []);
   await check('ca update', ['--cert-expiry', '30d']);
   await check('ca rotate', []);

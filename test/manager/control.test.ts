@@ -327,6 +327,7 @@ test('the fields of answers have no room for a value', (t) => {
     'getCluster.sealing_key.public_key',
     'getSecret.versions.ciphertext_digest',
     'listAudit.records.previous',
+    'listReceipts.receipts.signature',
     'listSecrets.secrets.versions.ciphertext_digest',
   ]);
 });

@@ -80,6 +80,7 @@ const calls: { [K in Name]: [who: string, request: () => InputInit<Methods[K]>] 
   removeManager: ['admin', () => ({ name: 'none' })],
   listAudit: ['admin auditor', () => ({})],
   listEvents: ['admin auditor', () => ({})],
+  listReceipts: ['admin auditor', () => ({})],
   getJoinToken: ['admin', () => ({ role: 'worker' })],
   rotateJoinToken: ['admin', () => ({ role: 'worker' })],
   createJoinToken: ['admin', () => ({ role: 'worker', ttlMs: 60_000n, uses: 1 })],

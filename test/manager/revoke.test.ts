@@ -542,3 +542,38 @@ test('notes of who holds what are told to no node', async (t) => {
   t.is(heard, 0);
   listening();
 });
+
+test('receipts are listed, of one secret or one node, also when they are gone', async (t) => {
+  const m = await cluster(t);
+  const secretId = await m.createSecret('db', 'hunter2');
+  await m.createSecret('other', 'x');
+  const a = await attached(m, await m.joined());
+  await m.createService('web', { secrets: ['db'] });
+  await a.apply();
+  await m.operate('revokeSecret', { name: 'db' });
+  await a.apply([{ secretId, version: 1, reason: 'revoked', durationUs: 70 }]);
+  await settle();
+  const list = async (request: { secret?: string; node?: string }) =>
+    (await m.operate('listReceipts', request)).receipts ?? [];
+  const [receipt] = await list({});
+  t.like(receipt, {
+    secretId,
+    secretName: 'db',
+    nodeId: a.nodeId,
+    version: 1,
+    reason: 'revoked',
+    durationUs: 70n,
+  });
+  t.true((receipt?.signature?.length ?? 0) > 0);
+  for (const request of [
+    { secret: 'db' },
+    { secret: secretId },
+    { node: 'host-1' },
+    { node: a.nodeId, secret: 'db' },
+  ])
+    t.is((await list(request)).length, 1);
+  for (const request of [{ secret: 'other' }, { node: 'host-2' }]) t.is((await list(request)).length, 0);
+  await m.operate('removeService', { name: 'web' });
+  await m.operate('removeSecret', { name: 'db' });
+  t.is((await list({ secret: 'db' })).length, 1);
+});
