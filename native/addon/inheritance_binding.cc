@@ -72,6 +72,7 @@ Napi::Object nodeOf(Napi::Env env, const Image& image, const NodeRecord& node) {
     object.Set("value", numberOf(env, node.content));  // the same for all that show one piece
     object.Set("skip", numberOf(env, node.skip));
     object.Set("mappable", (node.flags & nodeMappable) != 0);
+    object.Set("leaseShiftMs", Napi::Number::New(env, static_cast<double>(node.leaseShiftMs)));
     const bool superseded = (node.flags & nodeSuperseded) != 0;
     if (superseded) object.Set("readableUntilMs", numberOf(env, node.readableUntilMs));
   }

@@ -90,6 +90,7 @@ std::optional<Step> stepFrom(const Napi::Object& object, Core& core, std::string
     node.kept = it.Get("kept").ToBoolean();
     node.probe = it.Get("probe").ToBoolean();
     node.gated = number(it, "gated");
+    node.leaseShiftMs = static_cast<std::int64_t>(number(it, "leaseShiftMs"));
     if (node.kind == NodeKind::file) {
       const Napi::Value piece = it.Get("piece");
       const auto id = piece.IsArrayBuffer() ? core.find(piece.As<Napi::ArrayBuffer>().Data()) : std::nullopt;

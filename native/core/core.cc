@@ -98,7 +98,12 @@ std::optional<Arena::Piece> Core::valueOf(std::uint64_t node) {
 bool Core::serves(const NodeRecord& node) const {
   const ImageHeader& header = nodes_->image().header();
   if (header.closed.load(std::memory_order_acquire) != 0) return false;
-  return (node.flags & nodeProbe) != 0 || boottimeMs() < header.serveUntilMs.load(std::memory_order_acquire);
+  if ((node.flags & nodeProbe) != 0) return true;
+  const std::uint64_t untilMs = header.serveUntilMs.load(std::memory_order_acquire);
+  if (untilMs == 0) return false;  // nothing is, whatever its own lease
+  std::int64_t ownMs = 0;
+  if (__builtin_add_overflow(untilMs, node.leaseShiftMs, &ownMs)) return node.leaseShiftMs > 0;
+  return static_cast<std::int64_t>(boottimeMs()) < ownMs;
 }
 
 Core::Readable Core::readable(std::uint64_t node) const {

@@ -19,7 +19,7 @@
 namespace inro {
 
 constexpr char imageMagic[8] = {'I', 'N', 'R', 'O', 'I', 'M', 'G', '\n'};
-constexpr std::uint32_t imageLayout = 3;
+constexpr std::uint32_t imageLayout = 4;
 // Understood, too. In layout 2 there is no keptNote: the word is zero.
 constexpr std::uint32_t oldestImageLayout = 2;
 
@@ -71,7 +71,7 @@ struct alignas(64) NodeRecord {
   std::uint64_t gated;     // of a file: the directory whose gate says who may open it (0: whoever its mode lets)
   Word gate;               // of a directory: offset in the image of its GateBlock, gateOpen or gateShut
   Word unattributed;       // of a file: accesses that found no room in the table of counts
-  std::uint64_t reserved;
+  std::int64_t leaseShiftMs;  // of a file: how much later than the arena's lease its own ends; negative: earlier
 };
 static_assert(sizeof(NodeRecord) == 128);
 

@@ -315,6 +315,7 @@ void Nodes::make(const NewNode& node, std::uint64_t textOffset, std::uint64_t no
   record.gated = node.kind == NodeKind::file ? node.gated : 0;
   record.gate = gateOpen;
   record.unattributed = 0;
+  record.leaseShiftMs = node.leaseShiftMs;
   const std::uint64_t content =
       node.kind == NodeKind::file ? image_.header().heapOffset + node.piece.offset : textOffset;
   record.content = content;

@@ -33,6 +33,7 @@ struct NewNode {
   bool kept = false;   // of a directory: nodeKept
   bool probe = false;  // of a file: nodeProbe
   std::uint64_t gated = 0;  // of a file: the directory whose gate says who may open it
+  std::int64_t leaseShiftMs = 0;  // of a file
 };
 
 // Who passes a directory's gate.

@@ -206,6 +206,39 @@ int main() {
     CHECK_IS(kernel.open(key).error, ESTALE);
   });
 
+  run("a file's lease may end earlier or later than the arena's; no file outlives the end of all service", [] {
+    auto core = coreOn(memory());
+    Builder build(*core);
+    const auto make = [&](const char* text, std::int64_t shiftMs) {
+      const auto id = build.file(text);
+      build.step.made.back().leaseShiftMs = shiftMs;
+      return id;
+    };
+    const auto normal = make("normal", 0);
+    const auto shorter = make("shorter", -1'000'000);
+    const auto longer = make("longer", 1'000'000);
+    const auto never = make("never", std::numeric_limits<std::int64_t>::max());
+    build.fill(rootNode, {{"a", normal}, {"b", shorter}, {"c", longer}, {"d", never}});
+    CHECK_IS(build.commit(), "");
+    Kernel kernel(*core);
+    kernel.init();
+    const auto readable = [&] {
+      std::string all;
+      for (const auto id : {normal, shorter, longer, never}) all += kernel.read(id).error == 0 ? '1' : '0';
+      return all;
+    };
+    core->serveUntil(boottimeMs() + 500'000);
+    CHECK_IS(readable(), "1011");
+    core->serveUntil(boottimeMs() + 1'500'000);
+    CHECK_IS(readable(), "1111");
+    core->serveUntil(boottimeMs() - 500'000);
+    CHECK_IS(readable(), "0011");
+    core->serveUntil(1);
+    CHECK_IS(readable(), boottimeMs() < 1'000'000 ? "0011" : "0001");
+    core->serveUntil(0);
+    CHECK_IS(readable(), "0000");
+  });
+
   run("what was let go is not changed any more, whatever is called", [] {
     const auto bytes = memory();
     auto core = coreOn(bytes);

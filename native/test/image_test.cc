@@ -178,8 +178,8 @@ int main() {
     auto& web = table[world.web & slotMask];
     auto& file = table[world.fileA & slotMask];
     refused("no image of inro", [&] { header.magic[0] = 'X'; });
-    refused("layout 1, this program knows layouts 2 to 3", [&] { header.layout = 1; });
-    refused("layout 4, this program knows layouts 2 to 3", [&] { header.layout = 4; });
+    refused("layout 1, this program knows layouts 2 to 4", [&] { header.layout = 1; });
+    refused("layout 5, this program knows layouts 2 to 4", [&] { header.layout = 5; });
     refused("noted for a successor", [&] { header.keptNote = 64; });
     refused("noted for a successor", [&] { header.keptNote = memory.size() - 8; });
     refused("noted for a successor", [&] { *reinterpret_cast<std::uint64_t*>(memory.data() + header.keptNote) = 8; });

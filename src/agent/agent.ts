@@ -533,12 +533,16 @@ async function watchLease(
   let { held } = before;
   while (!signal.aborted) {
     const holds = lease.holds();
-    if (held && !holds) {
-      log.error('the lease is over: everything is wiped until a manager is heard again');
-      tasks.wipeAll('lease');
-      // What was wiped comes back with a complete assignment only.
-      session.reconnect();
-    }
+    const isOver = held && !holds;
+    const wiped = tasks.wipeExpired(lease.deadlineMs);
+    if (isOver) log.error('the lease is over: what it was for is wiped until a manager is heard again');
+    else if (wiped.length > 0)
+      log.error(
+        { values: wiped.slice(0, 10), count: wiped.length },
+        'the lease of values is over: they are wiped',
+      );
+    // What was wiped comes back with a complete assignment only.
+    if (isOver || wiped.length > 0) session.reconnect();
     held = holds;
     await clock.sleep(agentLimits.leaseCheckMs, signal);
   }

@@ -163,12 +163,13 @@ export class HostTasks {
   inherit({ generations, values }: Inheritance): void {
     const { vault, driver, attachments, clock } = this.#parts;
     for (const { value, note, modifiedMs, readableUntilMs } of values) {
-      const { secretId, version, ciphertextDigest } = readHeldNote(note);
+      const { secretId, version, ciphertextDigest, leaseShiftMs } = readHeldNote(note);
       if (secretId === '') {
         value.wipe(); // of what secret, nobody knows
         continue;
       }
-      const held = { secretId, version, ciphertextDigest, createdMs: modifiedMs, value };
+      const shift = { leaseShiftMs: Number(leaseShiftMs) };
+      const held = { secretId, version, ciphertextDigest, createdMs: modifiedMs, ...shift, value };
       const isCurrent = readableUntilMs === Infinity;
       vault.inherit(held, isCurrent ? undefined : Math.max(0, readableUntilMs - clock.boottimeMs()));
     }
@@ -311,10 +312,27 @@ export class HostTasks {
   }
 
   /**
+   * Wipes what may not be served any more, given the node's deadline; a task that has nothing else is withdrawn. All of it comes back
+   * with the next complete assignment.
+   * @returns keys of what was wiped.
+   */
+  wipeExpired(deadlineMs: number): string[] {
+    const { vault, driver } = this.#parts;
+    const wiped = new Set(vault.wipeExpired(deadlineMs));
+    for (const task of wiped.size === 0 ? [] : this.#tasks.values()) {
+      const keys = task.assigned.references.map(keyOf);
+      if (!keys.some((key) => wiped.has(key))) continue;
+      task.shown = '';
+      if (keys.every((key) => vault.get(key) === undefined)) driver.withdraw(task.assigned.id);
+    }
+    return [...wiped];
+  }
+
+  /**
    * Withdraws and wipes everything. Tasks that have not ended come back with the next complete assignment, unless stopped; those of a
    * node that was removed are over.
    */
-  wipeAll(reason: 'lease' | 'stopped' | 'removed'): void {
+  wipeAll(reason: 'stopped' | 'removed'): void {
     this.#stopped ||= reason === 'stopped';
     for (const task of this.#tasks.values()) {
       this.#parts.driver.withdraw(task.assigned.id);
@@ -489,6 +507,7 @@ export class HostTasks {
       ...ownerIds(reference),
       modifiedMs: held.createdMs,
       mmap: reference.mmap,
+      leaseShiftMs: held.leaseShiftMs,
       value: held.value,
       note: heldNote(held),
       about: { serviceName, secretName: reference.secretName, version },

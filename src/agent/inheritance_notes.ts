@@ -3,9 +3,15 @@ import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { AssignedTaskSchema, type AssignedTask } from '../proto/gen/inro/v1/dispatcher_pb.js';
 import { HeldNoteSchema, type HeldNote } from '../proto/gen/inro/v1/inheritance_pb.js';
 
-export function heldNote(held: Pick<HeldNote, 'secretId' | 'version' | 'ciphertextDigest'>): Uint8Array {
+type Held = Pick<HeldNote, 'secretId' | 'version' | 'ciphertextDigest'> & { leaseShiftMs: number };
+
+export function heldNote(held: Held): Uint8Array {
   const { secretId, version, ciphertextDigest } = held;
-  return toBinary(HeldNoteSchema, create(HeldNoteSchema, { secretId, version, ciphertextDigest }));
+  const leaseShiftMs = BigInt(held.leaseShiftMs);
+  return toBinary(
+    HeldNoteSchema,
+    create(HeldNoteSchema, { secretId, version, ciphertextDigest, leaseShiftMs }),
+  );
 }
 
 /** An empty one for what is no note. */

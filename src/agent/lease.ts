@@ -33,6 +33,11 @@ export class Lease {
     this.#onChange(this.#deadlineMs);
   }
 
+  /** ms of CLOCK_BOOTTIME; -Infinity: nothing may be served. */
+  get deadlineMs(): number {
+    return this.#deadlineMs;
+  }
+
   leftMs(): number {
     return Math.max(0, this.#deadlineMs - this.#clock.boottimeMs());
   }

@@ -16,6 +16,8 @@ export interface HeldVersion {
   version: number;
   ciphertextDigest: Uint8Array;
   createdMs: number;
+  /** How much later than the node's lease its own ends; negative: earlier. */
+  leaseShiftMs: number;
   value: Plaintext;
 }
 
@@ -97,6 +99,7 @@ export class Vault {
         version,
         ciphertextDigest,
         createdMs: Number(createdMs),
+        leaseShiftMs: Number(delivered.leaseShiftMs),
         value,
       });
     } finally {
@@ -136,6 +139,16 @@ export class Vault {
     this.#held.delete(key);
     const { secretId, version } = held;
     this.#onWiped({ secretId, version, reason, wipedMs: Math.round(this.#clock.now()), durationUs, mapped });
+  }
+
+  /** Those whose lease is over, given the node's deadline (ms of CLOCK_BOOTTIME). @returns their keys. */
+  wipeExpired(deadlineMs: number): string[] {
+    const nowMs = this.#clock.boottimeMs();
+    const over = [...this.#held].filter(
+      ([, { leaseShiftMs }]) => deadlineMs <= 0 || nowMs >= deadlineMs + leaseShiftMs,
+    );
+    for (const [key] of over) this.wipe(key, 'lease');
+    return over.map(([key]) => key);
   }
 
   wipeAll(reason: WipeReason): void {

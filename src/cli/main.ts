@@ -75,6 +75,10 @@ const expires = [
   '--expires <TIME>',
   'when the value is not good any more: 12h, 30d; it is shown and warned of',
 ] as const;
+const lease = [
+  '--lease <TIME>',
+  'how long a node serves it without an answer of a manager: 10s to 365d, or never (24h if not given)',
+] as const;
 const withdraw = ['--withdraw', 'revoke it then'] as const;
 const quiet = ['-q, --quiet', 'print ids only'] as const;
 const filter = [
@@ -456,6 +460,7 @@ operator(secret, 'create <NAME> [FILE]', "create a secret from a file or standar
   .option(...generate)
   .option(...expires)
   .option(...withdraw)
+  .option(...lease)
   .action(async (name, file, options) =>
     (await import('./commands/secret.js')).secretCreate(name, file, options),
   );
@@ -469,6 +474,7 @@ operator(
   .option(...generate)
   .option(...expires)
   .option(...withdraw)
+  .option(...lease)
   .option(
     '--stage <SERVICE>',
     'only for tasks of this service, until it is promoted (repeatable)',

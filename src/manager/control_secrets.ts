@@ -1,16 +1,18 @@
 /** What operators do with secrets. Ciphertext goes in; no call gives a value, or anything that opens one, back. */
-import { create } from '@bufbuild/protobuf';
+import { create, type MessageInitShape } from '@bufbuild/protobuf';
 import type { Logger } from 'pino';
 import { digestOf, valueBytesOf } from '../crypto/envelope.js';
 import type { Clock } from '../model/clock.js';
 import { InroError } from '../model/error.js';
 import { isId } from '../model/id.js';
+import { checkLease } from '../model/lease.js';
 import { checkLabels, checkName, quoted } from '../model/name.js';
-import type { Control, Expiration } from '../proto/gen/inro/v1/control_pb.js';
+import type { Control, Expiration, VersionHolderSchema } from '../proto/gen/inro/v1/control_pb.js';
 import {
   SecretRecordSchema,
   VersionRecordSchema,
   type SecretRecord,
+  type VersionRecord,
 } from '../proto/gen/inro/v1/records_pb.js';
 import type { Handlers } from '../rpc/server.js';
 import type { Store } from '../store/store.js';
@@ -24,6 +26,7 @@ import { find, matcher } from './find.js';
 import type { Keyring } from './keyring.js';
 import { deleteReads } from './read_records.js';
 import { shownReads } from './shown_reads.js';
+import { leaseOf, neverComesMs } from './version_lease.js';
 import type { ClusterView } from './view.js';
 
 type ControlHandlers = Handlers<typeof Control, 'operator'>;
@@ -57,9 +60,11 @@ export function secretHandlers({
     sealedKey: Uint8Array,
     createdMs: bigint,
     expiration: Expiration | undefined,
+    leaseMs: bigint,
   ): void => {
     if (expiration?.ttlMs === 0n)
       throw new InroError('bad_input', 'a value that has expired already is none');
+    if (leaseMs !== 0n) checkLease(Number(leaseMs));
     const sizeBytes = valueBytesOf(ciphertext);
     const ciphertextDigest = digestOf(ciphertext);
     const kept = keyring.keep(sealedKey, { clusterId, secretId, version, ciphertextDigest });
@@ -72,6 +77,7 @@ export function secretHandlers({
       sealedKey: kept,
       expiresMs: expiration === undefined ? 0n : createdMs + expiration.ttlMs,
       withdraw: expiration?.withdraw ?? false,
+      leaseMs,
     });
     tx.put(tables.versions, versionKey(secretId, version), record);
     tx.putBytes(ciphertextPrefix + versionKey(secretId, version), ciphertext);
@@ -88,7 +94,7 @@ export function secretHandlers({
   };
 
   return {
-    createSecret: async ({ id, name, labels, ciphertext, sealedKey, expiration }) => {
+    createSecret: async ({ id, name, labels, ciphertext, sealedKey, expiration, leaseMs }) => {
       checkName('secret', name);
       checkLabels(labels);
       if (!isId(id)) throw new InroError('bad_input', `${quoted(id)} is not an id`);
@@ -101,11 +107,19 @@ export function secretHandlers({
         if ((await tx.get(tables.secrets, id)) !== undefined)
           throw new InroError('already_exists', `secret id ${id} exists already`);
         const now = BigInt(clock.now());
-        keepVersion(tx, id, 1, ciphertext, sealedKey, now, expiration);
+        keepVersion(tx, id, 1, ciphertext, sealedKey, now, expiration, leaseMs);
         tx.put(
           tables.secrets,
           id,
-          create(SecretRecordSchema, { id, name, labels, createdMs: now, updatedMs: now, currentVersion: 1 }),
+          create(SecretRecordSchema, {
+            id,
+            name,
+            labels,
+            createdMs: now,
+            updatedMs: now,
+            currentVersion: 1,
+            leaseMs,
+          }),
         );
         tx.putBytes(secretNamePrefix + name, Buffer.from(id));
       });
@@ -150,7 +164,8 @@ export function secretHandlers({
               },
             );
           }
-          keepVersion(tx, id, version, ciphertext, sealedKey, secret.updatedMs, expiration);
+          if (request.leaseMs !== 0n) secret.leaseMs = request.leaseMs;
+          keepVersion(tx, id, version, ciphertext, sealedKey, secret.updatedMs, expiration, secret.leaseMs);
           const stage = stageOf(version, secret, { services: stageServices, nodes: stageNodes }, view);
           if (stage === undefined) secret.currentVersion = version;
           else secret.stage = stage;
@@ -237,14 +252,33 @@ function inUse(secret: SecretRecord, view: ClusterView): InroError {
   );
 }
 
+function shownHolder(
+  nodeId: string,
+  { secretId, version }: VersionRecord,
+  view: ClusterView,
+  dispatcher: Dispatcher,
+): MessageInitShape<typeof VersionHolderSchema> {
+  const untilMs = dispatcher.heldUntilMs(nodeId, secretId, version);
+  return {
+    nodeId,
+    nodeHostname:
+      view.nodes.get(nodeId)?.description?.hostname ?? view.refusals.ofNode(nodeId)?.hostname ?? '',
+    sinceMs: view.holders.get(nodeId, secretId, version)?.sentMs ?? 0n,
+    untilMs: untilMs >= neverComesMs ? 0n : BigInt(Math.round(untilMs)),
+  };
+}
+
 function shownSecret(secret: SecretRecord, view: ClusterView, dispatcher: Dispatcher) {
   const versions = view.versionsOf(secret.id).map((record) => {
     const { version, createdMs, sizeBytes, ciphertextDigest, revokedMs, revokedBy, expiresMs, withdraw } =
       record;
-    const nodes = dispatcher.holdersOf(secret.id, version).length;
+    const holders = dispatcher
+      .holdersOf(secret.id, version)
+      .map((id) => shownHolder(id, record, view, dispatcher));
     const pinnedBy = pinning(view, secret, version);
     const facts = { version, createdMs, sizeBytes, ciphertextDigest, revokedMs, revokedBy };
-    return { ...facts, nodes, expiresMs, withdraw, pinnedBy };
+    const leaseMs = BigInt(leaseOf(record));
+    return { ...facts, nodes: holders.length, holders, leaseMs, expiresMs, withdraw, pinnedBy };
   });
   return {
     id: secret.id,

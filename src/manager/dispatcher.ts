@@ -22,6 +22,7 @@ import { managerLimits } from './limits.js';
 import { checkCluster, notAMember } from './member.js';
 import { keptDescription } from './node_record.js';
 import { NodeSession, type NodeSessionParts } from './node_session.js';
+import { servesForMs } from './version_lease.js';
 import { checkNotRefused, refusedError } from './refuse.js';
 
 export type NodeStatus = 'ready' | 'down' | 'unknown' | 'pending' | 'removing';
@@ -106,19 +107,29 @@ export class Dispatcher {
     return now - heardAtMs <= period * managerLimits.missedBeats ? 'ready' : 'down';
   }
 
-  /** Boot-time ms after which the node serves nothing any more unless it is heard again: no lease is longer. */
+  /** Boot-time ms after which the node serves nothing any more unless it is heard again, but for values with a longer lease. */
   leaseEndsAtMs(nodeId: string): number {
-    const heardAtMs = this.#sessions.get(nodeId)?.heardAtMs ?? this.#heardAtMs.get(nodeId);
+    return this.#lastHeardMs(nodeId) + managerLimits.leaseMs + managerLimits.leaseDriftMs;
+  }
+
+  #lastHeardMs(nodeId: string): number {
     // An earlier manager has answered it last before this one was started.
-    return (heardAtMs ?? this.#startedAtMs) + managerLimits.leaseMs + managerLimits.leaseDriftMs;
+    return this.#sessions.get(nodeId)?.heardAtMs ?? this.#heardAtMs.get(nodeId) ?? this.#startedAtMs;
   }
 
   /** Boot-time ms after which a holder of this version serves it no more unless it is heard again; a removed one never is. */
   holdsUntilMs(nodeId: string, secretId: string, version: number): number {
     const { view, clock } = this.#parts;
+    const lease = servesForMs(view.version(secretId, version));
     const removedUntilMs = view.holders.get(nodeId, secretId, version)?.removedUntilMs ?? 0n;
-    if (removedUntilMs === 0n) return this.leaseEndsAtMs(nodeId);
+    if (removedUntilMs === 0n) return this.#lastHeardMs(nodeId) + lease;
     return clock.boottimeMs() + Number(removedUntilMs) - clock.now();
+  }
+
+  /** The same in ms since 1970. */
+  heldUntilMs(nodeId: string, secretId: string, version: number): number {
+    const { clock } = this.#parts;
+    return clock.now() + this.holdsUntilMs(nodeId, secretId, version) - clock.boottimeMs();
   }
 
   /** Nodes that may serve this version now. */

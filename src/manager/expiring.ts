@@ -5,6 +5,7 @@ import { readChain } from '../pki/chain.js';
 import type { ExpirySchema } from '../proto/gen/inro/v1/control_pb.js';
 import type { CaRecord } from '../proto/gen/inro/v1/records_pb.js';
 import { managerLimits } from './limits.js';
+import { servesForMs } from './version_lease.js';
 import { ending, isServed } from './value_expiry.js';
 import type { ClusterView } from './view.js';
 
@@ -16,6 +17,12 @@ export interface Contacts {
   /** Wall-clock ms, by this run of the manager; undefined: not since it started. */
   lastSeenMs: (nodeId: string) => number | undefined;
   isConnected: (nodeId: string) => boolean;
+}
+
+/** After how long the first of what it holds is not served any more. */
+function firstEndMs(view: ClusterView, nodeId: string): number {
+  const held = view.holders.ofNode(nodeId);
+  return Math.min(...held.map(({ secretId, version }) => servesForMs(view.version(secretId, version))));
 }
 
 /** The first ones. @param cas that are in use. */
@@ -34,10 +41,9 @@ export function expiring(
       // What an earlier run has noted may be behind by as much.
       atMs:
         (lastSeenMs(node.id) ?? Number(node.lastSeenMs) + managerLimits.noteSeenMs) +
-        managerLimits.leaseMs +
-        managerLimits.leaseDriftMs,
+        firstEndMs(view, node.id),
     }))
-    .filter(({ atMs }) => atMs > now);
+    .filter(({ atMs }) => atMs > now && atMs < Infinity);
   const nodes = [...view.nodes.values()]
     .filter(({ certificateExpiresMs }) => certificateExpiresMs > 0n)
     .map((node) => ({

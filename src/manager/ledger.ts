@@ -107,15 +107,20 @@ export class Ledger {
   /**
    * The node is not one of the cluster any more: in one commit with `more`, what is noted of its copies goes, at once or with its
    * lease. Its receipts stay.
-   * @param leaseEndsMs until when it may serve what it has not said to be wiped; 0: it serves nothing.
+   * @param leaseEndsMs until when it may serve a version that it has not said to be wiped; 0: not any more.
    */
-  async forget(nodeId: string, leaseEndsMs: bigint, more: (tx: Transaction) => Promise<void>): Promise<void> {
+  async forget(
+    nodeId: string,
+    leaseEndsMs: (version: NeededVersion) => bigint,
+    more: (tx: Transaction) => Promise<void>,
+  ): Promise<void> {
     await this.#queue.do(async ({ tx }) => {
       for (const { secretId, version } of this.#parts.view.holders.ofNode(nodeId)) {
         const key = holderKey(nodeId, secretId, version);
         const holder = await tx.get(tables.holders, key);
-        if (holder === undefined || leaseEndsMs === 0n) tx.delete(tables.holders, key);
-        else tx.put(tables.holders, key, Object.assign(holder, { removedUntilMs: leaseEndsMs }));
+        const removedUntilMs = leaseEndsMs({ secretId, version });
+        if (holder === undefined || removedUntilMs === 0n) tx.delete(tables.holders, key);
+        else tx.put(tables.holders, key, Object.assign(holder, { removedUntilMs }));
       }
       tx.delete(tables.receiptMarks, nodeId);
       await more(tx);

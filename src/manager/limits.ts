@@ -17,6 +17,9 @@ export const managerLimits = {
   leaseMs: dayMs,
   /** How much later than by this manager's clock a node's lease may end: a day at 500 ppm, and something. */
   leaseDriftMs: 60_000,
+  /** Of shorter leases less. */
+  minLeaseDriftMs: 1_000,
+  leaseDriftPpm: 700,
   /** How often it is noted when nodes were heard last: after a crash their leases are known no better. */
   noteSeenMs: 10 * 60_000,
   /** So many heartbeats may the agent of a stream be silent, asked whether it is there, before another one takes its place. */

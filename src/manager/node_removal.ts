@@ -15,7 +15,9 @@ import { readKey, tables } from '../store/tables.js';
 import { transact, type Transaction } from '../store/transaction.js';
 import type { Dispatcher } from './dispatcher.js';
 import type { Ledger } from './ledger.js';
+import type { NeededVersion } from './assignment.js';
 import { managerLimits } from './limits.js';
+import { neverComesMs } from './version_lease.js';
 import type { ClusterView } from './view.js';
 import { waitUntil } from './wait_until.js';
 
@@ -108,21 +110,27 @@ export class NodeRemoval {
     nodeId: string,
   ): Promise<{ id: string; hostname: string; missing: number; leaseEndsMs: bigint }> {
     const { view, ledger, dispatcher, clock, log } = this.#parts;
-    const leftMs = dispatcher.leaseEndsAtMs(nodeId) - clock.boottimeMs();
     const hostname = view.nodes.get(nodeId)?.description?.hostname ?? '';
-    const isOver = leftMs <= 0;
-    const endsMs = isOver ? 0n : BigInt(Math.round(clock.now() + leftMs));
+    const endOf = ({ secretId, version }: NeededVersion): bigint => {
+      const leftMs = dispatcher.holdsUntilMs(nodeId, secretId, version) - clock.boottimeMs();
+      return leftMs <= 0 ? 0n : BigInt(Math.min(neverComesMs, Math.round(clock.now() + leftMs)));
+    };
     let missing = 0;
-    await ledger.forget(nodeId, endsMs, async (tx) => {
+    let leaseEndsMs = 0n;
+    await ledger.forget(nodeId, endOf, async (tx) => {
       const node = await tx.get(tables.nodes, nodeId);
       if (node === undefined) throw gone(nodeId);
-      missing = isOver ? 0 : view.holders.ofNode(nodeId).length;
+      const ends = view.holders
+        .ofNode(nodeId)
+        .map(endOf)
+        .filter((end) => end > 0n);
+      missing = ends.length;
+      leaseEndsMs = ends.reduce((latest, end) => (end > latest ? end : latest), 0n);
       await this.#endTasks(tx, nodeId, TaskState.ORPHANED);
       await this.#deleteReads(tx, nodeId);
       this.#refuse(tx, node);
       tx.delete(tables.nodes, nodeId);
     });
-    const leaseEndsMs = missing === 0 ? 0n : endsMs;
     const facts = { node: nodeId, hostname };
     if (missing === 0) log.info(facts, 'node removed: it holds nothing');
     else

@@ -7,6 +7,7 @@ import type { Store } from '../store/store.js';
 import { decodeRecord, tables } from '../store/tables.js';
 import type { Dispatcher } from './dispatcher.js';
 import type { ClusterView } from './view.js';
+import { neverComesMs } from './version_lease.js';
 import { waitUntil } from './wait_until.js';
 
 type NodeWipe = MessageInitShape<typeof NodeWipeSchema>;
@@ -35,6 +36,13 @@ export async function waitForWipes(
   return { nodes: nodeIds.map((nodeId) => outcomeOf(nodeId, receipts.get(nodeId), request, parts)) };
 }
 
+const noLease = 'and this value has no lease: it serves it as long as its agent runs';
+
+/** @returns 0 for what never comes. */
+function endOf(ms: number): bigint {
+  return ms >= neverComesMs ? 0n : BigInt(Math.round(ms));
+}
+
 function outcomeOf(
   nodeId: string,
   receipt: ReceiptRecord | undefined,
@@ -52,7 +60,7 @@ function outcomeOf(
     return { ...node, outcome: { case: 'wiped', value: { reason, wipedMs, durationUs, mapped } } };
   }
   const leftMs = dispatcher.holdsUntilMs(nodeId, secretId, version) - clock.boottimeMs();
-  const leaseEndsMs = BigInt(Math.round(clock.now() + leftMs));
+  const leaseEndsMs = endOf(clock.now() + leftMs);
   if (leftMs <= 0) return { ...node, outcome: { case: 'expired', value: { leaseEndedMs: leaseEndsMs } } };
   const isConnected = dispatcher.session(nodeId) !== undefined;
   if (holder.removedUntilMs > 0n) {
@@ -61,7 +69,10 @@ function outcomeOf(
   }
   const value = isConnected
     ? { reason: 'it has not answered yet' }
-    : { reason: 'it is not connected', leaseEndsMs };
+    : {
+        reason: leftMs === Infinity ? `it is not connected, ${noLease}` : 'it is not connected',
+        leaseEndsMs,
+      };
   return { ...node, outcome: { case: 'missing', value } };
 }
 

@@ -133,6 +133,7 @@ export type InheritedNode = InheritedFacts &
         value: number;
         skip: number;
         mappable: boolean;
+        leaseShiftMs: number;
         /** ms of CLOCK_BOOTTIME, if a newer version replaced it. */
         readableUntilMs?: number;
       }
@@ -158,6 +159,8 @@ export interface NativeNode {
   size?: number;
   /** The kernel may keep its pages: mmap(2), splice(2), sendfile(2) work. */
   mappable?: boolean;
+  /** Of a file: how much later than the arena's lease (`serveUntil`) its own ends, ms; negative: earlier. */
+  leaseShiftMs?: number;
   /** Of a link. */
   text?: string;
   /** For a successor, at most 1 MiB. */

@@ -137,7 +137,7 @@ test('what is ending ends at once when the node is removed, a version is revoked
   for (const reason of ['lease', 'stopped', 'removed'] as const) {
     const h = hostWithContainer();
     h.apply([]);
-    h.hostTasks.wipeAll(reason);
+    wipeFor(h.hostTasks, reason);
     t.is(h.driver.shown('t1'), undefined);
     t.deepEqual(h.wipes(), ['b@1 removed', `a@1 ${reason}`]);
     h.hostTasks.containerGone('t1');
@@ -382,6 +382,11 @@ test('a driver that fails for one task fails that task, and the others are publi
   t.is(reports[0]?.error, 'no more inodes');
 });
 
+function wipeFor(tasks: HostTasks, reason: 'lease' | 'stopped' | 'removed'): void {
+  if (reason === 'lease') tasks.wipeExpired(-Infinity);
+  else tasks.wipeAll(reason);
+}
+
 for (const reason of ['lease', 'stopped', 'removed'] as const) {
   test(`wiping everything (${reason}) withdraws first and leaves not a byte`, (t) => {
     const h = host();
@@ -391,13 +396,13 @@ for (const reason of ['lease', 'stopped', 'removed'] as const) {
       [h.sealed('a', 'x', 2)],
     );
     const read = h.driver.open('t1', 'a');
-    h.hostTasks.wipeAll(reason);
+    wipeFor(h.hostTasks, reason);
     t.is(read(), 'ESTALE');
     t.deepEqual(h.wipes().sort(), [`a@1 ${reason}`, `a@2 ${reason}`, `b@1 ${reason}`]);
     t.is(h.arena.facts().pieces, 0);
     t.is(h.clock.pending, 0);
     t.deepEqual([h.driver.shown('t1'), h.driver.shown('t2')], [undefined, undefined]);
-    h.hostTasks.wipeAll(reason);
+    wipeFor(h.hostTasks, reason);
     t.deepEqual(h.wipes(), []);
   });
 }
@@ -406,9 +411,28 @@ test('after a wipe for the lease, the next assignment brings the tasks back, as 
   const h = host();
   const wanted = [task('t1', 'web', 'a')];
   h.apply(wanted, [h.sealed('a')]);
-  h.hostTasks.wipeAll('lease');
+  wipeFor(h.hostTasks, 'lease');
   t.deepEqual(h.vault.holdings(), [], 'so that the manager sends it again');
   t.deepEqual(states(h.apply(wanted, [h.sealed('a', 'again')])), ['t1 RUNNING']);
   t.deepEqual(h.driver.shown('t1'), { a: 'again' });
   t.is(h.driver.generation('t1')?.number, 2);
+});
+
+test('each value has a lease of its own: what is over goes, the rest is served on', (t) => {
+  const h = host();
+  const hourMs = 3_600_000;
+  const wanted = [task('t1', 'web', 'a', 'b'), task('t2', 'api', 'a')];
+  const shorter = { ...h.sealed('a'), leaseShiftMs: BigInt(-hourMs) };
+  h.apply(wanted, [shorter, h.sealed('b')]);
+  const deadlineMs = h.clock.boottimeMs() + 2 * hourMs;
+  t.deepEqual(h.hostTasks.wipeExpired(deadlineMs), []);
+  const [ofA, ofB] = [h.driver.open('t1', 'a'), h.driver.open('t1', 'b')];
+  t.deepEqual(h.hostTasks.wipeExpired(h.clock.boottimeMs() + hourMs), ['a@1']);
+  t.deepEqual([ofA(), ofB()], ['ESTALE', 'value of b']);
+  t.is(h.driver.shown('t2'), undefined, 'a task that has nothing left shows nothing');
+  t.deepEqual(h.wipes(), ['a@1 lease']);
+  t.deepEqual(states(h.apply(wanted, [shorter])), ['t1 RUNNING', 't2 RUNNING']);
+  t.deepEqual(Object.keys(h.driver.shown('t1') ?? {}), ['a', 'b']);
+  t.deepEqual(Object.keys(h.driver.shown('t2') ?? {}), ['a']);
+  t.deepEqual(h.hostTasks.wipeExpired(-Infinity).sort(), ['a@1', 'b@1']);
 });

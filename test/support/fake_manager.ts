@@ -221,15 +221,19 @@ export async function fakeManager({ store = fakeStore() }: { store?: Store } = {
       return { node: new FakeNode(agent, identity), managerSide: manager, ended, breakOff };
     },
 
-    async createSecret(name: string, text: string): Promise<string> {
+    async createSecret(name: string, text: string, more: { leaseMs?: bigint } = {}): Promise<string> {
       const id = newId(randomBytes);
-      await operate('createSecret', { id, name, ...seal(text, id, 1) });
+      await operate('createSecret', { id, name, ...seal(text, id, 1), ...more });
       return id;
     },
 
-    async updateSecret(id: string, text: string): Promise<OutputInit<Methods['updateSecret']>> {
+    async updateSecret(
+      id: string,
+      text: string,
+      more: { leaseMs?: bigint } = {},
+    ): Promise<OutputInit<Methods['updateSecret']>> {
       const version = (view.secrets.get(id)?.currentVersion ?? 0) + 1;
-      return operate('updateSecret', { id, version, ...seal(text, id, version) });
+      return operate('updateSecret', { id, version, ...seal(text, id, version), ...more });
     },
 
     async createService(

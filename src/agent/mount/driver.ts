@@ -28,6 +28,8 @@ export interface PublishedFile {
   modifiedMs: number;
   /** May be mapped, spliced and sent by sendfile(2): the kernel then keeps copies in its page cache until the wipe. */
   mmap: boolean;
+  /** How much later than the node's lease its own ends, ms; negative: earlier. Missing: with it. */
+  leaseShiftMs?: number;
   /** Once it is wiped, reads of a descriptor that is open on it fail with ESTALE. */
   value: Plaintext;
   /** For a successor: what the value is. */
@@ -100,7 +102,7 @@ export interface MountDriver {
    */
   mount(options: { path: string; device?: MountedDevice }): Promise<void>;
   /**
-   * The lease: at and after this moment (ms of CLOCK_BOOTTIME) each open and read fails with ESTALE. Nothing is served
+   * The lease: at and after this moment (ms of CLOCK_BOOTTIME), or so much later as the file has it, each open and read fails with ESTALE; 0 or less: all of them. Nothing is served
    * before the first call.
    */
   serveUntil(boottimeMs: number): void;

@@ -143,6 +143,7 @@ function makeNodes(
       size: node.size,
       value,
       mmap: node.mappable,
+      leaseShiftMs: node.leaseShiftMs,
       grant: { source, withdrawn: false, files: [] },
       readableUntilMs: node.readableUntilMs ?? Infinity,
     };

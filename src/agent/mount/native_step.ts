@@ -45,6 +45,7 @@ function nativeNode(node: TreeNode): NativeNode {
         skip,
         size: node.size,
         mappable: node.mmap,
+        leaseShiftMs: node.leaseShiftMs,
         probe: node.probe ?? false,
         gated: node.gated?.ino ?? 0,
       };

@@ -76,7 +76,8 @@ export function answerRequests(options: RequestOptions): Requests {
 
   function mayRead(node: FileNode): boolean {
     const nowMs = boottimeMs();
-    return nowMs < serveUntilMs() && isReadable(node, nowMs);
+    const untilMs = serveUntilMs();
+    return untilMs > 0 && nowMs < untilMs + node.leaseShiftMs && isReadable(node, nowMs);
   }
 
   function report(error: unknown, operation: string): void {

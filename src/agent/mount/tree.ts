@@ -299,6 +299,7 @@ export class Tree {
       size: file.value.size,
       modifiedMs: file.modifiedMs,
       mmap: file.mmap,
+      leaseShiftMs: file.leaseShiftMs ?? 0,
       value: file.value,
     };
     const isSameSource = before?.grant.source === file.source;

@@ -38,6 +38,8 @@ export interface FileNode extends NodeFacts {
   /** Wiped in place when its time is over; an open handle on this node then has nothing to read. */
   readonly value: Plaintext;
   readonly mmap: boolean;
+  /** How much later than the node's lease its own ends, ms. */
+  readonly leaseShiftMs: number;
   /** No secret: readable whatever the lease says. */
   readonly probe?: boolean;
   /** The directory whose gate says who may open it; without one whoever its mode lets. */

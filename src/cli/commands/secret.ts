@@ -3,6 +3,7 @@ import { parseValueFormat } from '../../crypto/generate.js';
 import { parseDuration } from '../../model/duration.js';
 import { InroError } from '../../model/error.js';
 import { newId } from '../../model/id.js';
+import { leaseText, parseLease } from '../../model/lease.js';
 import { checkLabels, checkName, type Labels } from '../../model/name.js';
 import { Control, type Secret, type SecretReads } from '../../proto/gen/inro/v1/control_pb.js';
 import { call } from '../../rpc/client.js';
@@ -25,6 +26,7 @@ export async function secretCreate(
   checkName('secret', name);
   checkLabels(options.label);
   const source = sourceOf(file, options.generate);
+  const leaseMs = leaseOf(options);
   const { sealFrom } = await import('../seal.js');
   await withManager(options, async (manager) => {
     const id = newId(systemRandom);
@@ -33,6 +35,7 @@ export async function secretCreate(
       id,
       name,
       labels: options.label,
+      leaseMs,
       ...expirationOf(options),
       ...sealed,
     });
@@ -61,6 +64,11 @@ export async function secretUpdate(
   const { labelAdd: labelsAdd, labelRm: labelsRemove } = options;
   const isGiven = file !== undefined || options.generate !== undefined;
   const labelsOnly = !isGiven && (Object.keys(labelsAdd).length > 0 || labelsRemove.length > 0);
+  const leaseMs = leaseOf(options);
+  if (labelsOnly && leaseMs !== 0n)
+    throw new InroError('bad_input', 'a lease is of a value: it comes with the next one', {
+      remedy: `inro secret update --lease ${options.lease ?? ''} ${name} -`,
+    });
   await withManager(options, async (manager) => {
     const { id, latestVersion } = await call(manager, Control, 'getSecret', { name });
     const version = latestVersion + 1;
@@ -74,6 +82,7 @@ export async function secretUpdate(
       labelsAdd,
       labelsRemove,
       ...(labelsOnly ? {} : expirationOf(options)),
+      leaseMs,
       stageServices: options.stage,
       stageNodes: options.nodes ?? 0,
       ifVersion: options.ifVersion ?? 0,
@@ -111,8 +120,14 @@ async function endStage(
 }
 
 interface Expires {
+  lease?: string;
   expires?: string;
   withdraw?: boolean;
+}
+
+/** @returns ms; 0 for what is usual. @throws bad_input */
+function leaseOf({ lease }: { lease?: string }): bigint {
+  return lease === undefined ? 0n : BigInt(parseLease(lease));
 }
 
 /** @throws bad_input */
@@ -180,10 +195,12 @@ export async function secretInspect(names: string[], options: Common): Promise<v
       ago(v.createdMs),
       String(v.nodes),
       v.expiresMs === 0n ? '-' : `${ago(v.expiresMs)}${v.withdraw ? ', withdrawn then' : ''}`,
+      leaseText(Number(v.leaseMs)),
       v.pinnedBy.join(', ') || '-',
       v.revokedMs === 0n ? '-' : `${ago(v.revokedMs)}, by ${v.revokedBy}`,
     ]);
-    printTable(['VERSION', 'BYTES', 'CREATED', 'NODES', 'EXPIRES', 'PINNED BY', 'REVOKED'], rows);
+    printTable(['VERSION', 'BYTES', 'CREATED', 'NODES', 'EXPIRES', 'LEASE', 'PINNED BY', 'REVOKED'], rows);
+    printHolders(secret);
     printReads(reads, secret.version);
   }
 }
@@ -192,6 +209,18 @@ export async function secretRm(names: string[], options: Common): Promise<void> 
   await withManager(options, (manager) =>
     removeEach(names, options, async (name) => (await call(manager, Control, 'removeSecret', { name })).id),
   );
+}
+
+function printHolders({ versions }: Secret): void {
+  const rows = versions.flatMap(({ version, holders }) =>
+    holders.map(({ nodeId, nodeHostname, sinceMs, untilMs }) => [
+      nodeHostname || nodeId,
+      String(version),
+      ago(sinceMs),
+      untilMs === 0n ? 'never' : `${iso(untilMs)} (${ago(untilMs)})`,
+    ]),
+  );
+  if (rows.length > 0) printTable(['NODE', 'HOLDS', 'SINCE', 'UNTIL, IF IT IS NOT HEARD'], rows);
 }
 
 function stagedFact({ stagedVersion, stagedServices, stagedNodes }: Secret): [string, string][] {
@@ -242,6 +271,13 @@ function secretJson(secret: Secret) {
       expiresAt: isoOrNull(one.expiresMs),
       withdraw: one.withdraw,
       pinnedBy: one.pinnedBy,
+      leaseSeconds: one.leaseMs < 0n ? null : Number(one.leaseMs) / 1000,
+      holders: one.holders.map(({ nodeId, nodeHostname, sinceMs, untilMs }) => ({
+        nodeId,
+        node: nodeHostname,
+        since: isoOrNull(sinceMs),
+        until: isoOrNull(untilMs),
+      })),
     })),
   };
 }
