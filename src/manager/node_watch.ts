@@ -24,6 +24,8 @@ export class NodeWatch implements NodeStates {
   readonly #seen = new Map<string, string>();
   /** Boot-time ms at which it came back from being down. */
   readonly #returnsMs = new Map<string, number[]>();
+  /** Boot-time ms since when some node has been ready without a break; Infinity: none is. When all are silent, it is not they who are lost. */
+  #heardSinceMs = Infinity;
   #soon: NodeJS.Immediate | undefined;
   readonly #over = new AbortController();
 
@@ -37,6 +39,12 @@ export class NodeWatch implements NodeStates {
 
   isDown(nodeId: string): boolean {
     return this.#parts.dispatcher.contactWith(nodeId) === 'down';
+  }
+
+  isLost(nodeId: string): boolean {
+    const { clock } = this.#parts;
+    const lostMs = managerLimits.heartbeatPeriodMs * managerLimits.missedBeats;
+    return this.isDown(nodeId) && clock.boottimeMs() - this.#heardSinceMs >= lostMs;
   }
 
   /** How long it has to stay before it is given tasks again. */
@@ -70,12 +78,14 @@ export class NodeWatch implements NodeStates {
   #look(): void {
     const { view, onChanged } = this.#parts;
     const ready = new Set(this.ready());
+    if (ready.size === 0) this.#heardSinceMs = Infinity;
+    else if (this.#heardSinceMs === Infinity) this.#heardSinceMs = this.#parts.clock.boottimeMs();
     const changed: string[] = [];
     for (const { id, availability, labels } of view.nodes.values()) {
       const before = this.#seen.get(id);
       const isDown = this.isDown(id);
-      if (before?.startsWith('down') === true && !isDown && this.#noteReturn(id) > 0) ready.delete(id);
-      const state = isDown ? 'down' : ready.has(id) ? 'ready' : 'neither';
+      if (/^(down|lost)/.test(before ?? '') && !isDown && this.#noteReturn(id) > 0) ready.delete(id);
+      const state = this.isLost(id) ? 'lost' : isDown ? 'down' : ready.has(id) ? 'ready' : 'neither';
       const now = `${state} ${availability} ${JSON.stringify(labels)}`;
       if (before === now) continue;
       this.#seen.set(id, now);

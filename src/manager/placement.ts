@@ -8,8 +8,10 @@ import type { ClusterView } from './view.js';
 export interface NodeStates {
   /** Those that a task can be given to: heard of, staying, and steady. */
   ready(): Iterable<string>;
-  /** It has not been heard for so long that it is taken for lost. */
+  /** It has not been heard for a while: nobody knows when it will do what it is told. */
   isDown(nodeId: string): boolean;
+  /** And others have been heard all the time: its tasks are to be elsewhere, if they can. */
+  isLost(nodeId: string): boolean;
 }
 
 interface Candidate {
@@ -71,14 +73,15 @@ export class Placement {
     return reasons.join('; ') || 'no node is ready';
   }
 
-  /** Why a task has to leave its node; undefined: it has not. */
-  whyLeave({ nodeId }: TaskRecord): string | undefined {
+  /** Why a task has to leave its node; undefined: it has not. From a lost one it goes only if there is a place for another. */
+  whyLeave({ nodeId }: TaskRecord, tasks: ServiceTasks): string | undefined {
     const node = this.#view.nodes.get(nodeId);
     if (node?.availability === 'drain') return 'its node is drained';
     if (!this.#fits(nodeId))
       return `its node does not satisfy ${this.#service.constraints.join(', ')} any more`;
     // One of a global service could be nowhere else.
-    return !this.#service.global && this.#nodes.isDown(nodeId) ? 'its node is down' : undefined;
+    if (this.#service.global || !this.#nodes.isLost(nodeId)) return undefined;
+    return this.choose(tasks) === undefined ? undefined : 'its node is down';
   }
 
   #isFull(mine: number): boolean {

@@ -54,8 +54,10 @@ export class Scheduler {
 
   /** These nodes have come, gone, or may be used in another way: looks at what has tasks there, or would have. */
   nodesChanged(nodeIds: Iterable<string>): void {
-    const { view } = this.#parts;
-    for (const nodeId of nodeIds) this.reconcile(view.tasksOfNode(nodeId).map(({ serviceId }) => serviceId));
+    const { view, nodes } = this.#parts;
+    const lost = [...view.nodes.keys()].filter((id) => view.liveTasksOn(id) > 0 && nodes.isLost(id));
+    for (const nodeId of [...nodeIds, ...lost])
+      this.reconcile(view.tasksOfNode(nodeId).map(({ serviceId }) => serviceId));
     const waiting = [...view.tasks.values()].filter((task) => task.state === TaskState.NEW);
     this.reconcile(waiting.map((task) => task.serviceId));
     this.reconcile([...view.services.values()].filter(({ global }) => global).map(({ id }) => id));
@@ -104,7 +106,7 @@ export class Scheduler {
     this.#look(serviceId, known);
     const placement = new Placement(service, view, nodes);
     for (const task of known.filter(isWanted)) {
-      const why = task.nodeId === '' ? undefined : placement.whyLeave(task);
+      const why = task.nodeId === '' ? undefined : placement.whyLeave(task, tasks);
       if (why !== undefined && !tasks.isFull) await tasks.end(task, why);
     }
     const slots = wantedSlots(service, tasks.all(), placement);

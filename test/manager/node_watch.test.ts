@@ -49,6 +49,27 @@ test('what has changed about a node is told once', async (t) => {
   t.deepEqual(await w.look(), ['a']);
 });
 
+test('when all are silent none is lost, nor are the last to come back', async (t) => {
+  const w = await watching(t);
+  w.state['a'] = 'ready';
+  await w.look();
+  const lostMs = managerLimits.heartbeatPeriodMs * managerLimits.missedBeats;
+  await w.clock.advance(lostMs);
+  w.state['b'] = 'down';
+  await w.look();
+  t.true(w.watch.isLost('b'), 'the other one was heard all the time');
+  w.state['a'] = 'down';
+  await w.look();
+  t.deepEqual([w.watch.isLost('a'), w.watch.isLost('b')], [false, false]);
+  w.state['a'] = 'ready';
+  await w.look();
+  await w.clock.advance(lostMs - managerLimits.nodeCheckMs);
+  t.false(w.watch.isLost('b'));
+  await w.clock.advance(managerLimits.nodeCheckMs);
+  t.true(w.watch.isLost('b'));
+  t.true((await w.look()).includes('b'), 'and that is told');
+});
+
 test('a node that comes and goes is given nothing until it has stayed, longer each time', async (t) => {
   const w = await watching(t);
   await w.look();

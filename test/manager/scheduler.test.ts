@@ -65,6 +65,19 @@ test('a node that is lost: others take the slots at once, and what it had is to 
   );
 });
 
+test('a task on a lost node stays while there is nowhere else for it', async (t) => {
+  const s = await scheduling(t, ['a']);
+  await s.node('a', 'active');
+  await s.service('web');
+  await s.report(s.tasks()[0], 'RUNNING');
+  s.ready.delete('a');
+  s.down.add('a');
+  await s.nodesChanged('a');
+  t.deepEqual(s.shown(), ['1 RUNNING a']);
+  await s.nodeReady('b');
+  t.deepEqual(s.shown(), ['1 RUNNING a ending', '1 ASSIGNED b']);
+});
+
 test('a drained node: a slot’s next task waits for the end of the one before; a paused node keeps what it has', async (t) => {
   const s = await scheduling(t, ['a', 'b']);
   await s.service('web', { replicas: 2 });

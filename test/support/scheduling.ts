@@ -28,7 +28,11 @@ export async function scheduling(t: ExecutionContext, nodes: string[] = [], opti
   const errors: string[] = [];
   const log = pino({ level: 'error' }, { write: (line: string) => void errors.push(line) });
   const down = new Set<string>();
-  const states = { ready: () => ready, isDown: (id: string) => down.has(id) };
+  const states = {
+    ready: () => ready,
+    isDown: (id: string) => down.has(id),
+    isLost: (id: string) => down.has(id),
+  };
   const scheduler = new Scheduler({ store, view, clock, random: randomBytes, log, nodes: states });
   t.teardown(() => scheduler.stop());
   const anotherScheduler = (): Scheduler => {
