@@ -159,6 +159,8 @@ export const managerLimits = {
   maxTasksPerCommit: 60,
   /** How often it is looked which nodes are there. */
   nodeCheckMs: 1_000,
+  /** When many come at once: between two looks, times what one takes. */
+  nodeLookPause: 4,
   /** Losses of a node within this time, from the second on, keep new tasks away from it for a while, doubled each time. */
   flapWindowMs: 10 * 60_000,
   firstSteadyMs: 10_000,

@@ -26,14 +26,19 @@ export class Placement {
   readonly #view: ClusterView;
   readonly #nodes: NodeStates;
   readonly #constraints: Constraint[];
-  readonly #fitting: string[];
+  #found: readonly string[] | undefined;
 
   constructor(service: ServiceRecord, view: ClusterView, nodes: NodeStates) {
     this.#service = service;
     this.#view = view;
     this.#nodes = nodes;
     this.#constraints = service.constraints.map(parseConstraint);
-    this.#fitting = [...nodes.ready()].filter((id) => this.#isActive(id) && this.#fits(id));
+  }
+
+  /** Looked for when it is needed first: most decisions need none. */
+  get #fitting(): readonly string[] {
+    this.#found ??= [...this.#nodes.ready()].filter((id) => this.#isActive(id) && this.#fits(id));
+    return this.#found;
   }
 
   /** Where a global service has a task from now on. */
