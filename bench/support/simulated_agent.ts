@@ -96,7 +96,7 @@ export class SimulatedAgent {
     const { nodeId, certificatePem, keyPem } = this.#identity;
     const connection = connectTls(address, nodeCredentials({ rootPem, certificatePem, keyPem }));
     this.#connection = connection;
-    const channel = openStream(connection, Dispatcher, 'attach') as AgentChannel;
+    const channel = openStream(connection, Dispatcher, 'attach');
     this.#channel = channel;
     const messages = channel.messages[Symbol.asyncIterator]();
     const challenge = await next(messages, 'challenge');
@@ -162,7 +162,7 @@ async function next<C extends 'challenge' | 'welcome'>(
   wanted: C,
 ): Promise<Extract<ManagerMessage['message'], { case: C }>> {
   const { done, value } = await messages.next();
-  const message = done === true ? undefined : (value as ManagerMessage).message;
+  const message = done === true ? undefined : value.message;
   if (message?.case !== wanted) throw new Error(`got ${message?.case ?? 'the end'} instead of ${wanted}`);
   return message as Extract<ManagerMessage['message'], { case: C }>;
 }

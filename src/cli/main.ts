@@ -380,6 +380,17 @@ operator(program, 'events', 'what happens, until Ctrl-C')
   .option('--no-follow', 'only what is remembered')
   .action(async (options) => (await import('./commands/events.js')).eventsCommand(options));
 
+operator(
+  program,
+  'apply',
+  'make secrets and services as a file says: a plan first, then all of it or nothing',
+)
+  .requiredOption('-f, --file <FILE>', "YAML: docs/configuration.md ('-' for standard input)")
+  .option('--dry-run', 'show the plan, and do nothing')
+  .option('-y, --yes', 'do not ask')
+  .option(...detach)
+  .action(async (options) => (await import('./commands/apply.js')).applyCommand(options));
+
 operator(program, 'receipts', 'what nodes have said to be wiped')
   .option('--secret <SECRET>', 'of this secret alone')
   .option('--node <NODE>', 'of this node alone')

@@ -4,6 +4,7 @@ import type { SealingKeySchema } from '../proto/gen/inro/v1/common_pb.js';
 import { Control } from '../proto/gen/inro/v1/control_pb.js';
 import type { Handlers, Registration } from '../rpc/server.js';
 import { callerOf, seesService } from './caller.js';
+import { applyHandlers } from './control_apply.js';
 import { auditHandlers, type AuditHandlersParts } from './control_audit.js';
 import { caHandlers, type CaHandlersParts } from './control_ca.js';
 import { eventHandlers, type EventHandlersParts } from './control_events.js';
@@ -53,6 +54,7 @@ export function control(parts: AllControlParts): Registration {
     ...eventHandlers(parts),
     ...statusHandlers(parts),
     ...receiptHandlers(parts),
+    ...applyHandlers(parts),
 
     getCluster: async () => ({
       id: clusterId,

@@ -7,7 +7,13 @@ import { InroError } from '../model/error.js';
 import { isId } from '../model/id.js';
 import { checkLease } from '../model/lease.js';
 import { checkLabels, checkName, quoted } from '../model/name.js';
-import type { Control, Expiration, VersionHolderSchema } from '../proto/gen/inro/v1/control_pb.js';
+import type {
+  Control,
+  CreateSecretRequest,
+  Expiration,
+  UpdateSecretRequest,
+  VersionHolderSchema,
+} from '../proto/gen/inro/v1/control_pb.js';
 import {
   SecretRecordSchema,
   VersionRecordSchema,
@@ -52,37 +58,7 @@ export function secretHandlers({
   clock,
   log,
 }: ControlParts): Pick<ControlHandlers, SecretCalls> {
-  const keepVersion = (
-    tx: Transaction,
-    secretId: string,
-    version: number,
-    ciphertext: Uint8Array,
-    sealedKey: Uint8Array,
-    createdMs: bigint,
-    expiration: Expiration | undefined,
-    leaseMs: bigint,
-  ): void => {
-    if (expiration?.ttlMs === 0n)
-      throw new InroError('bad_input', 'a value that has expired already is none');
-    if (leaseMs !== 0n) checkLease(Number(leaseMs));
-    const sizeBytes = valueBytesOf(ciphertext);
-    const ciphertextDigest = digestOf(ciphertext);
-    const kept = keyring.keep(sealedKey, { clusterId, secretId, version, ciphertextDigest });
-    const record = create(VersionRecordSchema, {
-      secretId,
-      version,
-      createdMs,
-      sizeBytes,
-      ciphertextDigest,
-      sealedKey: kept,
-      expiresMs: expiration === undefined ? 0n : createdMs + expiration.ttlMs,
-      withdraw: expiration?.withdraw ?? false,
-      leaseMs,
-    });
-    tx.put(tables.versions, versionKey(secretId, version), record);
-    tx.putBytes(ciphertextPrefix + versionKey(secretId, version), ciphertext);
-  };
-
+  const changes = secretChanges({ clusterId, view, keyring, clock });
   const findSecret = (typed: string, caller: Caller): SecretRecord => {
     const seen = new Map([...view.secrets].filter(([, { name }]) => caller.sees(name)));
     try {
@@ -94,86 +70,17 @@ export function secretHandlers({
   };
 
   return {
-    createSecret: async ({ id, name, labels, ciphertext, sealedKey, expiration, leaseMs }) => {
-      checkName('secret', name);
-      checkLabels(labels);
-      if (!isId(id)) throw new InroError('bad_input', `${quoted(id)} is not an id`);
-      const { revision } = await transact(store, async (tx) => {
-        if ((await tx.getBytes(secretNamePrefix + name)) !== undefined) {
-          throw new InroError('already_exists', `secret ${quoted(name)} exists already`, {
-            remedy: `give it a new value with 'inro secret update ${name} -', or choose another name`,
-          });
-        }
-        if ((await tx.get(tables.secrets, id)) !== undefined)
-          throw new InroError('already_exists', `secret id ${id} exists already`);
-        const now = BigInt(clock.now());
-        keepVersion(tx, id, 1, ciphertext, sealedKey, now, expiration, leaseMs);
-        tx.put(
-          tables.secrets,
-          id,
-          create(SecretRecordSchema, {
-            id,
-            name,
-            labels,
-            createdMs: now,
-            updatedMs: now,
-            currentVersion: 1,
-            leaseMs,
-          }),
-        );
-        tx.putBytes(secretNamePrefix + name, Buffer.from(id));
-      });
+    createSecret: async (request) => {
+      const { id, name } = request;
+      const { revision } = await transact(store, (tx) => changes.create(tx, request));
       log.info({ secret: id, name }, 'secret created');
       return { id, revision: BigInt(revision), version: 1 };
     },
 
     updateSecret: async (request) => {
-      const { id, version, ciphertext, sealedKey, labelsAdd, labelsRemove, expiration } = request;
-      const { stageServices, stageNodes, ifVersion } = request;
-      const hasValue = ciphertext.length > 0;
-      const { result, revision } = await transact(store, async (tx) => {
-        const secret = await tx.get(tables.secrets, id);
-        if (secret === undefined)
-          throw new InroError('not_found', `no secret with id ${id}`, {
-            remedy: "'inro secret ls' lists them",
-          });
-        secret.labels = changedLabels(secret.labels, labelsAdd, labelsRemove);
-        secret.updatedMs = BigInt(clock.now());
-        if (ifVersion > 0 && ifVersion !== secret.currentVersion)
-          throw new InroError(
-            'conflict',
-            `secret ${quoted(secret.name)} is at version ${secret.currentVersion}, not ${ifVersion}`,
-            { remedy: `look at it with 'inro secret history ${secret.name}', then give your value again` },
-          );
-        if (hasValue && secret.stage !== undefined)
-          throw new InroError(
-            'conflict',
-            `version ${secret.stage.version} of secret ${quoted(secret.name)} is staged`,
-            {
-              remedy: `first inro secret update ${secret.name} --promote, or --unstage`,
-            },
-          );
-        if (hasValue) {
-          const latest = latestOf(secret);
-          if (version !== latest + 1) {
-            throw new InroError(
-              'conflict',
-              `secret ${quoted(secret.name)} was updated by somebody else: it has version ${latest} now`,
-              {
-                remedy: `look at it with 'inro secret inspect ${secret.name}', then give your value again if it is still the right one`,
-              },
-            );
-          }
-          if (request.leaseMs !== 0n) secret.leaseMs = request.leaseMs;
-          keepVersion(tx, id, version, ciphertext, sealedKey, secret.updatedMs, expiration, secret.leaseMs);
-          const stage = stageOf(version, secret, { services: stageServices, nodes: stageNodes }, view);
-          if (stage === undefined) secret.currentVersion = version;
-          else secret.stage = stage;
-          secret.latestVersion = stage === undefined ? 0 : version;
-        }
-        tx.put(tables.secrets, id, secret);
-        return secret;
-      });
+      const { id, version } = request;
+      const hasValue = request.ciphertext.length > 0;
+      const { result, revision } = await transact(store, (tx) => changes.update(tx, request));
       log.info(
         { secret: id, name: result.name, version: result.stage?.version ?? result.currentVersion },
         result.stage !== undefined && hasValue
@@ -226,8 +133,133 @@ export function secretHandlers({
         .filter(({ name }) => callerOf(view, peer).sees(name))
         .filter(matcher(filters))
         .sort((a, b) => (a.name < b.name ? -1 : 1))
-        .map((secret) => shownSecret(secret, view, dispatcher)),
+        // Who holds what is asked for one by one: of many nodes it is much.
+        .map((secret) => withoutHolders(shownSecret(secret, view, dispatcher))),
     }),
+  };
+}
+
+export interface SecretChanges {
+  /** @throws bad_input, already_exists, envelope. */
+  create(tx: Transaction, request: CreateSecretRequest): Promise<void>;
+  /** @throws bad_input, not_found, conflict, envelope. */
+  update(tx: Transaction, request: UpdateSecretRequest): Promise<SecretRecord>;
+}
+
+/** What is done to secrets, as part of a transaction. */
+export function secretChanges({
+  clusterId,
+  view,
+  keyring,
+  clock,
+}: Pick<ControlParts, 'clusterId' | 'view' | 'keyring' | 'clock'>): SecretChanges {
+  const keepVersion = (
+    tx: Transaction,
+    secretId: string,
+    version: number,
+    ciphertext: Uint8Array,
+    sealedKey: Uint8Array,
+    createdMs: bigint,
+    expiration: Expiration | undefined,
+    leaseMs: bigint,
+  ): void => {
+    if (expiration?.ttlMs === 0n)
+      throw new InroError('bad_input', 'a value that has expired already is none');
+    if (leaseMs !== 0n) checkLease(Number(leaseMs));
+    const sizeBytes = valueBytesOf(ciphertext);
+    const ciphertextDigest = digestOf(ciphertext);
+    const kept = keyring.keep(sealedKey, { clusterId, secretId, version, ciphertextDigest });
+    const record = create(VersionRecordSchema, {
+      secretId,
+      version,
+      createdMs,
+      sizeBytes,
+      ciphertextDigest,
+      sealedKey: kept,
+      expiresMs: expiration === undefined ? 0n : createdMs + expiration.ttlMs,
+      withdraw: expiration?.withdraw ?? false,
+      leaseMs,
+    });
+    tx.put(tables.versions, versionKey(secretId, version), record);
+    tx.putBytes(ciphertextPrefix + versionKey(secretId, version), ciphertext);
+  };
+
+  return {
+    async create(tx, { id, name, labels, ciphertext, sealedKey, expiration, leaseMs }) {
+      checkName('secret', name);
+      checkLabels(labels);
+      if (!isId(id)) throw new InroError('bad_input', `${quoted(id)} is not an id`);
+      if ((await tx.getBytes(secretNamePrefix + name)) !== undefined) {
+        throw new InroError('already_exists', `secret ${quoted(name)} exists already`, {
+          remedy: `give it a new value with 'inro secret update ${name} -', or choose another name`,
+        });
+      }
+      if ((await tx.get(tables.secrets, id)) !== undefined)
+        throw new InroError('already_exists', `secret id ${id} exists already`);
+      const now = BigInt(clock.now());
+      keepVersion(tx, id, 1, ciphertext, sealedKey, now, expiration, leaseMs);
+      tx.put(
+        tables.secrets,
+        id,
+        create(SecretRecordSchema, {
+          id,
+          name,
+          labels,
+          createdMs: now,
+          updatedMs: now,
+          currentVersion: 1,
+          leaseMs,
+        }),
+      );
+      tx.putBytes(secretNamePrefix + name, Buffer.from(id));
+    },
+
+    async update(tx, request) {
+      const { id, version, ciphertext, sealedKey, labelsAdd, labelsRemove, expiration } = request;
+      const { stageServices, stageNodes, ifVersion } = request;
+      const hasValue = ciphertext.length > 0;
+      const secret = await tx.get(tables.secrets, id);
+      if (secret === undefined)
+        throw new InroError('not_found', `no secret with id ${id}`, {
+          remedy: "'inro secret ls' lists them",
+        });
+      secret.labels = changedLabels(secret.labels, labelsAdd, labelsRemove);
+      secret.updatedMs = BigInt(clock.now());
+      if (ifVersion > 0 && ifVersion !== secret.currentVersion)
+        throw new InroError(
+          'conflict',
+          `secret ${quoted(secret.name)} is at version ${secret.currentVersion}, not ${ifVersion}`,
+          { remedy: `look at it with 'inro secret history ${secret.name}', then give your value again` },
+        );
+      if (hasValue && secret.stage !== undefined)
+        throw new InroError(
+          'conflict',
+          `version ${secret.stage.version} of secret ${quoted(secret.name)} is staged`,
+          {
+            remedy: `first inro secret update ${secret.name} --promote, or --unstage`,
+          },
+        );
+      if (hasValue) {
+        const latest = latestOf(secret);
+        if (version !== latest + 1) {
+          throw new InroError(
+            'conflict',
+            `secret ${quoted(secret.name)} was updated by somebody else: it has version ${latest} now`,
+            {
+              remedy: `look at it with 'inro secret inspect ${secret.name}', then give your value again if it is still the right one`,
+            },
+          );
+        }
+        if (request.leaseMs !== 0n) secret.leaseMs = request.leaseMs;
+        keepVersion(tx, id, version, ciphertext, sealedKey, secret.updatedMs, expiration, secret.leaseMs);
+        const stage = stageOf(version, secret, { services: stageServices, nodes: stageNodes }, view);
+        if (stage === undefined) secret.currentVersion = version;
+        else secret.stage = stage;
+        secret.latestVersion = stage === undefined ? 0 : version;
+      }
+      tx.put(tables.secrets, id, secret);
+      return secret;
+    },
   };
 }
 
@@ -266,6 +298,10 @@ function shownHolder(
     sinceMs: view.holders.get(nodeId, secretId, version)?.sentMs ?? 0n,
     untilMs: untilMs >= neverComesMs ? 0n : BigInt(Math.round(untilMs)),
   };
+}
+
+function withoutHolders(shown: ReturnType<typeof shownSecret>) {
+  return { ...shown, versions: shown.versions.map((version) => ({ ...version, holders: [] })) };
 }
 
 function shownSecret(secret: SecretRecord, view: ClusterView, dispatcher: Dispatcher) {

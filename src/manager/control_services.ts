@@ -54,108 +54,24 @@ type ServiceCalls =
 export function serviceHandlers(
   parts: ControlParts & { random: Random },
 ): Pick<ControlHandlers, ServiceCalls> {
-  const { store, view, clock, random, log } = parts;
-  const findService = (typed: string, caller: Caller): ServiceRecord => {
-    const service = find('service', view.services, typed, ({ name }) => name);
-    checkSeesService(caller, service);
-    return service;
-  };
+  const { store, view, log } = parts;
+  const changes = serviceChanges(parts);
+  const findService = (typed: string, caller: Caller): ServiceRecord => findSeen(view, typed, caller);
 
   return {
     createService: async (request, { peer }) => {
       const caller = callerOf(view, peer);
-      const { name, labels, references, constraints, readers, container, restart } = request;
-      const { global, maxReplicasPerNode } = request;
-      const replicas = global ? 0 : request.replicas;
-      const { untilDetached } = request;
-      checkName('service', name);
-      checkLabels(labels);
-      const unit = request.unit === '' ? '' : unitName(request.unit);
-      checkShape({ references, replicas, constraints, unit });
-      checkNodes(constraints, view);
-      if (container !== undefined) checkContainer(container);
-      checkUntil(request);
-      const update = wirePolicy(checkUpdatePolicy(policyOf(request.update)));
-      const id = newId(random);
-      const { revision } = await transact(store, async (tx) => {
-        if ((await tx.getBytes(serviceNamePrefix + name)) !== undefined) {
-          throw new InroError('already_exists', `service ${quoted(name)} exists already`, {
-            remedy: `change it with 'inro service update', or remove it with 'inro service rm ${name}'`,
-          });
-        }
-        const now = BigInt(clock.now());
-        const service = create(ServiceRecordSchema, {
-          id,
-          name,
-          labels,
-          replicas,
-          global,
-          maxReplicasPerNode,
-          update,
-          readers,
-          ...(container === undefined ? {} : { container }),
-          restart,
-          unit,
-          onChange: canonicalOnChange(request.onChange),
-          ...(untilDetached === undefined ? {} : { untilDetached }),
-          constraints: canonical(constraints),
-          createdMs: now,
-          updatedMs: now,
-        });
-        service.references = await resolve(tx, id, references, caller);
-        await bind(tx, service);
-        tx.put(tables.services, id, service);
-        tx.putBytes(serviceNamePrefix + name, Buffer.from(id));
-      });
+      const { result, revision } = await transact(store, (tx) => changes.create(tx, request, caller));
+      const { id, name } = result;
       log.info({ service: id, name }, 'service created');
       return { id, revision: BigInt(revision), serviceIds: [id] };
     },
 
     updateService: async (request, { peer }) => {
       const caller = callerOf(view, peer);
-      const { id } = findService(request.name, caller);
-      const { result, revision } = await transact(store, async (tx) => {
-        const service = await tx.get(tables.services, id);
-        if (service === undefined) throw new InroError('not_found', `no service ${quoted(request.name)}`);
-        checkSeesService(caller, service);
-        noteChange(service, `service ${quoted(service.name)}`, request.ifVersion);
-        for (const name of request.referencesRemove) await release(tx, service, name);
-        const added = await resolve(tx, id, request.referencesAdd, caller);
-        service.references = [...service.references, ...added];
-        service.labels = changedLabels(service.labels, request.labelsAdd, request.labelsRemove);
-        if (request.replicas !== undefined) {
-          if (service.global)
-            throw new InroError(
-              'bad_input',
-              `service ${quoted(service.name)} is global: it has one task on each node`,
-              {
-                remedy: 'constraints decide on which nodes it has one; for a number of tasks create it anew',
-              },
-            );
-          service.replicas = request.replicas;
-        }
-        if (request.maxReplicasPerNode !== undefined) service.maxReplicasPerNode = request.maxReplicasPerNode;
-        if (request.update !== undefined)
-          service.update = create(
-            UpdatePolicySchema,
-            wirePolicy(checkUpdatePolicy(policyOf(request.update))),
-          );
-        changeSpec(service, request, clock.now());
-        if (request.readers !== undefined) service.readers = request.readers;
-        if (request.onChange !== undefined) service.onChange = canonicalOnChange(request.onChange);
-        checkNodes(request.constraintsAdd, view);
-        service.constraints = changedConstraints(service, request.constraintsAdd, request.constraintsRemove);
-        if (request.unit !== undefined) {
-          await unbind(tx, service);
-          service.unit = request.unit === '' ? '' : unitName(request.unit);
-        }
-        checkShape(service);
-        await bind(tx, service);
-        service.updatedMs = BigInt(clock.now());
-        tx.put(tables.services, id, service);
-        return service;
-      });
-      log.info({ service: id, name: result.name }, 'service updated');
+      const { result, revision } = await transact(store, (tx) => changes.update(tx, request, caller));
+      const { id, name } = result;
+      log.info({ service: id, name }, 'service updated');
       return { id, revision: BigInt(revision), nodeIds: [...view.nodesOfServices([id])], serviceIds: [id] };
     },
 
@@ -196,6 +112,113 @@ export function serviceHandlers(
         .map((task) => shownTask(task, view)),
     }),
   };
+}
+
+export interface ServiceChanges {
+  /** @throws bad_input, already_exists, not_found, revoked. */
+  create(tx: Transaction, request: CreateServiceRequest, caller: Caller): Promise<ServiceRecord>;
+  /** @throws the same, and conflict. */
+  update(tx: Transaction, request: UpdateServiceRequest, caller: Caller): Promise<ServiceRecord>;
+}
+
+/** What is done to services, as part of a transaction. */
+export function serviceChanges({
+  view,
+  clock,
+  random,
+}: Pick<ControlParts, 'view' | 'clock'> & { random: Random }): ServiceChanges {
+  return {
+    async create(tx, request, caller) {
+      const { name, labels, references, constraints, readers, container, restart } = request;
+      const { global, maxReplicasPerNode } = request;
+      const replicas = global ? 0 : request.replicas;
+      const { untilDetached } = request;
+      checkName('service', name);
+      checkLabels(labels);
+      const unit = request.unit === '' ? '' : unitName(request.unit);
+      checkShape({ references, replicas, constraints, unit });
+      checkNodes(constraints, view);
+      if (container !== undefined) checkContainer(container);
+      checkUntil(request);
+      const update = wirePolicy(checkUpdatePolicy(policyOf(request.update)));
+      const id = newId(random);
+      if ((await tx.getBytes(serviceNamePrefix + name)) !== undefined) {
+        throw new InroError('already_exists', `service ${quoted(name)} exists already`, {
+          remedy: `change it with 'inro service update', or remove it with 'inro service rm ${name}'`,
+        });
+      }
+      const now = BigInt(clock.now());
+      const service = create(ServiceRecordSchema, {
+        id,
+        name,
+        labels,
+        replicas,
+        global,
+        maxReplicasPerNode,
+        update,
+        readers,
+        ...(container === undefined ? {} : { container }),
+        restart,
+        unit,
+        onChange: canonicalOnChange(request.onChange),
+        ...(untilDetached === undefined ? {} : { untilDetached }),
+        constraints: canonical(constraints),
+        createdMs: now,
+        updatedMs: now,
+      });
+      service.references = await resolve(tx, id, references, caller);
+      await bind(tx, service);
+      tx.put(tables.services, id, service);
+      tx.putBytes(serviceNamePrefix + name, Buffer.from(id));
+      return service;
+    },
+
+    async update(tx, request, caller) {
+      const { id } = findSeen(view, request.name, caller);
+      const service = await tx.get(tables.services, id);
+      if (service === undefined) throw new InroError('not_found', `no service ${quoted(request.name)}`);
+      checkSeesService(caller, service);
+      noteChange(service, `service ${quoted(service.name)}`, request.ifVersion);
+      for (const name of request.referencesRemove) await release(tx, service, name);
+      const added = await resolve(tx, id, request.referencesAdd, caller);
+      service.references = [...service.references, ...added];
+      service.labels = changedLabels(service.labels, request.labelsAdd, request.labelsRemove);
+      if (request.replicas !== undefined) {
+        if (service.global)
+          throw new InroError(
+            'bad_input',
+            `service ${quoted(service.name)} is global: it has one task on each node`,
+            {
+              remedy: 'constraints decide on which nodes it has one; for a number of tasks create it anew',
+            },
+          );
+        service.replicas = request.replicas;
+      }
+      if (request.maxReplicasPerNode !== undefined) service.maxReplicasPerNode = request.maxReplicasPerNode;
+      if (request.update !== undefined)
+        service.update = create(UpdatePolicySchema, wirePolicy(checkUpdatePolicy(policyOf(request.update))));
+      changeSpec(service, request, clock.now());
+      if (request.readers !== undefined) service.readers = request.readers;
+      if (request.onChange !== undefined) service.onChange = canonicalOnChange(request.onChange);
+      checkNodes(request.constraintsAdd, view);
+      service.constraints = changedConstraints(service, request.constraintsAdd, request.constraintsRemove);
+      if (request.unit !== undefined) {
+        await unbind(tx, service);
+        service.unit = request.unit === '' ? '' : unitName(request.unit);
+      }
+      checkShape(service);
+      await bind(tx, service);
+      service.updatedMs = BigInt(clock.now());
+      tx.put(tables.services, id, service);
+      return service;
+    },
+  };
+}
+
+function findSeen(view: ClusterView, typed: string, caller: Caller): ServiceRecord {
+  const service = find('service', view.services, typed, ({ name }) => name);
+  checkSeesService(caller, service);
+  return service;
 }
 
 /** @throws bad_input for too much of anything, a file name, owner or mode that no node can show, one target twice. */

@@ -167,6 +167,7 @@ export const managerLimits = {
   /** Of one node, that are remembered. */
   maxReturns: 16,
   maxSteadyMs: 5 * 60_000,
+  maxChangesAtOnce: 256,
   /** Ended tasks that are kept for each slot, for `service ps`. */
   endedTasksPerSlot: 4,
   maxWaitMs: 10 * 60 * 1000,

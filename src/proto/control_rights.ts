@@ -55,6 +55,7 @@ export const controlRights = {
   createService: { roles: deployers, changes: true, object: 'name' },
   updateService: { roles: deployers, changes: true, object: 'name' },
   removeService: { roles: deployers, changes: true, object: 'name' },
+  apply: { roles: deployers, changes: true, object: '' },
   getService: { roles: all, changes: false, object: 'name' },
   listServices: { roles: all, changes: false, object: '' },
   listTasks: { roles: all, changes: false, object: 'name' },

@@ -1,5 +1,6 @@
 /** docs/json.md against the built program: each command that takes --json is run, and every field it prints is in its table. */
 import { readFileSync } from 'node:fs';
+import { writeFile } from 'node:fs/promises';
 import type { ExecutionContext } from 'ava';
 import test from 'ava';
 import { Host } from '../support/host.js';
@@ -211,6 +212,9 @@ labScenario('each command prints the fields of its table, with their types', asy
   ]);
   await check('service inspect', ['job']);
   await check('service update', ['--detach', '--env-add', 'A=c', 'job']);
+  await writeFile(host.outside('/run/apply.yaml'), 'services: {job2: {replicas: 0}}');
+  await check('apply', ['-f', '/run/apply.yaml', '--yes']);
+  await host.ask(['service', 'rm', 'job2']);
   await check('service inspect', ['job']);
   await check('service rollback', ['--detach', 'job']);
   await check('service scale', ['--detach', 'job=2']);

@@ -81,6 +81,7 @@ const calls: { [K in Name]: [who: string, request: () => InputInit<Methods[K]>] 
   listAudit: ['admin auditor', () => ({})],
   listEvents: ['admin auditor', () => ({})],
   listReceipts: ['admin auditor', () => ({})],
+  apply: ['admin deployer', () => ({})],
   getJoinToken: ['admin', () => ({ role: 'worker' })],
   rotateJoinToken: ['admin', () => ({ role: 'worker' })],
   createJoinToken: ['admin', () => ({ role: 'worker', ttlMs: 60_000n, uses: 1 })],

@@ -5,7 +5,12 @@ import { InroError } from '../../model/error.js';
 import { newId } from '../../model/id.js';
 import { leaseText, parseLease } from '../../model/lease.js';
 import { checkLabels, checkName, type Labels } from '../../model/name.js';
-import { Control, type Secret, type SecretReads } from '../../proto/gen/inro/v1/control_pb.js';
+import {
+  Control,
+  type Secret,
+  type SecretReads,
+  type VersionHolder,
+} from '../../proto/gen/inro/v1/control_pb.js';
 import { call } from '../../rpc/client.js';
 import { systemRandom } from '../../system/clock.js';
 import { removeEach, settle, withManager, type ManagerOption } from '../operator.js';
@@ -241,8 +246,16 @@ function inspectedJson({ secret, reads }: { secret: Secret; reads: SecretReads }
   const { versions, ...rest } = secretJson(secret);
   return {
     ...rest,
-    versions: secret.versions.map((one, n) => ({ ...versions[n], ...readsJson(reads, one) })),
+    versions: secret.versions.map((one, n) => ({
+      ...versions[n],
+      holders: one.holders.map(holderJson),
+      ...readsJson(reads, one),
+    })),
   };
+}
+
+function holderJson({ nodeId, nodeHostname, sinceMs, untilMs }: VersionHolder) {
+  return { nodeId, node: nodeHostname, since: isoOrNull(sinceMs), until: isoOrNull(untilMs) };
 }
 
 function secretJson(secret: Secret) {
@@ -272,12 +285,6 @@ function secretJson(secret: Secret) {
       withdraw: one.withdraw,
       pinnedBy: one.pinnedBy,
       leaseSeconds: one.leaseMs < 0n ? null : Number(one.leaseMs) / 1000,
-      holders: one.holders.map(({ nodeId, nodeHostname, sinceMs, untilMs }) => ({
-        nodeId,
-        node: nodeHostname,
-        since: isoOrNull(sinceMs),
-        until: isoOrNull(untilMs),
-      })),
     })),
   };
 }

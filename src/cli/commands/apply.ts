@@ -1,0 +1,63 @@
+/** inro apply */
+import { createInterface } from 'node:readline/promises';
+import { InroError } from '../../model/error.js';
+import { Control } from '../../proto/gen/inro/v1/control_pb.js';
+import { call } from '../../rpc/client.js';
+import { readWanted } from '../apply/file.js';
+import { planOf, type Step } from '../apply/plan.js';
+import { settle, withManager, type ManagerOption } from '../operator.js';
+import { printJson, printLine, warn } from '../print.js';
+
+interface ApplyOptions extends ManagerOption {
+  file: string;
+  dryRun?: boolean;
+  yes?: boolean;
+  detach?: boolean;
+  json?: boolean;
+}
+
+/** @throws bad_input, conflict (then nothing was changed), pending. */
+export async function applyCommand({ file, dryRun, yes, json, ...options }: ApplyOptions): Promise<void> {
+  const wanted = readWanted(file);
+  await withManager(options, async (manager) => {
+    const plan = await planOf(wanted, manager);
+    if (json !== true) for (const step of plan) printLine(lineOf(step));
+    const steps = plan.filter(({ change }) => change !== undefined);
+    const isDone = dryRun !== true && steps.length > 0;
+    if (isDone) {
+      if (yes !== true && !(await isAgreed(file, steps.length)))
+        throw new InroError('bad_input', 'nothing was changed', { remedy: 'to do what stands above: --yes' });
+      const changes = [];
+      // One after the other: each value is read and sealed by itself.
+      for (const { change } of steps)
+        if (change !== undefined) changes.push({ change: await change(manager) });
+      const changed = await call(manager, Control, 'apply', { changes });
+      await settle(manager, changed, options);
+    }
+    if (json === true) printJson({ applied: isDone, changes: plan.map(stepJson) });
+    else if (steps.length === 0) printLine('nothing is to be changed');
+    else if (isDone) printLine(`${steps.length} ${steps.length === 1 ? 'change' : 'changes'} applied`);
+  });
+}
+
+/** Asks a person; whoever is none has to say it on the command line. */
+async function isAgreed(file: string, count: number): Promise<boolean> {
+  if (!process.stdin.isTTY || file === '-') return false;
+  const terminal = createInterface({ input: process.stdin, output: process.stderr });
+  try {
+    warn(`${count} ${count === 1 ? 'change' : 'changes'}, all or none`);
+    return /^y(es)?$/i.test((await terminal.question('apply? [y/N] ')).trim());
+  } finally {
+    terminal.close();
+  }
+}
+
+function lineOf({ mark, kind, name, words }: Step): string {
+  return `${mark} ${kind} ${name}: ${words}`;
+}
+
+const actions = { '+': 'create', '~': 'update', '=': 'none' } as const;
+
+function stepJson({ mark, kind, name, words }: Step) {
+  return { action: actions[mark], kind, name, what: words };
+}
