@@ -111,13 +111,13 @@ export class HeldIdentity {
   /** A manager has welcomed the node under it. */
   worked(identity: Identity): void {
     if (identity !== this.#current) return;
-    if (this.#former !== undefined) {
-      const { serial } = identity.certificate;
-      this.#log.info({ serial }, 'the renewed certificate works; the one before is given up');
-      this.#former = undefined;
-      this.onWorked?.();
-    }
+    const wasOnTrial = this.#former !== undefined;
+    this.#former = undefined;
     this.settle();
+    if (!wasOnTrial) return;
+    const { serial } = identity.certificate;
+    this.#log.info({ serial }, 'the renewed certificate works; the one before is given up');
+    this.onWorked?.();
   }
 
   /** Puts one that has worked into its place on disk. Until that can be done, the disk has it all the same. */
