@@ -25,6 +25,7 @@ import { CountBatches } from './access/count_batches.js';
 import { AuditFile } from './access/audit_file.js';
 import { listAccesses } from './access/list_call.js';
 import type { AgentChannel } from './channel.js';
+import { AgentCore } from './core.js';
 import { Engine } from './docker/engine.js';
 import { ContainerRunner } from './docker/runner.js';
 import type { ContainerActions, Hooks } from './workloads/actions.js';
@@ -38,21 +39,15 @@ import { giver } from './handover/giver.js';
 import { forget, keep, keepCredentials, keeperName, takeLeft } from './handover/store.js';
 import { takeFrom } from './handover/taker.js';
 import { HeldIdentity } from './held_identity.js';
-import { HostTasks } from './host_tasks.js';
 import { loadIdentity, saveManagers, settleKeys } from './identity.js';
 import { finishJoining } from './joining.js';
-import { Lease } from './lease.js';
 import { agentLimits } from './limits.js';
 import type { MountDriver } from './mount/driver.js';
 import type { DriverName } from './mount/drivers.js';
 import { askForRenewal } from './renew.js';
 import { Renewal } from './renewal.js';
-import { Receipts } from './receipts.js';
 import { openServing, type Left } from './serving.js';
-import { Session } from './session.js';
 import { agentStatus } from './status.js';
-import { attach } from './stream.js';
-import { Vault } from './vault.js';
 import { attachCall } from './workloads/attach_call.js';
 import { Attachments } from './workloads/attachments.js';
 import { detachEnded, watchWorkloads } from './workloads/watch.js';
@@ -132,16 +127,41 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     log,
   });
   const runId = newId(random);
-  const receipts = new Receipts({
-    identity,
-    runId,
-    keepNote: (note) => arena.served.keepNote(note),
-    left: used?.arena === undefined ? new Uint8Array() : arena.served.keptNote(),
-  });
-  const vault = new Vault(arena, clock, (wiped) => receipts.add(wiped));
-  const lease = new Lease(clock, (deadlineMs) => driver.serveUntil(deadlineMs));
   const attachments = new Attachments();
-  const tasks = new HostTasks({ vault, driver, attachments, clock, log, clusterId: identity.clusterId });
+  let welcomed = (): void => undefined;
+  const connected = new Promise<void>((resolve) => (welcomed = resolve));
+  const core = new AgentCore({
+    node: identity,
+    runId,
+    arena,
+    driver,
+    attachments,
+    notes: {
+      keep: (note) => arena.served.keepNote(note),
+      left: used?.arena === undefined ? new Uint8Array() : arena.served.keptNote(),
+    },
+    managers: () => named ?? known,
+    open: (manager) => ({ channel: open(manager, nodeCredentials(held.current)), identity: held.current }),
+    counts: () => counts,
+    describe: () => describe(),
+    onWelcome: ({ managerAddresses }, shown) => {
+      const usable = managerAddresses.filter(isDialable);
+      if (named === undefined && usable.length > 0) known = remember(stateFolder, known, usable, log);
+      held.worked(shown);
+      welcomed();
+    },
+    onRoots: (roots) => {
+      held.trust(roots, clock.now());
+      if (roots.renew) renewal.renewNow();
+    },
+    onApplied: () => credentials?.open(),
+    obstacle: () => renewal.expired(),
+    onFailed: (shown, error) => held.refused(shown, error, clock.now()),
+    clock,
+    random,
+    log,
+  });
+  const { receipts, vault, lease, tasks, session } = core;
   const ended = new AbortController();
   const engine = options.docker === undefined ? undefined : new Engine(options.docker.engineSocket);
   const runner =
@@ -166,8 +186,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
   const accesses = new AccessLog({ driver, attachments, file, clock, log });
   const counts = new CountBatches(accesses, runId);
   if (used?.arena !== undefined && driver.handover !== undefined) {
-    lease.inherit(arena.served.servedUntil());
-    tasks.inherit(driver.handover.inheritance);
+    core.inherit(arena.served.servedUntil(), driver.handover.inheritance);
     log.info({ tasks: tasks.list().length, values: vault.size }, 'goes on where the former agent was');
     tasks.onChange();
   }
@@ -189,56 +208,6 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     swapBytes = Number(description.swapBytes ?? 0n);
     return description;
   };
-
-  let welcomed = (): void => undefined;
-  const connected = new Promise<void>((resolve) => (welcomed = resolve));
-  // Of the present stream.
-  let shown = identity;
-  const session: Session = new Session({
-    managers: () => named ?? known,
-    open: (manager) => {
-      shown = held.current;
-      return open(manager, nodeCredentials(shown));
-    },
-    attach: (channel, onWelcome) =>
-      attach(channel, {
-        identity: shown,
-        arena,
-        vault,
-        tasks,
-        lease,
-        receipts,
-        counts,
-        clock,
-        random,
-        log,
-        describe,
-        onWelcome: ({ managerAddresses }) => {
-          const usable = managerAddresses.filter(isDialable);
-          if (named === undefined && usable.length > 0) known = remember(stateFolder, known, usable, log);
-          held.worked(shown);
-          onWelcome();
-          welcomed();
-        },
-        onRoots: (roots) => {
-          held.trust(roots, clock.now());
-          if (roots.renew) renewal.renewNow();
-        },
-        onApplied: (revision) => {
-          session.applied(revision);
-          credentials?.open();
-        },
-      }),
-    obstacle: () => renewal.expired(),
-    onFailed: (error) => held.refused(shown, error, clock.now()),
-    onExpelled: () => {
-      lease.end();
-      tasks.wipeAll('removed');
-    },
-    clock,
-    random,
-    log,
-  });
 
   const renewal = new Renewal({
     held,
@@ -350,13 +319,11 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
     };
     const server = await listenUnix(socketPath, [serve(Agent, 'local', handlers)]);
     const volumes = await serveVolumes(options, { tasks, attachments, mountPath, clock, log }, ended.signal);
-    const running = session.run(ended.signal);
+    const running = core.run(ended.signal);
     const renewing = renewal.run(ended.signal);
-    const inherits = used?.arena !== undefined;
-    const watching = watchLease({ lease, held: inherits, tasks, session, clock, log }, ended.signal);
     const recording = accesses.run(ended.signal);
     const attached = watchWorkloads({ attachments, tasks, clock }, ended.signal);
-    if (inherits) credentials?.open();
+    if (used?.arena !== undefined) credentials?.open();
     const opening = clock.sleep(agentLimits.firstAssignmentMs, ended.signal).then(() => {
       if (!ended.signal.aborted) credentials?.open();
     });
@@ -364,7 +331,6 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
       await Promise.all([
         running,
         renewing,
-        watching,
         recording,
         attached,
         volumes.ended,
@@ -395,7 +361,7 @@ export async function startAgent(options: AgentOptions): Promise<RunningAgent> {
         if (stopping === undefined) letGo();
         await end();
       },
-      summary: () => summary(session, vault, tasks, driver),
+      summary: () => summary(core, driver),
     };
   } catch (error) {
     // What a predecessor's readers wait for is not this start's to end: the next one may succeed, and if none does there is an end.
@@ -494,9 +460,7 @@ function openCredentials(
 }
 
 function summary(
-  session: Session,
-  vault: Vault,
-  tasks: HostTasks,
+  { session, vault, tasks }: AgentCore,
   driver: MountDriver,
 ): { text: string; isServed: boolean } {
   const { state, manager, lastError } = session.status;
@@ -513,39 +477,6 @@ function open(manager: string, credentials: ReturnType<typeof nodeCredentials>):
   const channel = openStream(connection, Dispatcher, 'attach');
   channel.closed.addEventListener('abort', () => connection.close(), { once: true });
   return channel;
-}
-
-interface WatchedParts {
-  lease: Lease;
-  /** It may be over already, and values are there. */
-  held: boolean;
-  tasks: HostTasks;
-  session: Session;
-  clock: Clock;
-  log: Logger;
-}
-
-/** Past its lease the node wipes, whatever else is going on. */
-async function watchLease(
-  { lease, tasks, session, clock, log, ...before }: WatchedParts,
-  signal: AbortSignal,
-): Promise<void> {
-  let { held } = before;
-  while (!signal.aborted) {
-    const holds = lease.holds();
-    const isOver = held && !holds;
-    const wiped = tasks.wipeExpired(lease.deadlineMs);
-    if (isOver) log.error('the lease is over: what it was for is wiped until a manager is heard again');
-    else if (wiped.length > 0)
-      log.error(
-        { values: wiped.slice(0, 10), count: wiped.length },
-        'the lease of values is over: they are wiped',
-      );
-    // What was wiped comes back with a complete assignment only.
-    if (isOver || wiped.length > 0) session.reconnect();
-    held = holds;
-    await clock.sleep(agentLimits.leaseCheckMs, signal);
-  }
 }
 
 /** A manager that listens on all addresses does not know which of them this node can reach. */

@@ -20,26 +20,20 @@ import { watchCaEnd } from './ca_end.js';
 import { CaRotation } from './ca_rotation.js';
 import { certificateLifetimeMs, readCluster } from './cluster_record.js';
 import { control } from './control.js';
+import { ManagerCore } from './core.js';
 import { DataKey } from './data_key.js';
-import { Dispatcher } from './dispatcher.js';
 import { openEmbedded } from './embedded.js';
 import { EventBook } from './event_book.js';
 import { enrollment } from './enrollment.js';
 import { JoinGuard } from './join_guard.js';
-import { Ledger } from './ledger.js';
 import { dropLockedIdentity, keepLockedIdentity } from './locked_identity.js';
 import { managerLimits } from './limits.js';
 import { isLocked, lockService } from './lock_service.js';
-import { Clones } from './clones.js';
 import { admitManager } from './manager_admission.js';
 import { Managers, type Membership } from './managers.js';
-import { NodeWatch } from './node_watch.js';
-import { NodeRemoval } from './node_removal.js';
 import { OwnCertificate } from './own_certificate.js';
-import { ReadBook } from './read_book.js';
 import { checkNotRefused } from './refuse.js';
 import { renewal } from './renewal.js';
-import { Scheduler } from './scheduler.js';
 import { SeenBook } from './seen_book.js';
 import { openManagerState, type GivenCa, type ManagerState, type OpenedStore } from './state_folder.js';
 import { Sweeper } from './sweeper.js';
@@ -167,27 +161,12 @@ export async function startManager({
       publish,
       isOver,
     };
-    const ledger = await Ledger.open(shared);
-    undo.push(() => ledger.stop());
-    const reads = new ReadBook(shared);
-    undo.push(() => reads.stop());
-    const clones = new Clones(shared);
-    const dispatcher = new Dispatcher({
+    const core = await ManagerCore.open({
       ...shared,
-      ledger,
-      reads,
-      clones,
       managerAddresses: () => managers.addresses(address),
     });
-    const onChanged = (nodeIds: readonly string[]): void => scheduler.nodesChanged(nodeIds);
-    const nodeStates = new NodeWatch({ view, dispatcher, clock, log, onChanged });
-    const scheduler = new Scheduler({ store, view, clock, random, log, nodes: nodeStates });
-    undo.push(() => scheduler.stop());
-    const watchingStates = nodeStates.watch();
-    undo.push(async () => {
-      nodeStates.stop();
-      await watchingStates;
-    });
+    undo.push(() => core.stop());
+    const { ledger, clones, dispatcher, nodeStates, scheduler, removal } = core;
     const events = await EventBook.open({
       store,
       clock,
@@ -204,11 +183,9 @@ export async function startManager({
     undo.push(() => expiry.stop());
     const seen = new SeenBook({ store, view, dispatcher, clock, log });
     undo.push(() => seen.stop());
-    dispatcher.onNodeReady = () => nodeStates.lookSoon();
     const guard = new JoinGuard(clock);
     const admission = new Admission({ ...shared, guard });
     undo.push(() => admission.stop());
-    const removal = new NodeRemoval({ ...shared, ledger, dispatcher });
     await removal.finishAll();
     const sweeper = new Sweeper(shared);
     undo.push(() => sweeper.stop());

@@ -30,7 +30,7 @@ export class NodeCopies {
   /** Digests of ciphertexts by `versionKey`, for the first assignment of the stream. */
   #held = new Map<string, string>();
   /** What is not among these is not there: until that is noted. Undefined, too, when the Hello could not name all. */
-  #named: ReadonlySet<string> | undefined;
+  #named: Set<string> | undefined;
 
   constructor(parts: NodeCopiesParts, node: OfNode) {
     this.#parts = parts;
@@ -52,6 +52,11 @@ export class NodeCopies {
   /** True when it need not be sent the value that came from this ciphertext. */
   holds({ secretId, version }: NeededVersion, ciphertextDigest: Uint8Array): boolean {
     return this.#held.get(versionKey(secretId, version)) === hex(ciphertextDigest);
+  }
+
+  /** These are sent to it: it may hold them from now on, also when they are not needed any more. */
+  sends(versions: readonly NeededVersion[]): void {
+    for (const { secretId, version } of versions) this.#named?.add(versionKey(secretId, version));
   }
 
   /** An assignment was sent: it holds what that says, whatever the Hello said. */

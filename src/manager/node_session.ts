@@ -369,6 +369,7 @@ export class NodeSession {
         continue;
       }
       const { revoke, removeTasks, putVersions, putTasks } = difference;
+      this.#copies.sends(putVersions);
       if (putVersions.length > 0) await ledger.hand(this.nodeId, putVersions);
       const { send } = this.#channel;
       // Of a node that is removed nothing waits for its containers.

@@ -81,11 +81,7 @@ export class NodeWatch implements NodeStates {
       this.#nextLookUs = endedUs + (endedUs - beganUs) * managerLimits.nodeLookPause;
     };
     const waitMs = (this.#nextLookUs - clock.monotonicUs()) / 1_000;
-    if (waitMs > 0) this.#soon = clock.timer(waitMs, look);
-    else {
-      const turn = setImmediate(look);
-      this.#soon = { cancel: () => clearImmediate(turn) };
-    }
+    this.#soon = waitMs > 0 ? clock.timer(waitMs, look) : clock.soon(look);
   }
 
   #look(): void {

@@ -78,12 +78,18 @@ export class Placement {
     return reasons.join('; ') || 'no node is ready';
   }
 
-  /** Why a task has to leave its node; undefined: it has not. From a lost one it goes only if there is a place for another. */
-  whyLeave({ nodeId }: TaskRecord, tasks: ServiceTasks): string | undefined {
+  /** Why a task may not be on this node any more; undefined: it may. */
+  whyNot(nodeId: string): string | undefined {
     const node = this.#view.nodes.get(nodeId);
     if (node?.availability === 'drain') return 'its node is drained';
-    if (!this.#fits(nodeId))
-      return `its node does not satisfy ${this.#service.constraints.join(', ')} any more`;
+    if (this.#fits(nodeId)) return undefined;
+    return `its node does not satisfy ${this.#service.constraints.join(', ')} any more`;
+  }
+
+  /** Why a task has to leave its node; undefined: it has not. From a lost one it goes only if there is a place for another. */
+  whyLeave({ nodeId }: TaskRecord, tasks: ServiceTasks): string | undefined {
+    const why = this.whyNot(nodeId);
+    if (why !== undefined) return why;
     // One of a global service could be nowhere else.
     if (this.#service.global || !this.#nodes.isLost(nodeId)) return undefined;
     return this.choose(tasks) === undefined ? undefined : 'its node is down';

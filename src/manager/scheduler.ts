@@ -76,7 +76,7 @@ export class Scheduler {
 
   async #work(): Promise<void> {
     // What was committed together is looked at once, and nothing here can starve the rest of the process.
-    await new Promise((resolve) => setImmediate(resolve));
+    await new Promise<void>((resolve) => this.#parts.clock.soon(resolve));
     for (const id of this.#waiting) {
       this.#waiting.delete(id);
       if (this.#stopped) break;

@@ -94,7 +94,15 @@ function outstandingOf(
       failed,
     });
   const rolls = isUnderWay(service);
-  for (const slot of wantedSlots(service, tasks, new Placement(service, view, nodes))) {
+  const placement = new Placement(service, view, nodes);
+  const slots = new Set(wantedSlots(service, tasks, placement));
+  // The scheduler may not have come to it yet.
+  for (const task of tasks.filter((each) => isWanted(each) && each.nodeId !== '')) {
+    const slot = slotOf(service, task);
+    const why = slots.has(slot) ? placement.whyNot(task.nodeId) : 'it is not needed any more';
+    if (why !== undefined) note(task.nodeId, `task ${slot} has not ended yet: ${why}`);
+  }
+  for (const slot of slots) {
     const newest = newestOf(tasks.filter((task) => slotOf(service, task) === slot));
     const isDone = newest?.state === TaskState.RUNNING || newest?.state === TaskState.COMPLETE;
     if (isDone && (newest.desiredState === TaskState.RUNNING || hasEnded(stateOf(newest.state)))) continue;

@@ -10,6 +10,8 @@ export interface Clock {
   sleep(ms: number, signal?: AbortSignal): Promise<void>;
   /** Calls back once after ms unless cancelled; does not keep the process alive. */
   timer(ms: number, callback: () => void): { cancel(): void };
+  /** Calls back in another turn, after all that can go on by itself now. */
+  soon(callback: () => void): { cancel(): void };
 }
 
 /** n random bytes that may be seen by others (ids, nonces, jitter). Never for keys: those are drawn into locked memory. */

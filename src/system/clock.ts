@@ -22,6 +22,10 @@ export const systemClock: Clock = {
     const timer = setTimeout(callback, ms).unref();
     return { cancel: () => clearTimeout(timer) };
   },
+  soon: (callback) => {
+    const turn = setImmediate(callback);
+    return { cancel: () => clearImmediate(turn) };
+  },
 };
 
 export const systemRandom: Random = (n) => randomBytes(n);

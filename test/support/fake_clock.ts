@@ -52,6 +52,11 @@ export class FakeClock implements Clock {
     return { cancel: () => void this.#alarms.delete(alarm) };
   }
 
+  soon(callback: () => void): { cancel(): void } {
+    const turn = setImmediate(callback);
+    return { cancel: () => clearImmediate(turn) };
+  }
+
   /** Sleeps and timers that have not ended: an actor that has stopped leaves none. */
   get pending(): number {
     return this.#alarms.size;

@@ -12,23 +12,17 @@ import { openArena } from '../../src/crypto/arena.js';
 import { digestOf, sealValue, submitContentKey } from '../../src/crypto/envelope.js';
 import { drawExchangeKey, drawKey } from '../../src/crypto/exchange.js';
 import { control } from '../../src/manager/control.js';
+import { ManagerCore } from '../../src/manager/core.js';
 import { DataKey } from '../../src/manager/data_key.js';
 import { writeDataKey } from '../../src/manager/data_key_files.js';
 import { AuditBook } from '../../src/manager/audit_book.js';
 import { Autolock } from '../../src/manager/autolock.js';
 import { EventBook } from '../../src/manager/event_book.js';
-import { Dispatcher } from '../../src/manager/dispatcher.js';
 import { createKeyring } from '../../src/manager/keyring.js';
 import { JoinGuard } from '../../src/manager/join_guard.js';
-import { Ledger } from '../../src/manager/ledger.js';
 import { Authorities } from '../../src/manager/authorities.js';
 import { CaRotation } from '../../src/manager/ca_rotation.js';
-import { Clones } from '../../src/manager/clones.js';
 import { Managers } from '../../src/manager/managers.js';
-import { NodeWatch } from '../../src/manager/node_watch.js';
-import { NodeRemoval } from '../../src/manager/node_removal.js';
-import { ReadBook } from '../../src/manager/read_book.js';
-import { Scheduler } from '../../src/manager/scheduler.js';
 import { ClusterView } from '../../src/manager/view.js';
 import { newId } from '../../src/model/id.js';
 import { readCertificate } from '../../src/pki/certificate.js';
@@ -99,25 +93,12 @@ export async function fakeManager({ store = fakeStore() }: { store?: Store } = {
     log,
     sealingKey,
   };
-  const ledger = await Ledger.open(shared);
-  const reads = new ReadBook(shared);
-  const clones = new Clones(shared);
-  const dispatcher = new Dispatcher({
-    ...shared,
-    ledger,
-    reads,
-    clones,
-    managerAddresses: () => ['127.0.0.1:1'],
-  });
-  const onChanged = (nodeIds: readonly string[]): void => scheduler.nodesChanged(nodeIds);
-  const nodeStates = new NodeWatch({ ...shared, dispatcher, onChanged });
-  const scheduler = new Scheduler({ ...shared, nodes: nodeStates });
-  dispatcher.onNodeReady = () => nodeStates.lookSoon();
+  const core = await ManagerCore.open({ ...shared, managerAddresses: () => ['127.0.0.1:1'] });
+  const { ledger, reads, clones, dispatcher, nodeStates, scheduler, removal } = core;
   const statuses = () => new Map([...view.nodes.keys()].map((id) => [id, dispatcher.statusOf(id)]));
   const events = await EventBook.open({ store, clock, statuses });
   const token = makeJoinToken(authority.root.der, randomBytes);
   const guard = new JoinGuard(clock);
-  const removal = new NodeRemoval({ ...shared, ledger, dispatcher });
   const folder = mkdtempSync(join(tmpdir(), 'inro-fake-manager-'));
   const publish = async (): Promise<void> => undefined;
   const rotation = new CaRotation({
@@ -267,8 +248,8 @@ export async function fakeManager({ store = fakeStore() }: { store?: Store } = {
       events.stop();
       await rotation.stop();
       rmSync(folder, { recursive: true, force: true });
-      await scheduler.stop();
       dispatcher.stop();
+      await core.stop();
       await settle();
     },
   };
