@@ -2,7 +2,6 @@
 import type { Generation } from '../../src/agent/mount/driver.js';
 import type { Wiped } from '../../src/agent/vault.js';
 import { versionKey } from '../../src/store/tables.js';
-import { Violation } from './checks.js';
 import type { KeptMemory } from './kept_memory.js';
 import type { NodeHost } from './node_host.js';
 
@@ -14,7 +13,6 @@ export class Wipes {
   readonly #say: (words: string) => void;
   /** By memory that still could say so. */
   readonly #open = new Map<KeptMemory, Copy[]>();
-  readonly #broken: unknown[] = [];
 
   constructor(say: (words: string) => void) {
     this.#say = say;
@@ -25,13 +23,7 @@ export class Wipes {
       this.#open.delete(host.memory);
       const copies: Copy[] = [];
       this.#open.set(memory, copies);
-      memory.onPublish = (generation) => {
-        try {
-          onPublish(generation);
-        } catch (error) {
-          this.#broken.push(error);
-        }
-      };
+      memory.onPublish = onPublish;
     };
     begin(host.memory);
     host.onMemory = (before, memory) => {
@@ -42,11 +34,6 @@ export class Wipes {
       this.#say(`${host.name} wipes ${versionKey(wiped.secretId, wiped.version)}: ${wiped.reason}`);
       this.#open.get(host.memory)?.push({ ...wiped, nodeId: host.nodeId });
     };
-  }
-
-  check(): void {
-    const [first] = this.#broken;
-    if (first !== undefined) throw first instanceof Error ? first : new Violation(String(first));
   }
 
   /** Those that must have a receipt by now. */
