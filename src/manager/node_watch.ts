@@ -11,7 +11,7 @@ import type { ClusterView } from './view.js';
 
 export interface NodeWatchParts {
   view: ClusterView;
-  dispatcher: Pick<Dispatcher, 'statusOf' | 'contactWith' | 'readyNodes'>;
+  dispatcher: Pick<Dispatcher, 'statusOf' | 'contactWith' | 'readyNodes' | 'dropSlow'>;
   clock: Clock;
   log: Logger;
   /** Called with those that have changed; with none when something else about them may have. */
@@ -64,7 +64,9 @@ export class NodeWatch implements NodeStates {
     const { clock } = this.#parts;
     while (!this.#over.signal.aborted) {
       await clock.sleep(managerLimits.nodeCheckMs, this.#over.signal);
-      if (!this.#over.signal.aborted) this.#look();
+      if (this.#over.signal.aborted) return;
+      this.#parts.dispatcher.dropSlow();
+      this.#look();
     }
   }
 

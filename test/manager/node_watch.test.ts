@@ -21,6 +21,7 @@ async function watching(t: { teardown(step: () => void): void }) {
   const dispatcher = {
     contactWith: (id: string) => state[id] ?? 'down',
     statusOf: (id: string) => state[id] ?? 'down',
+    dropSlow: () => undefined,
     readyNodes: () => Object.keys(state).filter((id) => state[id] === 'ready'),
   };
   const onChanged = (ids: readonly string[]): void => void told.push(...ids);
