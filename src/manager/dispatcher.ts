@@ -21,13 +21,17 @@ import type { Clones } from './clones.js';
 import { managerLimits } from './limits.js';
 import { checkCluster, notAMember } from './member.js';
 import { keptDescription } from './node_record.js';
+import { Pace } from './pace.js';
 import { NodeSession, type NodeSessionParts } from './node_session.js';
 import { servesForMs } from './version_lease.js';
 import { checkNotRefused, refusedError } from './refuse.js';
 
 export type NodeStatus = 'ready' | 'down' | 'unknown' | 'pending' | 'removing';
 
-export interface DispatcherParts extends Omit<NodeSessionParts, 'onHello' | 'onApplied' | 'onBack'> {
+export interface DispatcherParts extends Omit<
+  NodeSessionParts,
+  'onHello' | 'onApplied' | 'onBack' | 'words'
+> {
   clones: Clones;
   log: Logger;
 }
@@ -37,6 +41,8 @@ export class Dispatcher {
   readonly #sessions = new Map<string, NodeSession>();
   /** Boot-time ms at which a node whose stream is over was heard last. */
   readonly #heardAtMs = new Map<string, number>();
+  /** By node: how often it may come, and how much it may say. */
+  readonly #paces = new Map<string, { streams: Pace; words: Pace }>();
   readonly #startedAtMs: number;
   readonly #progress = new Set<() => void>();
   /** Set by the manager: the scheduler wants to know. */
@@ -62,9 +68,15 @@ export class Dispatcher {
         checkNotRefused(view.refusals, peer);
         this.#parts.authority.check(peer.certificate);
         if (!view.nodes.has(peer.nodeId)) throw notAMember(peer);
+        const { streams, words } = this.#paceOf(peer.nodeId);
+        if (!streams.has(1))
+          throw new InroError('rate_limited', `node ${peer.nodeId} comes again too often`, {
+            remedy: 'it is tried again by itself',
+          });
         const session = new NodeSession(
           {
             ...this.#parts,
+            words,
             onHello: (s, hello) => this.#hello(s, hello),
             onApplied: (s, applied) => this.#applied(s, applied),
             onBack: () => this.onNodeReady?.(),
@@ -165,6 +177,20 @@ export class Dispatcher {
     }
   }
 
+  /** Who does not take what is sent to it may come back, and is told everything anew. */
+  dropSlow(): void {
+    for (const [nodeId, session] of this.#sessions) {
+      if (session.lagMs < managerLimits.takeMs || session.closed.aborted) continue;
+      this.#parts.log.warn({ node: nodeId }, 'node does not take what is sent to it; its stream ends');
+      const seconds = managerLimits.takeMs / 1_000;
+      session.close(
+        new InroError('unreachable', `node ${nodeId} has not taken what it was sent for ${seconds} s`, {
+          remedy: 'it is tried again by itself',
+        }),
+      );
+    }
+  }
+
   stop(): void {
     for (const session of this.#sessions.values()) session.close();
   }
@@ -236,9 +262,19 @@ export class Dispatcher {
     );
   }
 
+  #paceOf(nodeId: string): { streams: Pace; words: Pace } {
+    const { clock } = this.#parts;
+    const known = this.#paces.get(nodeId) ?? {
+      streams: new Pace(clock, managerLimits.streamPace),
+      words: new Pace(clock, managerLimits.wordsPace),
+    };
+    this.#paces.set(nodeId, known);
+    return known;
+  }
+
   #gone(session: NodeSession): void {
     if (this.#parts.view.nodes.has(session.nodeId)) this.#heardAtMs.set(session.nodeId, session.heardAtMs);
-    else this.#heardAtMs.delete(session.nodeId);
+    else for (const known of [this.#heardAtMs, this.#paces]) known.delete(session.nodeId);
     if (this.#sessions.get(session.nodeId) !== session) return;
     this.#sessions.delete(session.nodeId);
     this.#parts.log.info({ node: session.nodeId }, 'the stream of this node is over');

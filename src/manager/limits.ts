@@ -26,6 +26,17 @@ export const managerLimits = {
   clonePatienceBeats: 2,
   /** How often it is noted that the same one comes again. */
   cloneAlarmGapMs: 60_000,
+  /** How long an agent may let what it is sent lie, before its stream ends. */
+  takeMs: 30_000,
+  /** Streams that one node may begin. */
+  streamPace: { atOnce: 20, perSecond: 1 },
+  /**
+   * What one node may say, in as many units as it costs: 1 for a message, for each receipt, and for ten of whatever else is in it. At
+   * once all the receipts that an agent keeps; beyond that it is listened to more slowly.
+   */
+  wordsPace: { atOnce: 12_000, perSecond: 500 },
+  /** Each costs a signature's check; the others have a turn in between. */
+  receiptsPerTurn: 50,
   /** How long a stream may take to say Hello. */
   helloMs: 10_000,
   /** Content keys that are wrapped anew in one commit, when the data key is replaced. */

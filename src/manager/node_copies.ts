@@ -43,10 +43,14 @@ export class NodeCopies {
     for (const { secretId, version, ciphertextDigest, retiring } of holdings) {
       if (!retiring) this.#held.set(versionKey(secretId, version), hex(ciphertextDigest));
     }
-    const known = holdings.filter(({ secretId, version }) => view.version(secretId, version) !== undefined);
-    await ledger.hand(this.#node.nodeId, known, 'node');
-    if (!hasMoreHoldings)
-      this.#named = new Set(known.map(({ secretId, version }) => versionKey(secretId, version)));
+    // Each once, however often it is named.
+    const known = new Map(
+      holdings
+        .filter(({ secretId, version }) => view.version(secretId, version) !== undefined)
+        .map(({ secretId, version }) => [versionKey(secretId, version), { secretId, version }]),
+    );
+    await ledger.hand(this.#node.nodeId, [...known.values()], 'node');
+    if (!hasMoreHoldings) this.#named = new Set(known.keys());
   }
 
   /** True when it need not be sent the value that came from this ciphertext. */
@@ -73,7 +77,7 @@ export class NodeCopies {
     const { nodeId, publicKey, needs } = this.#node;
     const { runId = '', number = 0n } = receipts.at(-1) ?? {};
     const lastTaken = ledger.lastTaken(nodeId, runId);
-    checkReceipts(receipts, { clusterId, nodeId, publicKey }, lastTaken);
+    await checkReceipts(receipts, { clusterId, nodeId, publicKey }, lastTaken);
     for (const one of await ledger.take(nodeId, receipts, needs)) {
       const { secretId, version, reason, durationUs } = one;
       const facts = { node: nodeId, secret: secretId, version, reason, durationUs: Number(durationUs) };

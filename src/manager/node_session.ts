@@ -39,6 +39,7 @@ import type { Keyring } from './keyring.js';
 import type { Ledger } from './ledger.js';
 import { managerLimits } from './limits.js';
 import { NodeCopies } from './node_copies.js';
+import type { Pace } from './pace.js';
 import type { ReadBook } from './read_book.js';
 import { checkBatch } from './read_check.js';
 import type { ClusterView } from './view.js';
@@ -59,6 +60,8 @@ export interface NodeSessionParts {
   random: Random;
   log: Logger;
   managerAddresses: () => readonly string[];
+  /** How much this node may say, in all its streams. */
+  words: Pace;
   /** Whether another manager may lead by now. */
   isOver?: () => boolean;
   /** Called with what the node said of itself, once its session key is proved; before it gets anything. */
@@ -93,6 +96,8 @@ export class NodeSession {
   appliedRevision = 0;
   /** Boot-time ms at which it was heard last. */
   heardAtMs: number;
+  /** For each message that it has not taken yet: boot-time ms since when. */
+  readonly #untaken = new Set<{ sinceMs: number }>();
 
   constructor(parts: NodeSessionParts, peer: NodePeer, channel: NodeChannel) {
     this.#parts = parts;
@@ -138,6 +143,12 @@ export class NodeSession {
     return [...this.#ending.values()].includes(serviceId);
   }
 
+  /** For how long it has let something lie that it was sent. */
+  get lagMs(): number {
+    const [oldest] = this.#untaken;
+    return oldest === undefined ? 0 : this.#parts.clock.boottimeMs() - oldest.sinceMs;
+  }
+
   /** Over, for whatever reason. */
   get closed(): AbortSignal {
     return this.#channel.closed;
@@ -155,7 +166,7 @@ export class NodeSession {
     for (const one of [signal, this.#channel.closed]) one.addEventListener('abort', end, { once: true });
     if (this.#channel.closed.aborted) end();
     // One that reads nothing any more takes no message either.
-    this.#channel.send({ message: { case: 'presence', value: { nonce } } }).catch(end);
+    this.#send({ message: { case: 'presence', value: { nonce } } }).catch(end);
     try {
       return await Promise.race([answered, clock.sleep(ms, over.signal).then(() => 'absent' as const)]);
     } finally {
@@ -186,7 +197,7 @@ export class NodeSession {
     const nonce = random(32);
     const late = clock.timer(managerLimits.helloMs, () => this.#channel.close());
     try {
-      await this.#channel.send({ message: { case: 'challenge', value: { nonce, clusterId } } });
+      await this.#send({ message: { case: 'challenge', value: { nonce, clusterId } } });
       const first = await messages.next();
       const hello = first.done === true ? undefined : first.value.message;
       if (hello?.case !== 'hello')
@@ -232,7 +243,7 @@ export class NodeSession {
 
   async #welcome(): Promise<void> {
     const { sealingKey, managerAddresses } = this.#parts;
-    await this.#channel.send({
+    await this.#send({
       message: {
         case: 'welcome',
         value: {
@@ -249,7 +260,7 @@ export class NodeSession {
   async #sendRoots({ renew }: { renew: boolean }): Promise<void> {
     const { trusted } = this.#parts.authority;
     if (trusted === undefined) return;
-    await this.#channel.send({ message: { case: 'trustedRoots', value: { ...trusted, renew } } });
+    await this.#send({ message: { case: 'trustedRoots', value: { ...trusted, renew } } });
   }
 
   async #listen(messages: AsyncIterator<AgentMessage>): Promise<void> {
@@ -260,9 +271,12 @@ export class NodeSession {
       this.#checkTime();
       if (silentMs > managerLimits.missedBeats * managerLimits.heartbeatPeriodMs) this.#parts.onBack();
       const { message } = next.value;
+      const waitMs = this.#parts.words.take(costOf(message));
+      if (waitMs > 0) await this.#parts.clock.sleep(waitMs, this.#channel.closed);
+      if (this.#channel.closed.aborted) continue;
       switch (message.case) {
         case 'heartbeat':
-          await this.#channel.send({
+          await this.#send({
             message: { case: 'heartbeatAck', value: { sequence: message.value.sequence } },
           });
           if (message.value.accesses !== undefined) {
@@ -290,7 +304,7 @@ export class NodeSession {
     try {
       const { runId, number } = batch;
       if (await this.#parts.reads.take(this.nodeId, batch))
-        await this.#channel.send({ message: { case: 'accessesTaken', value: { runId, number } } });
+        await this.#send({ message: { case: 'accessesTaken', value: { runId, number } } });
     } catch (error) {
       // The stream is over: it is told again in the next one.
       this.#parts.log.debug(
@@ -315,7 +329,7 @@ export class NodeSession {
     this.#ending = new Map(applied.ending.map(({ taskId, serviceId }) => [taskId, serviceId]));
     if (applied.receipts.length > 0) {
       const value = await this.#copies.take(applied.receipts);
-      await this.#channel.send({ message: { case: 'receiptsTaken', value } });
+      await this.#send({ message: { case: 'receiptsTaken', value } });
     }
     if (applied.revision > 0n && Number(applied.revision) >= this.#sentRevision)
       await this.#copies.clearGone(this.#sent.revoked);
@@ -371,7 +385,7 @@ export class NodeSession {
       const { revoke, removeTasks, putVersions, putTasks } = difference;
       this.#copies.sends(putVersions);
       if (putVersions.length > 0) await ledger.hand(this.nodeId, putVersions);
-      const { send } = this.#channel;
+      const send = this.#send.bind(this);
       // Of a node that is removed nothing waits for its containers.
       const atOnce = (view.nodes.get(this.nodeId)?.removingMs ?? 0n) > 0n;
       await send({ message: { case: 'begin', value: { complete: first, atOnce } } });
@@ -400,9 +414,8 @@ export class NodeSession {
       return;
     }
     // The commit on its way is acknowledged under its own number: ask for one under the new number.
-    const { send } = this.#channel;
-    await send({ message: { case: 'begin', value: { complete: false } } });
-    await send({ message: { case: 'commit', value: { revision: BigInt(revision) } } });
+    await this.#send({ message: { case: 'begin', value: { complete: false } } });
+    await this.#send({ message: { case: 'commit', value: { revision: BigInt(revision) } } });
   }
 
   /** What is revoked while much else is being told does not wait for the end of that. */
@@ -423,6 +436,24 @@ export class NodeSession {
   }
 
   #sendChange(change: NonNullable<MessageInitShape<typeof AssignmentChangeSchema>['change']>): Promise<void> {
-    return this.#channel.send({ message: { case: 'change', value: { change } } });
+    return this.#send({ message: { case: 'change', value: { change } } });
   }
+
+  async #send(message: MessageInitShape<typeof ManagerMessageSchema>): Promise<void> {
+    const untaken = { sinceMs: this.#parts.clock.boottimeMs() };
+    this.#untaken.add(untaken);
+    try {
+      await this.#channel.send(message);
+    } finally {
+      this.#untaken.delete(untaken);
+    }
+  }
+}
+
+/** In the units of `wordsPace`. */
+function costOf(message: AgentMessage['message']): number {
+  if (message.case === 'heartbeat') return 1 + (message.value.accesses?.counts.length ?? 0) / 10;
+  if (message.case !== 'applied') return 1;
+  const { receipts, tasks, ending } = message.value;
+  return 1 + receipts.length + (tasks.length + ending.length) / 10;
 }

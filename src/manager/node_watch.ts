@@ -11,12 +11,14 @@ import type { ClusterView } from './view.js';
 
 export interface NodeWatchParts {
   view: ClusterView;
-  dispatcher: Pick<Dispatcher, 'statusOf' | 'contactWith' | 'readyNodes'>;
+  dispatcher: Pick<Dispatcher, 'statusOf' | 'contactWith' | 'readyNodes' | 'dropSlow'>;
   clock: Clock;
   log: Logger;
   /** Called with those that have changed; with none when something else about them may have. */
   onChanged: (nodeIds: readonly string[]) => void;
 }
+
+const lostMs = managerLimits.heartbeatPeriodMs * managerLimits.missedBeats;
 
 export class NodeWatch implements NodeStates {
   readonly #parts: NodeWatchParts;
@@ -26,6 +28,10 @@ export class NodeWatch implements NodeStates {
   readonly #returnsMs = new Map<string, number[]>();
   /** Boot-time ms since when some node has been ready without a break; Infinity: none is. When all are silent, it is not they who are lost. */
   #heardSinceMs = Infinity;
+  /** Boot-time ms of the last look, once it is looked regularly. */
+  #lookedMs: number | undefined;
+  /** The manager itself has stood still: until then nobody is taken for down who was not before. */
+  #listensUntilMs = -Infinity;
   #soon: { cancel(): void } | undefined;
   /** By the monotonic clock: looks take a fifth of the time at most. */
   #nextLookUs = -Infinity;
@@ -40,12 +46,12 @@ export class NodeWatch implements NodeStates {
   }
 
   isDown(nodeId: string): boolean {
-    return this.#parts.dispatcher.contactWith(nodeId) === 'down';
+    if (this.#parts.dispatcher.contactWith(nodeId) !== 'down') return false;
+    return !this.#wasDeaf() || wasDown(this.#seen.get(nodeId));
   }
 
   isLost(nodeId: string): boolean {
     const { clock } = this.#parts;
-    const lostMs = managerLimits.heartbeatPeriodMs * managerLimits.missedBeats;
     return this.isDown(nodeId) && clock.boottimeMs() - this.#heardSinceMs >= lostMs;
   }
 
@@ -63,8 +69,12 @@ export class NodeWatch implements NodeStates {
   async watch(): Promise<void> {
     const { clock } = this.#parts;
     while (!this.#over.signal.aborted) {
+      this.#lookedMs = clock.boottimeMs();
       await clock.sleep(managerLimits.nodeCheckMs, this.#over.signal);
-      if (!this.#over.signal.aborted) this.#look();
+      if (this.#over.signal.aborted) return;
+      this.#wasDeaf();
+      this.#parts.dispatcher.dropSlow();
+      this.#look();
     }
   }
 
@@ -93,7 +103,7 @@ export class NodeWatch implements NodeStates {
     for (const { id, availability, labels } of view.nodes.values()) {
       const before = this.#seen.get(id);
       const isDown = this.isDown(id);
-      if (/^(down|lost)/.test(before ?? '') && !isDown && this.#noteReturn(id) > 0) ready.delete(id);
+      if (wasDown(before) && !isDown && this.#noteReturn(id) > 0) ready.delete(id);
       const state = this.isLost(id) ? 'lost' : isDown ? 'down' : ready.has(id) ? 'ready' : 'neither';
       const now = `${state} ${availability} ${JSON.stringify(labels)}`;
       if (before === now) continue;
@@ -113,6 +123,14 @@ export class NodeWatch implements NodeStates {
     this.#soon?.cancel();
   }
 
+  /** A manager that was stopped, or slept with its host, heard nobody meanwhile: what they have said lies in its sockets. */
+  #wasDeaf(): boolean {
+    const nowMs = this.#parts.clock.boottimeMs();
+    if (this.#lookedMs !== undefined && nowMs - this.#lookedMs > managerLimits.heartbeatPeriodMs)
+      this.#listensUntilMs = nowMs + lostMs;
+    return nowMs < this.#listensUntilMs;
+  }
+
   #noteReturn(nodeId: string): number {
     const { clock, log } = this.#parts;
     const nowMs = clock.boottimeMs();
@@ -127,4 +145,8 @@ export class NodeWatch implements NodeStates {
       );
     return heldMs;
   }
+}
+
+function wasDown(seen = ''): boolean {
+  return /^(down|lost)/.test(seen);
 }

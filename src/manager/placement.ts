@@ -1,7 +1,7 @@
 /** Which node a task goes to, and which it has to leave. */
 import { parseConstraint, satisfies, type Constraint } from '../model/constraint.js';
 import type { NodeRecord, ServiceRecord, TaskRecord } from '../proto/gen/inro/v1/records_pb.js';
-import type { ServiceTasks } from './service_tasks.js';
+import { hasFailed, isOver, type ServiceTasks, type Slot } from './service_tasks.js';
 import type { ClusterView } from './view.js';
 
 /** How it stands with the nodes, as far as records do not say it. */
@@ -16,6 +16,8 @@ export interface NodeStates {
 
 interface Candidate {
   id: string;
+  /** The slot's last two tasks have failed there. */
+  fails: boolean;
   /** Live tasks there, of this service and of all others. */
   mine: number;
   others: number;
@@ -46,14 +48,23 @@ export class Placement {
     return this.#fitting;
   }
 
-  /** Spread: the node with the fewest live tasks of this service, then with the fewest at all. */
-  choose(tasks: ServiceTasks): string | undefined {
+  /**
+   * Spread: the node with the fewest live tasks of this service, then with the fewest at all. One where what was to be in this slot
+   * has failed again and again comes after the others.
+   */
+  choose(tasks: ServiceTasks, slot?: Slot): string | undefined {
+    const failing = slot === undefined ? undefined : failingNode(tasks, slot);
     let best: Candidate | undefined;
     for (const id of this.#fitting) {
       const mine = tasks.liveOn(id);
       if (this.#isFull(mine)) continue;
       // The view does not know yet what this transaction places.
-      const candidate = { id, mine, others: this.#view.liveTasksOn(id) - tasks.liveBefore(id) };
+      const candidate = {
+        id,
+        fails: id === failing,
+        mine,
+        others: this.#view.liveTasksOn(id) - tasks.liveBefore(id),
+      };
       if (best === undefined || isBefore(candidate, best)) best = candidate;
     }
     return best?.id;
@@ -120,7 +131,17 @@ export function isActive(node: Pick<NodeRecord, 'availability'> | undefined): bo
   return (node?.availability ?? '') === '' || node?.availability === 'active';
 }
 
+function failingNode(tasks: ServiceTasks, slot: Slot): string | undefined {
+  const [last, before] = tasks
+    .in(slot)
+    .filter(isOver)
+    .sort((a, b) => Number(b.updatedMs - a.updatedMs));
+  if (last === undefined || before === undefined || last.nodeId !== before.nodeId) return undefined;
+  return hasFailed(last) && hasFailed(before) ? last.nodeId : undefined;
+}
+
 function isBefore(a: Candidate, b: Candidate): boolean {
+  if (a.fails !== b.fails) return b.fails;
   if (a.mine !== b.mine) return a.mine < b.mine;
   return a.others === b.others ? a.id < b.id : a.others < b.others;
 }

@@ -5,6 +5,7 @@ import { InroError } from '../model/error.js';
 import { isId } from '../model/id.js';
 import { isWipeReason } from '../model/receipt.js';
 import type { Receipt } from '../proto/gen/inro/v1/dispatcher_pb.js';
+import { managerLimits } from './limits.js';
 
 export interface Speaker {
   clusterId: string;
@@ -18,9 +19,15 @@ export interface Speaker {
  * @param lastTaken up to this number they are known, and their signatures are not looked at again.
  * @throws protocol for what no agent sends; unauthenticated for one that the node's key did not sign.
  */
-export function checkReceipts(receipts: readonly Receipt[], speaker: Speaker, lastTaken: bigint): void {
+export async function checkReceipts(
+  receipts: readonly Receipt[],
+  speaker: Speaker,
+  lastTaken: bigint,
+): Promise<void> {
   let before: Receipt | undefined;
-  for (const receipt of receipts) {
+  for (const [n, receipt] of receipts.entries()) {
+    if (n % managerLimits.receiptsPerTurn === managerLimits.receiptsPerTurn - 1)
+      await new Promise((resolve) => setImmediate(resolve));
     checkShape(receipt);
     if (before !== undefined && (receipt.runId !== before.runId || receipt.number <= before.number))
       throw new InroError('protocol', 'receipts that are not in the order of one run');

@@ -7,7 +7,15 @@ import type { UpdatePolicy } from '../model/update_policy.js';
 import { TaskState, UpdateState, UpdateStatusSchema } from '../proto/gen/inro/v1/common_pb.js';
 import type { ServiceRecord, TaskRecord } from '../proto/gen/inro/v1/records_pb.js';
 import { policyOf } from '../proto/update_policy.js';
-import { hasFailed, isToBeReplaced, isWanted, type ServiceTasks, type Slot } from './service_tasks.js';
+import { managerLimits } from './limits.js';
+import {
+  endedItself,
+  hasFailed,
+  isToBeReplaced,
+  isWanted,
+  type ServiceTasks,
+  type Slot,
+} from './service_tasks.js';
 
 export interface RolloutParts {
   /** For how many ms it has been seen running. */
@@ -32,9 +40,7 @@ export function stepOf(tasks: ServiceTasks, slots: readonly Slot[], parts: Rollo
   const policy = policyOf(service.update);
   let changed = false;
   if (service.updateStatus?.state === UpdateState.UPDATING) {
-    const failed = slots.filter((slot) =>
-      tasks.in(slot).some((task) => isNew(service, task) && hasFailed(task)),
-    );
+    const failed = slots.filter((slot) => tasks.in(slot).some((task) => isFailure(service, task)));
     if (failed.length * 1000 > policy.maxFailuresPermille * slots.length)
       changed = fail(service, policy, tasks, failed, parts);
   }
@@ -93,11 +99,10 @@ function fail(
   { now }: RolloutParts,
 ): boolean {
   if (policy.failureAction === 'continue') return false;
-  const failed = slots
-    .flatMap((slot) => tasks.in(slot))
-    .filter((task) => isNew(service, task) && hasFailed(task));
+  const failed = slots.flatMap((slot) => tasks.in(slot)).filter((task) => isFailure(service, task));
   const last = failed.sort((a, b) => Number(b.updatedMs - a.updatedMs))[0];
-  const message = `task ${last?.id ?? ''} has failed${last?.error ? `: ${last.error}` : ''}`;
+  const how = last === undefined || hasFailed(last) ? 'failed' : 'ended';
+  const message = `task ${last?.id ?? ''} has ${how}${last?.error ? `: ${last.error}` : ''}`;
   if (policy.failureAction === 'rollback' && beginRollback(service, now(), message)) return true;
   setStatus(service, UpdateState.PAUSED, now(), message);
   return true;
@@ -114,11 +119,16 @@ function advance(
   let busy = 0;
   let youngestMs = Infinity;
   let againInMs = Infinity;
+  let isTrying = false;
   for (const slot of slots) {
     const wanted = tasks.in(slot).filter(isWanted);
     const mine = wanted.find((task) => isNew(service, task));
     if (mine === undefined) {
-      if (isTooSoon(slot)) continue; // it is tried again after a while; the others do not wait for it
+      if (isTooSoon(slot)) {
+        // It is tried again after a while: the others do not wait for it, the end does.
+        isTrying ||= wanted.length > 0 || isToBeReplaced(service, tasks.in(slot));
+        continue;
+      }
       if (wanted.length > 0) old.push(slot);
       else if (isToBeReplaced(service, tasks.in(slot))) busy += 1; // it ends, or has not been made yet
       continue;
@@ -136,11 +146,18 @@ function advance(
   const room = parallelism === 0 ? old.length : Math.max(0, parallelism - busy);
   if (old.length > 0 || busy > 0)
     return { replace: old.slice(0, room), changed: false, ...(againInMs < Infinity ? { againInMs } : {}) };
+  if (isTrying) return { replace: [], changed: false, againInMs: managerLimits.restartDelayMs };
   if (youngestMs < monitorMs) return { replace: [], changed: false, againInMs: monitorMs - youngestMs };
   const isRollback = service.updateStatus?.state === UpdateState.ROLLBACK_STARTED;
   const done = isRollback ? UpdateState.ROLLBACK_COMPLETED : UpdateState.COMPLETED;
   setStatus(service, done, now(), service.updateStatus?.message ?? '');
   return { replace: [], changed: true };
+}
+
+/** It did not stay though it was to; also one that says that it is done. */
+function isFailure(service: ServiceRecord, task: TaskRecord): boolean {
+  if (!isNew(service, task)) return false;
+  return hasFailed(task) || (endedItself(task) && isToBeReplaced(service, [task]));
 }
 
 function isNew(service: ServiceRecord, task: TaskRecord): boolean {

@@ -172,7 +172,7 @@ export class Scheduler {
   }
 
   async #place(tx: Transaction, tasks: ServiceTasks, task: TaskRecord, placement: Placement): Promise<void> {
-    const nodeId = placement.choose(tasks);
+    const nodeId = placement.choose(tasks, task.slot);
     if (nodeId === undefined) return tasks.change(task, { error: placement.whyNone(tasks) });
     if (!(await canTake(tx, nodeId))) return this.#later(tasks.service.id, managerLimits.restartDelayMs);
     await tasks.change(task, { nodeId, state: TaskState.ASSIGNED, error: '' });

@@ -5,6 +5,8 @@ export const rpcLimits = {
   /** Answers to an operator: long lists. */
   maxOperatorMessageBytes: 64 * 1024 * 1024,
   maxStreamsPerConnection: 64,
+  /** Of one stream, that the other side's window has no room for; who sends waits then. */
+  maxUnsentMessages: 4,
   /** Calls that answer once. */
   callMs: 10_000,
   connectMs: 10_000,

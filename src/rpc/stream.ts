@@ -24,6 +24,9 @@ export function channelOf<Out, In>(
   const over = new AbortController();
   let failure: Error | undefined;
   let isClosed = false;
+  /** Messages that are written and not on their way yet, and who waits for room. */
+  let unsent = 0;
+  const wakers: (() => void)[] = [];
   const finish = (error?: Error): void => {
     failure ??= error;
     over.abort();
@@ -35,15 +38,20 @@ export function channelOf<Out, In>(
     closed: over.signal,
     async send(message) {
       if (over.signal.aborted) throw failure ?? new InroError('unreachable', 'the stream is over');
-      if (stream.write(message)) return;
+      unsent += 1;
+      // Its own high-water mark is 16 messages, however large.
+      stream.write(message, () => {
+        unsent -= 1;
+        wakers.shift()?.();
+      });
+      if (unsent <= rpcLimits.maxUnsentMessages) return;
       await new Promise<void>((resolve, reject) => {
         const settle = (): void => {
-          stream.removeListener('drain', settle);
           over.signal.removeEventListener('abort', settle);
           if (over.signal.aborted) reject(failure ?? new InroError('unreachable', 'the stream is over'));
           else resolve();
         };
-        stream.once('drain', settle);
+        wakers.push(settle);
         over.signal.addEventListener('abort', settle, { once: true });
       });
     },

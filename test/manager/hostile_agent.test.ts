@@ -366,12 +366,17 @@ test('a flood of heartbeats, of which it reads no answer, keeps nobody else wait
 test('silence after the connection is ended after 10 s, and so are many silent streams', async (t) => {
   const s = await scene(t);
   const connection = s.manager.connect(s.hostile);
-  const silent = Array.from({ length: 40 }, () => new FakeNode(s.manager.open(connection), s.hostile));
+  const { atOnce } = managerLimits.streamPace;
+  const silent = Array.from({ length: atOnce }, () => new FakeNode(s.manager.open(connection), s.hostile));
   for (const node of silent) await node.expect('challenge');
+  for (let n = 0; n < 20; n++)
+    await refusesAsync(t, s.manager.attach(s.hostile).next(), 'rate_limited', /comes again too often/);
   await s.manager.clock.advance(managerLimits.helloMs - 1);
   t.true(silent.every((node) => !node.channel.closed.aborted));
   await s.manager.clock.advance(1);
   for (const node of silent) t.deepEqual(await node.rest(), []);
+  const again = s.manager.attach(s.hostile);
+  await t.notThrowsAsync(again.begin(), 'after a while it may come again');
   await honestIsServed(t, s);
 });
 

@@ -21,6 +21,7 @@ async function watching(t: { teardown(step: () => void): void }) {
   const dispatcher = {
     contactWith: (id: string) => state[id] ?? 'down',
     statusOf: (id: string) => state[id] ?? 'down',
+    dropSlow: () => undefined,
     readyNodes: () => Object.keys(state).filter((id) => state[id] === 'ready'),
   };
   const onChanged = (ids: readonly string[]): void => void told.push(...ids);
@@ -68,6 +69,31 @@ test('when all are silent none is lost, nor are the last to come back', async (t
   await w.clock.advance(managerLimits.nodeCheckMs);
   t.true(w.watch.isLost('b'));
   t.true((await w.look()).includes('b'), 'and that is told');
+});
+
+test('a manager that did not look for a while has lost no node: it hears them first', async (t) => {
+  const w = await watching(t);
+  w.state['a'] = 'ready';
+  await w.look();
+  const lostMs = managerLimits.heartbeatPeriodMs * managerLimits.missedBeats;
+  await w.clock.advance(lostMs);
+  for (let n = 0; n < 3; n++) {
+    Object.assign(w.state, { a: 'down', b: 'down' });
+    await w.clock.jump(10 * lostMs);
+    t.deepEqual([w.watch.isLost('a'), w.watch.isDown('a')], [false, false], 'nobody could be heard');
+    w.state['a'] = 'ready';
+    await w.look();
+    t.deepEqual([w.watch.isLost('b'), w.watch.isDown('b')], [false, false]);
+    w.state['b'] = 'ready';
+    await w.look();
+    t.deepEqual([w.watch.steadyInMs('a'), w.watch.steadyInMs('b')], [0, 0], 'nor does any of them flap');
+  }
+  await w.clock.jump(10 * lostMs);
+  w.state['b'] = 'down';
+  await w.clock.advance(lostMs);
+  t.true(w.watch.isDown('b'), 'who is silent on is down');
+  await w.clock.advance(lostMs);
+  t.true(w.watch.isLost('b'));
 });
 
 test('a node that comes and goes is given nothing until it has stayed, longer each time', async (t) => {

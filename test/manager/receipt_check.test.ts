@@ -5,7 +5,7 @@ import { receiptStatement } from '../../src/crypto/statement.js';
 import { checkReceipts } from '../../src/manager/receipt_check.js';
 import { ReceiptSchema, type Receipt } from '../../src/proto/gen/inro/v1/dispatcher_pb.js';
 import { anyReceipt, type Said } from '../support/fake_node.js';
-import { refuses } from '../support/refuses.js';
+import { refusesAsync } from '../support/refuses.js';
 
 const key = generateNodeKey();
 const speaker = { clusterId: 'c1', nodeId: 'n1', publicKey: key.publicKey };
@@ -21,12 +21,14 @@ function signed(says: Partial<Said> = {}, by = key, as = { clusterId: 'c1', node
   });
 }
 
-test('receipts of one run in order are believed, with gaps and with each reason', (t) => {
-  t.notThrows(() => checkReceipts([], speaker, 0n));
+test('receipts of one run in order are believed, with gaps and with each reason', async (t) => {
+  await t.notThrowsAsync(checkReceipts([], speaker, 0n));
   const reasons = ['removed', 'revoked', 'superseded', 'lease', 'stopped'];
   const all = reasons.map((reason, n) => signed({ reason, number: 1 + n * n }));
-  t.notThrows(() => checkReceipts(all, speaker, 0n));
-  t.notThrows(() => checkReceipts([signed({ number: Number.MAX_SAFE_INTEGER, mapped: true })], speaker, 0n));
+  await t.notThrowsAsync(checkReceipts(all, speaker, 0n));
+  await t.notThrowsAsync(
+    checkReceipts([signed({ number: Number.MAX_SAFE_INTEGER, mapped: true })], speaker, 0n),
+  );
 });
 
 const forged: Record<string, Receipt> = {
@@ -45,8 +47,8 @@ const forged: Record<string, Receipt> = {
   'with garbage': { ...signed(), signature: Buffer.alloc(71, 0x30) },
 };
 for (const [name, receipt] of Object.entries(forged)) {
-  test(`one that is signed ${name} is refused`, (t) => {
-    refuses(t, () => checkReceipts([receipt], speaker, 0n), 'unauthenticated', /is not signed/);
+  test(`one that is signed ${name} is refused`, async (t) => {
+    await refusesAsync(t, checkReceipts([receipt], speaker, 0n), 'unauthenticated', /is not signed/);
   });
 }
 
@@ -62,22 +64,22 @@ const impossible: Record<string, Partial<Receipt>> = {
   'an impossible duration': { durationUs: 2n ** 64n - 1n },
 };
 for (const [name, change] of Object.entries(impossible)) {
-  test(`one with ${name} is refused before its signature is looked at`, (t) => {
-    refuses(t, () => checkReceipts([{ ...signed(), ...change }], speaker, 0n), 'protocol');
-    refuses(t, () => checkReceipts([{ ...signed(), ...change }], speaker, 10n), 'protocol');
+  test(`one with ${name} is refused before its signature is looked at`, async (t) => {
+    await refusesAsync(t, checkReceipts([{ ...signed(), ...change }], speaker, 0n), 'protocol');
+    await refusesAsync(t, checkReceipts([{ ...signed(), ...change }], speaker, 10n), 'protocol');
   });
 }
 
-test('numbers that do not grow, and two runs in one message, are refused', (t) => {
+test('numbers that do not grow, and two runs in one message, are refused', async (t) => {
   const check = (...receipts: Receipt[]) =>
-    refuses(t, () => checkReceipts(receipts, speaker, 0n), 'protocol', /order/);
-  check(signed({ number: 2 }), signed({ number: 2 }));
-  check(signed({ number: 2 }), signed({ number: 1 }));
-  check(signed({ number: 1 }), signed({ number: 2, runId: 'x'.repeat(25) }));
+    refusesAsync(t, checkReceipts(receipts, speaker, 0n), 'protocol', /order/);
+  await check(signed({ number: 2 }), signed({ number: 2 }));
+  await check(signed({ number: 2 }), signed({ number: 1 }));
+  await check(signed({ number: 1 }), signed({ number: 2, runId: 'x'.repeat(25) }));
 });
 
-test('what was taken before costs no signature’s check', (t) => {
+test('what was taken before costs no signature’s check', async (t) => {
   const bad = { ...signed({ number: 5 }), signature: new Uint8Array() };
-  t.notThrows(() => checkReceipts([bad, signed({ number: 6 })], speaker, 5n));
-  refuses(t, () => checkReceipts([bad], speaker, 4n), 'unauthenticated');
+  await t.notThrowsAsync(checkReceipts([bad, signed({ number: 6 })], speaker, 5n));
+  await refusesAsync(t, checkReceipts([bad], speaker, 4n), 'unauthenticated');
 });

@@ -3,7 +3,11 @@ import test, { type ExecutionContext } from 'ava';
 import { beginRollback, beginUpdate } from '../../src/manager/rollout.js';
 import { managerLimits } from '../../src/manager/limits.js';
 import { defaultUpdatePolicy, type UpdatePolicy } from '../../src/model/update_policy.js';
-import { ContainerSpecSchema, UpdatePolicySchema } from '../../src/proto/gen/inro/v1/common_pb.js';
+import {
+  ContainerSpecSchema,
+  RestartCondition,
+  UpdatePolicySchema,
+} from '../../src/proto/gen/inro/v1/common_pb.js';
 import type { TaskRecord } from '../../src/proto/gen/inro/v1/records_pb.js';
 import { stateOf } from '../../src/proto/task_state.js';
 import { updateStateOf, wirePolicy } from '../../src/proto/update_policy.js';
@@ -45,7 +49,7 @@ async function running(t: ExecutionContext, policy: Partial<UpdatePolicy> = {}, 
           ({ slot, container, state, desiredState }) =>
             `${slot} ${container?.image} ${stateOf(state)}${stateOf(desiredState) === 'RUNNING' ? '' : ' ending'}`,
         ),
-    async reportAll(from: string, to: 'RUNNING' | 'FAILED' | 'SHUTDOWN'): Promise<void> {
+    async reportAll(from: string, to: 'RUNNING' | 'FAILED' | 'COMPLETE' | 'SHUTDOWN'): Promise<void> {
       const isEnding = to === 'SHUTDOWN';
       for (const task of s.tasks())
         if (isLive(task) && task.container?.image === from)
@@ -143,10 +147,30 @@ test('some failures may be allowed, or all', async (t) => {
     await all.reportAll('v2', 'FAILED');
   }
   t.deepEqual(all.live(), [], 'one that fails does not hold up the others');
+  t.is(all.state(), 'updating', 'but nothing runs yet');
   await all.clock.advance(managerLimits.restartDelayMs);
   await all.reportAll('v2', 'RUNNING');
   await all.clock.advance(defaultUpdatePolicy.monitorMs);
   t.is(all.state(), 'completed');
+});
+
+test('a new task that ends at once has failed, whatever it says of itself, unless it is meant to end', async (t) => {
+  const s = await running(t);
+  await s.change('v2');
+  await s.reportAll('v1', 'SHUTDOWN');
+  await s.reportAll('v2', 'COMPLETE');
+  t.is(s.state(), 'paused');
+  t.regex(s.message() ?? '', /^task \w{25} has ended$/);
+
+  const jobs = await running(t);
+  await jobs.service('web', { restart: RestartCondition.ON_FAILURE });
+  await jobs.change('v2');
+  for (let n = 0; n < 3; n++) {
+    await jobs.reportAll('v1', 'SHUTDOWN');
+    await jobs.clock.advance(1);
+    await jobs.reportAll('v2', 'COMPLETE');
+  }
+  t.is(jobs.state(), 'completed');
 });
 
 test('by hand there and back again: each slot gets what it had', async (t) => {

@@ -222,6 +222,20 @@ test('a task that completed or was shut down is replaced at once', async (t) => 
   t.deepEqual(s.shown(), ['1 SHUTDOWN a', '1 ASSIGNED a']);
 });
 
+test('where a slot has failed twice in a row it is not tried again while there is another node', async (t) => {
+  const s = await scheduling(t, ['a', 'b']);
+  await s.service('other', { constraints: ['node.id==b'], replicas: 3 });
+  await s.service('web');
+  const tried: string[] = [];
+  for (let n = 0; n < 7; n++) {
+    const live = s.tasks().find((task) => stateOf(task.state) === 'ASSIGNED');
+    tried.push(live?.nodeId ?? '-');
+    await s.report(live, 'REJECTED', 'the arena is full');
+    await s.clock.advance(managerLimits.restartDelayMs);
+  }
+  t.deepEqual(tried, ['a', 'a', 'b', 'a', 'a', 'b', 'a']);
+});
+
 test('one slot that fails for ever is tried once a delay, and its ended tasks are bounded', async (t) => {
   const s = await scheduling(t, ['a']);
   await s.service('web', { replicas: 2 });
