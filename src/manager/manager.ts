@@ -200,7 +200,7 @@ export async function startManager({
     });
     const dataKey = new DataKey({ ...shared, folder: stateFolder, arena });
     undo.push(() => dataKey.stop());
-    const expiry = new ValueExpiry(shared);
+    const expiry = new ValueExpiry({ ...shared, events });
     undo.push(() => expiry.stop());
     const seen = new SeenBook({ store, view, dispatcher, clock, log });
     undo.push(() => seen.stop());
