@@ -1,20 +1,25 @@
 /** What operators ask of a manager that waits, handed on to the one that leads. */
+import { create } from '@bufbuild/protobuf';
+import type { Logger } from 'pino';
 import { InroError } from '../model/error.js';
-import { Control } from '../proto/gen/inro/v1/control_pb.js';
+import { Control, LockCallSchema } from '../proto/gen/inro/v1/control_pb.js';
 import { call, stands, type Connection } from '../rpc/client.js';
 import { rpcLimits } from '../rpc/limits.js';
 import type { Registration } from '../rpc/server.js';
+import type { AuditEntry } from './audit_book.js';
 import { managerLimits } from './limits.js';
 
 /** Calls of Control, to whichever manager leads; values in them are sealed, and stay so. */
 export class Forward {
   readonly #leader: () => string | undefined;
   readonly #connect: (address: string) => Connection;
+  readonly #log: Logger;
   #present: { address: string; connection: Connection } | undefined;
 
-  constructor(leader: () => string | undefined, connect: (address: string) => Connection) {
+  constructor(leader: () => string | undefined, connect: (address: string) => Connection, log: Logger) {
     this.#leader = leader;
     this.#connect = connect;
+    this.#log = log;
   }
 
   registration(): Registration {
@@ -27,6 +32,15 @@ export class Forward {
       access: 'local',
       handlers: Object.fromEntries(handlers) as Registration['handlers'],
     };
+  }
+
+  /** To the audit, which the one that leads writes; what it cannot be told stands in the log. */
+  async append({ action, outcome, reason = '' }: AuditEntry): Promise<void> {
+    try {
+      await this.#ask('noteLockCall', create(LockCallSchema, { call: action, outcome, reason }) as never);
+    } catch (error) {
+      this.#log.error({ call: action, outcome, err: error }, 'a line of the audit could not be written');
+    }
   }
 
   close(): void {

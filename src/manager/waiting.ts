@@ -70,7 +70,7 @@ export async function startWaiting(parts: WaitingParts): Promise<WaitingManager>
         nodeCredentials({ rootPem: authority.everyRootPem, ...own }),
         rpcLimits.maxOperatorMessageBytes,
       );
-    const forward = new Forward(leader, reach);
+    const forward = new Forward(leader, reach, log);
     undo.push(async () => forward.close());
     const identity = { folder, authority, clock, random, log };
     const keepLocked = async (): Promise<void> => {
@@ -83,7 +83,7 @@ export async function startWaiting(parts: WaitingParts): Promise<WaitingManager>
     };
     const operators = socket.serve([
       forward.registration(),
-      lockService({ autolock, log, onKeySet: keepLocked }),
+      lockService({ autolock, log, audit: forward, onKeySet: keepLocked }),
       refusing(ManagerBackup, 'local', refuse),
     ]);
     undo.push(() => operators.stop(managerLimits.stopGraceMs));

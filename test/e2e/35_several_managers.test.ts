@@ -196,6 +196,23 @@ labScenario(
       /another manager uses the state folder/,
     );
 
+    // One that waits has an autolock of its own; who asked for its key is in the audit of all.
+    await second.daemon().stop();
+    await second.start('--autolock');
+    const unlockKey = ['manager', 'unlock-key', '-q', '--socket', second.socket.slice('unix:'.length)];
+    const shown = await host.ask(unlockKey);
+    t.is(await host.ask(unlockKey), shown);
+    const lines = JSON.parse(await ask(first, ['audit', '--json'])) as { action: string; address: string }[];
+    const from = `socket of manager ${await second.id()}`;
+    const ofIts = lines.filter(({ address }) => address.startsWith(from));
+    t.deepEqual(
+      ofIts.map(({ action }) => action).filter((action) => action.endsWith('UnlockKey')),
+      ['setUnlockKey', 'getUnlockKey'],
+    );
+    await host.sh(`printf %s '${shown}' > /run/unlock`);
+    await second.daemon().stop();
+    await second.start('--no-autolock', '--unlock-key', '/run/unlock');
+
     // Another data key and another CA, and then another manager: it has them.
     await ask(first, ['manager', 'data-key', '--rotate', '--wait']);
     await ask(first, ['ca', 'rotate']);
