@@ -518,6 +518,7 @@ operator(
   (await import('./commands/secret_versions.js')).secretHistory(name, options),
 );
 operator(secret, 'rollback <SECRET[@V]>', 'go back to an earlier version: the one before, if none is named')
+  .option('--if-version <V>', 'refuse unless the current version is V', wholeNumber)
   .option(...detach)
   .action(async (text, options) =>
     (await import('./commands/secret_versions.js')).secretRollback(text, options),

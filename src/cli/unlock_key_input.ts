@@ -38,8 +38,9 @@ const howToBring =
 
 /** Typed or pasted at a terminal, and not shown there. @throws bad_input */
 export function askForUnlockKey(arena: Arena): Plaintext {
-  process.stderr.write('Unlock key: ');
+  // In this order: what is typed, or pasted, as soon as it is asked for is not shown either.
   process.stdin.setRawMode(true);
+  process.stderr.write('Unlock key: ');
   const page = arena.take(pageBytes);
   try {
     const bytes = page.expose();

@@ -10,6 +10,11 @@ import type { ClusterView } from './view.js';
 export type ControlPeer = Extract<Peer, { kind: 'local' | 'operator' }>;
 type OperatorPeer = Extract<Peer, { kind: 'operator' }>;
 
+/** For log and audit: the manager's own socket, or that of another manager. */
+export function socketOf({ through }: Extract<Peer, { kind: 'local' }>): string {
+  return through === undefined ? 'socket' : `socket of manager ${through.nodeId}, ${through.address}`;
+}
+
 export interface Caller {
   /** An operator's name; undefined for who opened the manager's socket. */
   name: string | undefined;

@@ -11,7 +11,7 @@ import { Control } from '../proto/gen/inro/v1/control_pb.js';
 import type { Peer } from '../rpc/peer.js';
 import type { CallContext, Handlers, Registration } from '../rpc/server.js';
 import type { AuditBook } from './audit_book.js';
-import { callerOf, operatorOf, type ControlPeer } from './caller.js';
+import { callerOf, operatorOf, socketOf, type ControlPeer } from './caller.js';
 import { hostOf } from './join_guard.js';
 import { managerLimits } from './limits.js';
 import { Tries } from './tries.js';
@@ -210,10 +210,6 @@ function whoOf(view: ClusterView, peer: Peer): Who {
     case 'anonymous':
       return { operator: '', address: peer.address };
   }
-}
-
-function socketOf({ through }: Extract<Peer, { kind: 'local' }>): string {
-  return through === undefined ? 'socket' : `socket of manager ${through.nodeId}, ${through.address}`;
 }
 
 function objectOf(request: Record<string, unknown>, { object }: Right): string {

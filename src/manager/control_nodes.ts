@@ -16,7 +16,7 @@ import { transact, type Transaction } from '../store/transaction.js';
 import type { CaRotation } from './ca_rotation.js';
 import type { Clones } from './clones.js';
 import type { Dispatcher } from './dispatcher.js';
-import { changedLabels } from './control_secrets.js';
+import { changedLabels } from './changed_labels.js';
 import { find, matcher } from './find.js';
 import { noteChange, versionOf } from './if_version.js';
 import { managerLimits } from './limits.js';
@@ -110,7 +110,7 @@ export function nodeHandlers(parts: NodeHandlersParts): Pick<Handlers<typeof Con
       return shown(node);
     },
 
-    updateNode: async ({ name, labelsAdd, labelsRemove, availability, ifVersion }) => {
+    updateNode: async ({ name, labelsAdd, labelsRemove, labelsSeen, availability, ifVersion }) => {
       const { id } = find('node', view.nodes, name, hostnameOf);
       const serviceIds = [
         ...new Set(
@@ -127,7 +127,7 @@ export function nodeHandlers(parts: NodeHandlersParts): Pick<Handlers<typeof Con
         const missing = labelsRemove.find((key) => !Object.hasOwn(node.labels, key));
         if (missing !== undefined)
           throw new InroError('not_found', `node ${quoted(name)} has no label ${quoted(missing)}`);
-        node.labels = changedLabels(node.labels, labelsAdd, labelsRemove);
+        node.labels = changedLabels(node.labels, { labelsAdd, labelsRemove, labelsSeen });
         if (availability !== '') node.availability = checkAvailability(availability);
         tx.put(tables.nodes, id, node);
         return node;

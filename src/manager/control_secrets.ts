@@ -27,8 +27,10 @@ import { transact, type Transaction } from '../store/transaction.js';
 import type { Dispatcher } from './dispatcher.js';
 import { callerOf, checkSees, type Caller } from './caller.js';
 import { latestOf, pinning } from './control_versions.js';
+import { changedLabels } from './changed_labels.js';
 import { stageOf } from './stage.js';
 import { find, matcher } from './find.js';
+import { checkVersion } from './if_version.js';
 import type { Keyring } from './keyring.js';
 import { deleteReads } from './read_records.js';
 import { shownReads } from './shown_reads.js';
@@ -215,7 +217,7 @@ export function secretChanges({
     },
 
     async update(tx, request) {
-      const { id, version, ciphertext, sealedKey, labelsAdd, labelsRemove, expiration } = request;
+      const { id, version, ciphertext, sealedKey, expiration } = request;
       const { stageServices, stageNodes, ifVersion } = request;
       const hasValue = ciphertext.length > 0;
       const secret = await tx.get(tables.secrets, id);
@@ -223,14 +225,9 @@ export function secretChanges({
         throw new InroError('not_found', `no secret with id ${id}`, {
           remedy: "'inro secret ls' lists them",
         });
-      secret.labels = changedLabels(secret.labels, labelsAdd, labelsRemove);
+      secret.labels = changedLabels(secret.labels, request);
       secret.updatedMs = BigInt(clock.now());
-      if (ifVersion > 0 && ifVersion !== secret.currentVersion)
-        throw new InroError(
-          'conflict',
-          `secret ${quoted(secret.name)} is at version ${secret.currentVersion}, not ${ifVersion}`,
-          { remedy: `look at it with 'inro secret history ${secret.name}', then give your value again` },
-        );
+      checkVersion(`secret ${quoted(secret.name)}`, secret.currentVersion, ifVersion);
       if (hasValue && secret.stage !== undefined)
         throw new InroError(
           'conflict',
@@ -261,16 +258,6 @@ export function secretChanges({
       return secret;
     },
   };
-}
-
-/** @throws bad_input when the result breaks the rules for labels. */
-export function changedLabels(
-  labels: Record<string, string>,
-  add: Record<string, string>,
-  remove: readonly string[],
-): Record<string, string> {
-  const kept = Object.entries(labels).filter(([key]) => !remove.includes(key));
-  return checkLabels({ ...Object.fromEntries(kept), ...add });
 }
 
 function inUse(secret: SecretRecord, view: ClusterView): InroError {

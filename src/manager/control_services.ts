@@ -38,7 +38,8 @@ import {
   versionKey,
 } from '../store/tables.js';
 import { transact, type Transaction } from '../store/transaction.js';
-import { changedLabels, type ControlParts } from './control_secrets.js';
+import { changedLabels } from './changed_labels.js';
+import type { ControlParts } from './control_secrets.js';
 import { callerOf, checkSees, checkSeesService, seesService, type Caller } from './caller.js';
 import { find, matcher } from './find.js';
 import { revokedNotice } from './revoked.js';
@@ -182,7 +183,7 @@ export function serviceChanges({
       for (const name of request.referencesRemove) await release(tx, service, name);
       const added = await resolve(tx, id, request.referencesAdd, caller);
       service.references = [...service.references, ...added];
-      service.labels = changedLabels(service.labels, request.labelsAdd, request.labelsRemove);
+      service.labels = changedLabels(service.labels, request);
       if (request.replicas !== undefined) {
         if (service.global)
           throw new InroError(

@@ -13,7 +13,7 @@ import type { Handlers } from '../rpc/server.js';
 import type { Store } from '../store/store.js';
 import { tables } from '../store/tables.js';
 import { transact, type Transaction } from '../store/transaction.js';
-import { clusterIn } from './cluster_record.js';
+import { clusterIn, readCluster } from './cluster_record.js';
 import { find } from './find.js';
 import type { JoinGuard } from './join_guard.js';
 import type { Keyring } from './keyring.js';
@@ -49,8 +49,14 @@ export function tokenHandlers(parts: TokenHandlersParts): Pick<Handlers<typeof C
     rotateJoinToken: async ({ role }) => {
       checkRole(role);
       const token = makeJoinToken(authority.root.der, random);
+      const seen = keyring.readText((await readCluster(store)).sealedWorkerToken);
       await transact(store, async (tx) => {
         const cluster = await clusterIn(tx);
+        // Of two at the same time both would hold a token, and one of them a dead one.
+        if (keyring.readText(cluster.sealedWorkerToken) !== seen)
+          throw new InroError('conflict', 'the join token was rotated by somebody else just now', {
+            remedy: `'inro token show ${role}' shows that one; rotate it again if it has to be another`,
+          });
         cluster.sealedWorkerToken = keyring.keepText(token.reveal());
         tx.put(tables.cluster, 'self', cluster);
       });

@@ -10,6 +10,7 @@ import type { Store } from '../store/store.js';
 import { ciphertextPrefix, tables, versionKey } from '../store/tables.js';
 import { transact } from '../store/transaction.js';
 import { find } from './find.js';
+import { checkVersion } from './if_version.js';
 import { deleteReadsOf } from './read_records.js';
 import type { ClusterView } from './view.js';
 
@@ -38,7 +39,7 @@ export function versionHandlers({
     serviceIds: serviceIds.filter((one) => view.nodesOfServices([one]).size > 0),
   });
   return {
-    endStage: async ({ name: typed, promote }) => {
+    endStage: async ({ name: typed, promote, ifVersion, ifStaged }) => {
       const id = idOf(typed);
       const { result: secret, revision } = await transact(store, async (tx) => {
         const found = await tx.get(tables.secrets, id);
@@ -47,6 +48,13 @@ export function versionHandlers({
           throw new InroError('not_found', `no version of secret ${quoted(found.name)} is staged`, {
             remedy: `stage one: inro secret update ${found.name} - --stage SERVICE`,
           });
+        checkVersion(`secret ${quoted(found.name)}`, found.currentVersion, ifVersion);
+        if (ifStaged > 0 && ifStaged !== found.stage.version)
+          throw new InroError(
+            'conflict',
+            `version ${found.stage.version} of secret ${quoted(found.name)} is staged by now, not ${ifStaged}`,
+            { remedy: `look at it with 'inro secret history ${found.name}', and decide anew` },
+          );
         found.latestVersion = latestOf(found);
         if (promote) found.currentVersion = found.stage.version;
         delete found.stage;
@@ -61,11 +69,12 @@ export function versionHandlers({
       return told(id, revision, secret);
     },
 
-    rollbackSecret: async ({ name: typed, version: wanted }) => {
+    rollbackSecret: async ({ name: typed, version: wanted, ifVersion }) => {
       const id = idOf(typed);
       const { result, revision } = await transact(store, async (tx) => {
         const secret = await tx.get(tables.secrets, id);
         if (secret === undefined) throw new InroError('not_found', `no secret ${quoted(typed)}`);
+        checkVersion(`secret ${quoted(secret.name)}`, secret.currentVersion, ifVersion);
         const versions = await tx.list(tables.versions, `${id}/`);
         const from = secret.currentVersion;
         if (secret.stage !== undefined)

@@ -19,6 +19,10 @@ import type { Clock, Random } from '../model/clock.js';
 import { asInroError, InroError } from '../model/error.js';
 import { newId } from '../model/id.js';
 import { leafOf } from '../pki/chain.js';
+import { ManagerBackup } from '../proto/gen/inro/v1/backup_pb.js';
+import { Control } from '../proto/gen/inro/v1/control_pb.js';
+import { ManagerLock } from '../proto/gen/inro/v1/lock_pb.js';
+import { StandingSocket } from '../rpc/standing_socket.js';
 import { openEtcdStore, type Fence } from '../store/etcd.js';
 import type { EtcdTarget } from '../store/etcd_client.js';
 import { EtcdLead, type Term } from '../store/etcd_lead.js';
@@ -29,6 +33,7 @@ import { addon } from '../system/addon.js';
 import { claimStateFolder, readFileIfThere } from '../system/files.js';
 import { arenaSize } from './arena_size.js';
 import type { Autolock } from './autolock.js';
+import { waits } from './forward.js';
 import { managerLimits } from './limits.js';
 import { startManager } from './manager.js';
 import { wasRemoved } from './managers.js';
@@ -85,6 +90,8 @@ class Distributed implements DistributedManager {
   #doing = 'starting';
   #obstacle: InroError | undefined;
   #endStranded: (() => Promise<void>) | undefined;
+  /** There all the time: who asks while it passes from waiting to leading waits, and hears nothing of that. */
+  #socket: StandingSocket | undefined;
   readonly failed: Promise<never>;
   #fail: (error: unknown) => void = () => undefined;
 
@@ -117,8 +124,10 @@ class Distributed implements DistributedManager {
   }
 
   async begin(): Promise<void> {
-    const { etcd, prefix, listen, clock, log } = this.#options;
+    const { etcd, prefix, listen, socketPath, clock, log } = this.#options;
     if (this.#isNew) await this.#checkNoOther();
+    const services = [Control, ManagerLock, ManagerBackup];
+    this.#socket = await StandingSocket.open(socketPath, services, () => waits(undefined));
     const self = { id: this.#ownId, address: listen };
     this.#lead = await EtcdLead.join({ ...etcd, prefix, sealer: this.#sealer, self, clock, log });
     await this.#lead.tellBounds();
@@ -133,6 +142,7 @@ class Distributed implements DistributedManager {
     await this.#running;
     await this.#unstrand();
     await this.#lead?.close();
+    await this.#socket?.close(managerLimits.stopGraceMs);
     for (const key of Object.values(this.#keys)) key.wipe();
     this.#release();
   }
@@ -192,10 +202,11 @@ class Distributed implements DistributedManager {
   async #strand(error: InroError): Promise<void> {
     this.#obstacle = error;
     if (this.#endStranded !== undefined) return;
-    const { stateFolder: folder, listen, socketPath, autolock, log } = this.#options;
+    const { stateFolder: folder, listen, autolock, log } = this.#options;
+    const socket = this.#operators;
     const why = (): InroError => this.#obstacle ?? error;
     try {
-      this.#endStranded = await startStranded({ folder, listen, socketPath, autolock, why, log });
+      this.#endStranded = await startStranded({ folder, listen, socket, autolock, why, log });
     } catch (cause) {
       log.warn({ err: cause }, 'nobody can be told why this manager does not serve');
     }
@@ -204,6 +215,11 @@ class Distributed implements DistributedManager {
   async #unstrand(): Promise<void> {
     await this.#endStranded?.();
     this.#endStranded = undefined;
+  }
+
+  get #operators(): StandingSocket {
+    if (this.#socket === undefined) throw new InroError('internal', 'there is no socket yet');
+    return this.#socket;
   }
 
   /** Where nobody leads, so that a first manager need not wait. */
@@ -221,7 +237,7 @@ class Distributed implements DistributedManager {
 
   /** Until it leads. @returns undefined when it is to begin anew. */
   async #wait(lead: EtcdLead, serves: (doing: string) => void): Promise<Term | undefined> {
-    const { stateFolder: folder, listen, socketPath, autolock, clock, random, log } = this.#options;
+    const { stateFolder: folder, listen, autolock, clock, random, log } = this.#options;
     const again = new AbortController();
     const leader = (): string | undefined => lead.leader?.address;
     const opened = await this.#open(again);
@@ -233,7 +249,7 @@ class Distributed implements DistributedManager {
     const waiting = await startWaiting({
       folder,
       listen,
-      socketPath,
+      socket: this.#operators,
       opened,
       autolock,
       leader,
@@ -265,6 +281,7 @@ class Distributed implements DistributedManager {
         ...(ca === undefined ? {} : { ca }),
         leading: {
           open: () => this.#open(broken, { ...term.fence, onBroken: () => broken.abort() }),
+          socket: this.#operators,
           arena: this.#arena,
           membership: {
             self: { id: this.#ownId, address: listen, hostname: hostname(), exchangeKey },

@@ -13,7 +13,7 @@ import { managerLimits } from './limits.js';
 export interface ClusterEvent {
   number: number;
   atMs: number;
-  type: 'ca' | 'node' | 'operator' | 'secret' | 'service' | 'task' | 'token';
+  type: 'ca' | 'manager' | 'node' | 'operator' | 'secret' | 'service' | 'task' | 'token';
   action: string;
   id: string;
   name: string;
@@ -84,6 +84,12 @@ export class EventBook {
     this.#statuses = statuses;
   }
 
+  /** Of a value that nobody has changed: its end comes near, or is there. */
+  expires(action: 'expires' | 'expired', secretId: string, version: number, atMs: number): void {
+    const attributes = { version: String(version), at: new Date(atMs).toISOString() };
+    this.#add([{ type: 'secret', action, id: secretId, name: this.#nameOf(secretId), attributes }]);
+  }
+
   /** Those with a greater number, the oldest first. */
   after(number: number): readonly ClusterEvent[] {
     const [first] = this.#events;
@@ -116,14 +122,28 @@ export class EventBook {
         return told(after.currentVersion < before.currentVersion ? 'rollback' : 'update', {
           version: String(after.currentVersion),
         });
+      if (before.stage?.version !== after.stage?.version)
+        return told(after.stage === undefined ? 'unstage' : 'stage', {
+          version: String((after.stage ?? before.stage)?.version),
+        });
       return sameMap(before.labels, after.labels) ? [] : told('update', { changed: 'labels' });
     }),
     follow(tables.versions, (before, after) => {
-      if (before === undefined || after === undefined || before.revokedMs > 0n || after.revokedMs === 0n)
-        return [];
-      const { secretId: id, version } = after;
-      const attributes = { version: String(version) };
-      return [{ type: 'secret', action: 'revoke', id, name: this.#nameOf(id), attributes }];
+      if (before === undefined) return [];
+      const { secretId: id, version } = before;
+      const told = (action: string, more = {}): Told[] => [
+        {
+          type: 'secret',
+          action,
+          id,
+          name: this.#nameOf(id),
+          attributes: { version: String(version), ...more },
+        },
+      ];
+      // Those of a secret that was removed go with it.
+      if (after === undefined) return this.#isThere(tables.secrets, id) ? told('prune') : [];
+      const isRevoked = before.revokedMs === 0n && after.revokedMs > 0n;
+      return isRevoked ? told('revoke', after.revokedBy === '' ? {} : { by: after.revokedBy }) : [];
     }),
     follow(tables.services, (before, after) => {
       const { id, name } = (after ?? before) as RecordOf<typeof tables.services>;
@@ -159,6 +179,12 @@ export class EventBook {
       if (after === undefined) return told('remove');
       if (before.revokedMs === 0n && after.revokedMs > 0n) return told('revoke');
       return told(before.serial === after.serial ? 'update' : 'renew');
+    }),
+    follow(tables.managers, (before, after) => {
+      const { id, hostname: name, address } = (after ?? before) as RecordOf<typeof tables.managers>;
+      if (before !== undefined && after !== undefined) return [];
+      const action = before === undefined ? 'join' : 'remove';
+      return [{ type: 'manager', action, id, name, attributes: address === '' ? {} : { address } }];
     }),
     follow(tables.cluster, (before, after) => clusterEvents(before, after)),
   ];
@@ -204,6 +230,10 @@ export class EventBook {
         this.#names.set(id, description?.hostname ?? '');
       }
     }
+  }
+
+  #isThere<S extends DescMessage>({ prefix }: Table<S>, id: string): boolean {
+    return this.#known.has(prefix + id);
   }
 
   #nameOf(id: string): string {

@@ -32,10 +32,12 @@ export function lockService({
 } {
   const { arena } = autolock;
   const own = drawExchangeKey(arena);
+  let keyVersion = 1;
   const state = () => ({
     locked: autolock.isLocked,
     autolock: autolock.state,
     exchangeKey: own.publicKey,
+    keyVersion,
   });
   const keyIn = ({ box, exchangeKey }: Pick<SealedUnlockKey, 'box' | 'exchangeKey'>): Plaintext => {
     const key = openUnlockKey({ box, exchangeKey }, own, arena);
@@ -97,7 +99,14 @@ export function lockService({
       unlockedOnly();
       const set = await recorded('setUnlockKey', () => {
         if (autolock.state === 'off') void autolock.unlockKey; // throws
+        const { ifKeyVersion } = request;
+        if (ifKeyVersion > 0 && ifKeyVersion !== keyVersion)
+          throw new InroError('conflict', 'somebody else has set another unlock key just now', {
+            remedy:
+              "the one that was shown here unlocks nothing: 'inro manager unlock-key' shows the one that does",
+          });
         autolock.lockWith(keyIn(given(request)));
+        keyVersion++;
         return state();
       });
       await onKeySet?.();

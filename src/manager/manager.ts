@@ -7,7 +7,9 @@ import { newId } from '../model/id.js';
 import { parseJoinToken, type JoinToken } from '../pki/join_token.js';
 import { sealingNameOf } from '../pki/sealing_name.js';
 import type { SealingKeySchema } from '../proto/gen/inro/v1/common_pb.js';
+import type { Peer } from '../rpc/peer.js';
 import { listenTls, listenUnix } from '../rpc/server.js';
+import type { StandingSocket } from '../rpc/standing_socket.js';
 import { notLeader } from '../store/etcd.js';
 import { addon } from '../system/addon.js';
 import { claimStateFolder } from '../system/files.js';
@@ -58,6 +60,8 @@ export interface ManagerOptions {
 
 export interface Leading {
   open: () => Promise<OpenedStore>;
+  /** Instead of one of its own at socketPath. */
+  socket: StandingSocket;
   arena: Arena;
   membership: Membership;
   /** Whether another one may lead by now: then nothing is answered. */
@@ -179,7 +183,7 @@ export async function startManager({
     });
     const dataKey = new DataKey({ ...shared, folder: stateFolder, arena });
     undo.push(() => dataKey.stop());
-    const expiry = new ValueExpiry(shared);
+    const expiry = new ValueExpiry({ ...shared, events });
     undo.push(() => expiry.stop());
     const seen = new SeenBook({ store, view, dispatcher, clock, log });
     undo.push(() => seen.stop());
@@ -228,10 +232,13 @@ export async function startManager({
     const stillLeads = (): void => {
       if (isOver()) throw notLeader();
     };
-    const operators = await listenUnix(socketPath, [service, lock, backup], (peer) => {
+    const locally = [service, lock, backup];
+    const admit = (peer: Peer): Peer => {
       stillLeads();
       return peer;
-    });
+    };
+    const operators =
+      leading === undefined ? await listenUnix(socketPath, locally) : leading.socket.serve(locally, admit);
     undo.push(() => operators.stop(managerLimits.stopGraceMs));
     const nodes = await listenTls(
       listen,

@@ -114,6 +114,8 @@ export class Managers {
         tx.put(tables.managers, record.id, record);
       }
     });
+    // Keys that are used no more stand there, sealed to the same managers.
+    await store.forgetPast();
   }
 
   /** @throws envelope for an exchange key that is none. */

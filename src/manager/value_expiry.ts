@@ -8,6 +8,7 @@ import { versionKey } from '../store/tables.js';
 import type { AuditBook } from './audit_book.js';
 import { revokeVersion } from './control_revoke.js';
 import { pinning } from './control_versions.js';
+import type { EventBook } from './event_book.js';
 import { managerLimits } from './limits.js';
 import type { ClusterView } from './view.js';
 
@@ -15,6 +16,7 @@ export interface ValueExpiryParts {
   store: Store;
   view: ClusterView;
   audit: Pick<AuditBook, 'append'>;
+  events: Pick<EventBook, 'expires'>;
   clock: Clock;
   log: Logger;
 }
@@ -45,7 +47,7 @@ export class ValueExpiry {
   }
 
   async #look(record: VersionRecord): Promise<void> {
-    const { view, clock, log } = this.#parts;
+    const { view, events, clock, log } = this.#parts;
     const { secretId, version, expiresMs, withdraw } = record;
     const leftMs = Number(expiresMs) - clock.now();
     if (leftMs > managerLimits.valueExpiryWarningMs) return;
@@ -55,6 +57,7 @@ export class ValueExpiry {
     const state = leftMs <= 0 ? 'over' : 'soon';
     if (this.#said.get(versionKey(secretId, version)) === state) return;
     this.#said.set(versionKey(secretId, version), state);
+    events.expires(state === 'soon' ? 'expires' : 'expired', secretId, version, Number(expiresMs));
     const facts = {
       secret,
       version,

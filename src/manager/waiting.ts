@@ -9,16 +9,18 @@ import { ManagerBackup } from '../proto/gen/inro/v1/backup_pb.js';
 import { Control } from '../proto/gen/inro/v1/control_pb.js';
 import { Dispatcher } from '../proto/gen/inro/v1/dispatcher_pb.js';
 import { Enrollment, Renewal } from '../proto/gen/inro/v1/enrollment_pb.js';
-import { call, connectTls, stands, type Connection } from '../rpc/client.js';
+import { connectTls, type Connection } from '../rpc/client.js';
 import type { Service } from '../rpc/definition.js';
 import { rpcLimits } from '../rpc/limits.js';
-import { listenTls, listenUnix, type Registration } from '../rpc/server.js';
+import { listenTls, type Registration } from '../rpc/server.js';
+import type { StandingSocket } from '../rpc/standing_socket.js';
 import { nodeCredentials } from '../rpc/tls.js';
 import { sealingNameOf } from '../pki/sealing_name.js';
 import { readFileIfThere } from '../system/files.js';
 import type { Autolock } from './autolock.js';
 import { certificateLifetimeMs, readCluster } from './cluster_record.js';
 import { rootTeller } from './enrollment.js';
+import { Forward, waits } from './forward.js';
 import { managerLimits } from './limits.js';
 import { dropLockedIdentity, keepLockedIdentity } from './locked_identity.js';
 import { lockService } from './lock_service.js';
@@ -28,7 +30,8 @@ import { openManagerState, type OpenedStore } from './state_folder.js';
 export interface WaitingParts {
   folder: string;
   listen: string;
-  socketPath: string;
+  /** Where operators of this host ask. */
+  socket: StandingSocket;
   opened: OpenedStore;
   autolock: Autolock;
   /** HOST:PORT of the one that leads; undefined while there is none. */
@@ -44,9 +47,9 @@ export interface WaitingManager {
   stop(): Promise<void>;
 }
 
-/** @throws as openManagerState, listenTls and listenUnix. */
+/** @throws as openManagerState and listenTls. */
 export async function startWaiting(parts: WaitingParts): Promise<WaitingManager> {
-  const { folder, listen, socketPath, opened, autolock, leader, arena, clock, random, log } = parts;
+  const { folder, listen, socket, opened, autolock, leader, arena, clock, random, log } = parts;
   const state = await openManagerState(folder, { arena, clock, random, log }, opened);
   const { cluster, authority, external, keyring, store, certificatePem, keyPem } = state;
   const undo: (() => Promise<void>)[] = [
@@ -61,13 +64,13 @@ export async function startWaiting(parts: WaitingParts): Promise<WaitingManager>
   };
   try {
     let own = { certificatePem, keyPem };
-    const forward = new Forward(leader, (address) =>
+    const reach = (address: string): Connection =>
       connectTls(
         address,
         nodeCredentials({ rootPem: authority.everyRootPem, ...own }),
         rpcLimits.maxOperatorMessageBytes,
-      ),
-    );
+      );
+    const forward = new Forward(leader, reach, log);
     undo.push(async () => forward.close());
     const identity = { folder, authority, clock, random, log };
     const keepLocked = async (): Promise<void> => {
@@ -78,9 +81,9 @@ export async function startWaiting(parts: WaitingParts): Promise<WaitingManager>
     const refuse = async (): Promise<never> => {
       throw waits(leader());
     };
-    const operators = await listenUnix(socketPath, [
+    const operators = socket.serve([
       forward.registration(),
-      lockService({ autolock, log, onKeySet: keepLocked }),
+      lockService({ autolock, log, audit: forward, onKeySet: keepLocked }),
       refusing(ManagerBackup, 'local', refuse),
     ]);
     undo.push(() => operators.stop(managerLimits.stopGraceMs));
@@ -121,7 +124,7 @@ export async function startWaiting(parts: WaitingParts): Promise<WaitingManager>
 export interface StrandedParts {
   folder: string;
   listen: string;
-  socketPath: string;
+  socket: StandingSocket;
   autolock: Autolock;
   /** What keeps it from serving. */
   why: () => InroError;
@@ -130,13 +133,13 @@ export interface StrandedParts {
 
 /** A manager whose store does not answer: it says so to whoever asks. @returns ends it. */
 export async function startStranded(parts: StrandedParts): Promise<() => Promise<void>> {
-  const { folder, listen, socketPath, autolock, why, log } = parts;
+  const { folder, listen, socket, autolock, why, log } = parts;
   const refuse = async (): Promise<never> => {
     const { message, remedy } = why();
     const rest = remedy === undefined ? {} : { remedy };
     throw new InroError('not_leader', `this manager serves nothing just now: ${message}`, rest);
   };
-  const operators = await listenUnix(socketPath, [
+  const operators = socket.serve([
     refusing(Control, 'local', refuse),
     lockService({ autolock, log }),
     refusing(ManagerBackup, 'local', refuse),
@@ -160,17 +163,6 @@ export async function startStranded(parts: StrandedParts): Promise<() => Promise
   };
 }
 
-function waits(leader: string | undefined): InroError {
-  if (leader === undefined)
-    return new InroError('not_leader', 'no manager leads just now: one takes over within seconds', {
-      remedy: 'try again in a moment',
-    });
-  return new InroError('not_leader', `this manager waits; the one at ${leader} leads`, {
-    leader,
-    remedy: `ask that one: --manager ${leader}`,
-  });
-}
-
 function refusing(
   service: Service,
   access: Registration['access'],
@@ -181,57 +173,4 @@ function refusing(
     access,
     handlers: Object.fromEntries(Object.keys(service.method).map((name) => [name, refuse])),
   };
-}
-
-/** Calls of Control, to whichever manager leads; values in them are sealed, and stay so. */
-class Forward {
-  readonly #leader: () => string | undefined;
-  readonly #connect: (address: string) => Connection;
-  #present: { address: string; connection: Connection } | undefined;
-
-  constructor(leader: () => string | undefined, connect: (address: string) => Connection) {
-    this.#leader = leader;
-    this.#connect = connect;
-  }
-
-  registration(): Registration {
-    const handlers = Object.keys(Control.method).map((name) => [
-      name,
-      (request: never) => this.#ask(name as keyof typeof Control.method, request),
-    ]);
-    return {
-      service: Control,
-      access: 'local',
-      handlers: Object.fromEntries(handlers) as Registration['handlers'],
-    };
-  }
-
-  close(): void {
-    this.#present?.connection.close();
-    this.#present = undefined;
-  }
-
-  async #ask(name: keyof typeof Control.method, request: never): Promise<unknown> {
-    const address = this.#leader();
-    if (address === undefined) throw waits(undefined);
-    if (this.#present?.address !== address) {
-      this.close();
-      this.#present = { address, connection: this.#connect(address) };
-    }
-    const { connection } = this.#present;
-    if (!(await stands(connection, rpcLimits.redirectMs))) {
-      throw new InroError('not_leader', `the manager at ${address}, which leads, does not answer`, {
-        remedy: 'if it is gone, another one takes its place within seconds: try again',
-      });
-    }
-    try {
-      return await call(connection, Control, name, request, managerLimits.maxForwardMs);
-    } catch (error) {
-      if (!(error instanceof InroError) || error.code !== 'unreachable') throw error;
-      throw new InroError('unreachable', `the manager at ${address}, which leads, went away meanwhile`, {
-        remedy: 'whether the change was made is not known: look before you try again',
-        cause: error,
-      });
-    }
-  }
 }

@@ -30,6 +30,7 @@ export const controlRights = {
   revokeJoinToken: { roles: admin, changes: true, object: 'name' },
   listManagers: { roles: lookers, changes: false, object: '' },
   removeManager: { roles: admin, changes: true, object: 'name' },
+  noteLockCall: { roles: admin, changes: false, object: '' },
   getDataKey: { roles: lookers, changes: false, object: '' },
   rotateDataKey: { roles: admin, changes: true, object: '' },
   getCa: { roles: lookers, changes: false, object: '' },

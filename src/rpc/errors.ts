@@ -48,7 +48,10 @@ export function fromServiceError(error: ServiceError, to: string): InroError {
         return new InroError('locked', `${to} is locked: it waits for its unlock key`, {
           remedy: 'on its host: inro manager unlock',
         });
-      return new InroError('unreachable', `${to} does not answer: ${plainDetails(error)}`, { cause: error });
+      return new InroError('unreachable', `${to} does not answer: ${plainDetails(error)}`, {
+        ...(wasAsked(error) ? { remedy: outcomeUnknown } : {}),
+        cause: error,
+      });
     case status.RESOURCE_EXHAUSTED:
       return new InroError('too_large', `${to} refused a message: ${error.details}`, { cause: error });
     case status.UNIMPLEMENTED:
@@ -57,7 +60,8 @@ export function fromServiceError(error: ServiceError, to: string): InroError {
         cause: error,
       });
     case status.CANCELLED:
-      return new InroError('unreachable', `the call to ${to} was cancelled: ${error.details}`, {
+      return new InroError('unreachable', `${to} ended the call before it was done`, {
+        remedy: outcomeUnknown,
         cause: error,
       });
     default:
@@ -68,9 +72,20 @@ export function fromServiceError(error: ServiceError, to: string): InroError {
 /** What is at the other end proved a certificate of this name alone (pki/role.ts): OpenSSL's words for it. */
 const lockedName = /altnames: .*DNS:inro-locked\b/;
 
+/** For a call that may have been done, or begun. */
+export const outcomeUnknown =
+  'if that was to change something, whether it did is not known: look before you try again';
+
+/** False where no connection came about. */
+function wasAsked({ code, details }: ServiceError): boolean {
+  if (code === status.DEADLINE_EXCEEDED) return true;
+  return !/^No connection established|^Name resolution failed|ECONNREFUSED|ENOENT|EACCES/.test(details);
+}
+
 /** Without what grpc-js puts around the cause. */
 function plainDetails({ details }: ServiceError): string {
   return details
+    .replace(/^Deadline exceeded.*/s, 'it takes too long')
     .replace(/^No connection established\. Last error: (Error: )?/, '')
     .replace(/\.? Resolution note: *$/, '')
     .trim();

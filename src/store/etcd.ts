@@ -173,6 +173,12 @@ class EtcdStore implements Store {
     return done;
   }
 
+  /** etcd keeps all that there was until it is told not to: `etcdctl get --rev`. */
+  async forgetPast(): Promise<void> {
+    this.#checkUsable();
+    await this.#client.compact(this.#head.modRevision);
+  }
+
   watch(listener: (change: Change) => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);

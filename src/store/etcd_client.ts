@@ -85,6 +85,16 @@ export class EtcdClient {
     return this.#ask((member) => call(member, KV, 'txn', request, limits.answerMs), unknown);
   }
 
+  /** What was so before that revision is forgotten, of all that is in this etcd. */
+  async compact(revision: bigint): Promise<void> {
+    try {
+      await this.#ask((member) => call(member, KV, 'compact', { revision, physical: true }, limits.answerMs));
+    } catch (error) {
+      // It was forgotten before.
+      if (!(error instanceof InroError) || error.code !== 'conflict') throw error;
+    }
+  }
+
   /** @param ttlS seconds. @returns its id; a grant whose answer got lost ends by itself. */
   async grantLease(ttlS: number): Promise<bigint> {
     const { ID } = await this.#ask((member) => call(member, Lease, 'leaseGrant', { TTL: BigInt(ttlS) }, limits.answerMs)); // prettier-ignore

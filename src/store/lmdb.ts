@@ -59,6 +59,8 @@ export function openLmdbStore(path: string): Store {
       listeners.add(listener);
       return () => listeners.delete(listener);
     },
+    // It gives nothing of it back.
+    forgetPast: async () => undefined,
     close: () => database.close(),
   };
 }

@@ -37,6 +37,8 @@ export interface Store {
    * @param use has its entries one after the other, and none after it has returned.
    */
   snapshot<T>(use: (revision: number, entries: AsyncIterable<Entry>) => Promise<T>): Promise<T>;
+  /** Resolves when what has been replaced or deleted so far can be had of nobody any more who keeps it. */
+  forgetPast(): Promise<void>;
   /** The last commit's revision; 0 for a new store. */
   revision(): Promise<number>;
   /** Calls back with each commit, in order, before the commit's own promise resolves. Returns how to stop. */

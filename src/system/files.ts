@@ -16,6 +16,7 @@ import {
 } from 'node:fs';
 import { constants as osConstants } from 'node:os';
 import { dirname, join } from 'node:path';
+import { getSystemErrorName } from 'node:util';
 import { InroError } from '../model/error.js';
 import { addon } from './addon.js';
 
@@ -81,7 +82,7 @@ export function claimStateFolder(path: string, who: string): () => void {
   if (descriptor < 0) {
     throw new InroError(
       'state_unusable',
-      `the state folder ${path} cannot be locked (errno ${-descriptor})`,
+      `the state folder ${path} cannot be locked: ${getSystemErrorName(descriptor)}`,
       {
         remedy: 'check that it can be written: permissions, a read-only or full disk',
       },

@@ -144,6 +144,10 @@ labScenario(
     const backup = 'inro manager unlock-key --new > /run/key; inro manager backup /run/backup --key /run/key';
     t.is((await host.sh(backup)).code, 0);
     await manager.kill9();
+    // The disk is read-only until somebody has mended it.
+    const early = await host.inro(['manager', 'run', '--state', state, '--listen', manager.address]);
+    t.is(early.code, 1);
+    t.regex(early.stderr, /cannot be locked: EROFS\n +check that it can be written: .*read-only/);
     await host.sh(`umount ${state} && fsck.ext4 -p /run/disk; mount -o loop /run/disk ${state}`);
     await host.startManager({ state, listen: manager.address });
     await host.ask(['secret', 'update', 'served', '-'], { stdin: 'after it' });

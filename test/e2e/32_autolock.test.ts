@@ -78,6 +78,10 @@ labScenario('1: locked after each start; agents serve meanwhile; the right key a
   t.is(await host.read(file), 'hunter2');
   const heard = /the manager at \S+ is locked: it waits for its unlock key/;
   await eventually('the agent has heard it', async () => heard.test(await host.ask(['agent', 'status'])));
+  const lease = async (): Promise<{ state: string; leaseLeftMs: number }> =>
+    (await host.json<{ session: { state: string; leaseLeftMs: number } }>(['agent', 'status'])).session;
+  const before = await lease();
+  t.true(before.leaseLeftMs > 0);
   const other = await host.ask(['manager', 'unlock-key', '--new']);
   for (const [typed, words] of [
     [other, /that unlock key does not open this manager/],
@@ -91,6 +95,9 @@ labScenario('1: locked after each start; agents serve meanwhile; the right key a
   const onLine = await host.inro(['manager', 'unlock', key]);
   t.regex(onLine.stderr, /stands in the process list/);
   t.is((await status(host)).locked, true);
+  const after = await lease();
+  t.true(after.leaseLeftMs < before.leaseLeftMs, 'no lease is prolonged');
+  t.is(await host.read(file), 'hunter2');
   t.is(await host.ask(['manager', 'unlock', '-'], { stdin: `${key}\n` }), 'unlocked');
   t.like(await status(host), { locked: false, autolock: 'on' });
   t.is(await host.ask(['manager', 'unlock', '-'], { stdin: key }), 'the manager is not locked');
@@ -166,6 +173,31 @@ labScenario(
     t.is(second.code, 1);
     t.regex(second.stderr, /another manager uses the state folder/);
     t.is(await locked.stop(), 0);
+
+    // From a terminal, where it is not shown; from a descriptor; from a credential.
+    const key = (await host.sh('cat /run/creds/inro.unlock-key')).stdout.trim();
+    const ways = [
+      async () => {
+        const typing = host.spawn(['script', '-qec', 'inro manager unlock', '/dev/null'], { talks: true });
+        await typing.printed(/Unlock key: /);
+        typing.say(key);
+        t.is(await typing.exited, 0, typing.stdout);
+        t.regex(typing.stdout, /unlocked/);
+        t.false(typing.stdout.includes(key));
+      },
+      async () => {
+        const { code, stdout } = await host.sh('inro manager unlock /dev/fd/3 3< /run/creds/inro.unlock-key');
+        t.deepEqual([code, stdout], [0, 'unlocked\n']);
+      },
+      async () => t.is(await host.ask(['manager', 'unlock', '@inro.unlock-key'], { env }), 'unlocked'),
+    ];
+    for (const unlock of ways) {
+      const waits = host.start(command);
+      await waits.printed(/locked: on this host/);
+      await unlock();
+      t.like(await status(host), { locked: false });
+      await waits.stop();
+    }
     const again = host.start([...command, ...bring], { env });
     await again.printed(/"manager is ready"/);
     t.regex(await host.ask(['secret', 'ls']), /key/);

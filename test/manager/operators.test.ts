@@ -77,6 +77,7 @@ const calls: { [K in Name]: [who: string, request: () => InputInit<Methods[K]>] 
   getDataKey: ['admin auditor', () => ({})],
   rotateDataKey: ['admin', () => ({})],
   listManagers: ['admin auditor', () => ({})],
+  noteLockCall: ['admin', () => ({ call: 'getUnlockKey', outcome: 'done' })],
   removeManager: ['admin', () => ({ name: 'none' })],
   listAudit: ['admin auditor', () => ({})],
   listEvents: ['admin auditor', () => ({})],

@@ -15,6 +15,12 @@ async function scene(versions: number) {
 
 const numbers = (m: FakeManager, id: string): number[] => m.view.versionsOf(id).map(({ version }) => version);
 
+const events = (m: FakeManager): string[] =>
+  m.events
+    .after(0)
+    .filter(({ type }) => type === 'secret')
+    .map(({ action, attributes }) => `${action} ${attributes['version'] ?? ''}`);
+
 test('a node is told the earlier version, and the next value has a number of its own', async (t) => {
   const { m, id } = await scene(3);
   t.teardown(() => m.stop());
@@ -62,6 +68,10 @@ test('what is revoked never comes back, what is pruned neither, and no number is
     /current one already/,
   );
   const { pruned, inUse } = await m.operate('pruneSecret', { name: 'db', keep: 1 });
+  t.deepEqual(
+    events(m).slice(-(pruned?.length ?? 0)),
+    pruned?.map((version) => `prune ${version}`),
+  );
   t.deepEqual([pruned, inUse], [[1, 2], [3]]);
   t.deepEqual(numbers(m, id), [3, 4, 5]);
   for (const gone of [1, 2]) {
@@ -190,6 +200,11 @@ test('a version is tried at one service first, and then everybody has it, or nob
   await update(4, { stageServices: ['canary'] });
   await m.operate('revokeSecret', { name: 'db', version: 4 });
   t.deepEqual(await told(), { canary: 2, web: 2 }, 'the one that is tried was revoked');
+  t.deepEqual(
+    events(m),
+    ['create 1', 'stage 2', 'update 2', 'stage 3', 'unstage 3', 'stage 4', 'unstage 4', 'revoke 4'],
+    'whoever follows hears of each',
+  );
   await update(5, { ifVersion: 2 });
   await refusesAsync(t, update(6, { ifVersion: 2 }), 'conflict', /is at version 5, not 2/);
 });
@@ -235,6 +250,15 @@ test('a value that expires is warned of, and withdrawn where that was asked for'
   for (let n = 0; n < 20; n++) await settle();
   t.true(m.view.isRevoked(id, 3));
   t.is(m.view.version(id, 3)?.revokedBy, 'its expiry');
+  t.deepEqual(events(m).slice(1), [
+    'update 2',
+    'expires 2',
+    'expired 2',
+    'update 3',
+    'expires 3',
+    'revoke 3',
+  ]);
+  t.is(m.events.after(0).at(-1)?.attributes['by'], 'its expiry');
   t.deepEqual([...assigned().tasks.values()][0]?.references, []);
   await refusesAsync(
     t,

@@ -367,6 +367,25 @@ labStep('an etcd that forgot what a store had not heard: it ends, and opening it
   t.true((await (await open(t, opening)).list('')).length >= 3);
 });
 
+labStep('what was replaced or deleted is given to nobody once the past is forgotten', async (t) => {
+  const opening = fresh(3);
+  const { cluster, prefix } = opening;
+  const [store, other] = [await open(t, opening), await open(t, opening)];
+  await store.commit(put('a', 'former'));
+  const [{ header }] = [
+    JSON.parse(cluster.ctl('get', `${prefix}head`, '-w', 'json')) as { header: { revision: number } },
+  ];
+  await store.commit(put('a', 'present'));
+  const past = (): string =>
+    cluster.ctl('get', `${prefix}data/a`, `--rev=${header.revision}`, '--print-value-only');
+  t.true(past().length > 0);
+  await store.forgetPast();
+  await other.forgetPast();
+  t.throws(past, { message: /has been compacted/ });
+  await other.commit(put('b'));
+  t.is(Buffer.from((await store.get('a'))?.value ?? []).toString(), 'present');
+});
+
 labStep('a full etcd changes nothing and says how to free it', async (t) => {
   t.timeout(120_000);
   const cluster = await etcdCluster(t, {

@@ -152,6 +152,7 @@ export async function fakeManager({ store = fakeStore() }: { store?: Store } = {
 
   return {
     ...shared,
+    events,
     ledger,
     reads,
     cluster,

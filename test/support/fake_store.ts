@@ -89,6 +89,7 @@ export function fakeStore({
       listeners.add(listener);
       return () => listeners.delete(listener);
     },
+    async forgetPast() {},
     async close() {
       closed = true;
     },

@@ -12,7 +12,8 @@ export interface OneManager {
   /** `unix:PATH`. */
   socket: string;
   id: () => Promise<string>;
-  start(): Promise<Daemon>;
+  /** @param more options of `inro manager run`. */
+  start(...more: string[]): Promise<Daemon>;
   daemon(): Daemon;
 }
 
@@ -63,9 +64,9 @@ export async function managersOnEtcd(
         ]);
         return list.find((one) => one.address === address)?.id ?? '';
       },
-      start: async () => {
+      start: async (...more) => {
         const where = ['--state', state, '--listen', address, '--socket', path];
-        daemon = host.start(['manager', 'run', ...where, ...store]);
+        daemon = host.start(['manager', 'run', ...where, ...store, ...more]);
         await daemon.printed(/"manager (is ready|waits)"/);
         return daemon;
       },

@@ -235,6 +235,20 @@ export const checks: Record<string, StoreCheck> = {
       assert.equal(await (await reopen()).commit(puts({ a: String(round) })), round);
   },
 
+  'what is there outlives that the past is forgotten, and so does who listens': async ({ store, reopen }) => {
+    await store.commit(puts({ a: '1', b: '1' }));
+    await store.commit({ ...puts({ a: '2' }), deletes: ['b'] });
+    await store.forgetPast();
+    await store.forgetPast();
+    const heard: string[] = [];
+    store.watch((change) => heard.push(told(change)));
+    await store.commit(puts({ c: '3' }));
+    assert.deepEqual(heard, ['c=3']);
+    const all = { a: '2@2', c: '3@3' };
+    assert.deepEqual(await shown(store), all);
+    assert.deepEqual(await shown(await reopen()), all);
+  },
+
   'a closed store refuses, it does not crash': async ({ store }) => {
     await store.commit(puts({ a: '1' }));
     await store.close();

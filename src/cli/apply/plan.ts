@@ -89,6 +89,7 @@ function secretStep(wanted: WantedSecret, known: Secret | undefined): Step {
         id,
         labelsAdd: add,
         labelsRemove: remove,
+        labelsSeen: { labels: known.labels },
         ifVersion: known.version,
         ...(isNewer ? { version, leaseMs, ...(await seal(manager, id, version)) } : {}),
       },

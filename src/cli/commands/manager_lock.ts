@@ -61,7 +61,7 @@ export async function managerUnlockKey({
     return;
   }
   await onSocket({ socket }, async (manager) => {
-    const { autolock, exchangeKey } = await call(manager, ManagerLock, 'getLock', {});
+    const { autolock, exchangeKey, keyVersion } = await call(manager, ManagerLock, 'getLock', {});
     if (autolock === 'on' && rotate !== true) return show(manager, arena);
     if (autolock === 'off')
       throw new InroError('not_supported', 'this manager has no unlock key: autolock is off', {
@@ -71,7 +71,10 @@ export async function managerUnlockKey({
     const key = drawUnlockKey(arena);
     try {
       print(key, arena);
-      await call(manager, ManagerLock, 'setUnlockKey', { key: sealUnlockKey(key, exchangeKey, arena) });
+      await call(manager, ManagerLock, 'setUnlockKey', {
+        key: sealUnlockKey(key, exchangeKey, arena),
+        ifKeyVersion: keyVersion,
+      });
     } finally {
       key.wipe();
     }

@@ -39,9 +39,10 @@ export async function nodeUpdate(name: string, options: Common & UpdateOptions):
       remedy: 'write --availability active|pause|drain, --label-add KEY=VALUE or --label-rm KEY',
     });
   await withManager(options, async (manager) => {
-    const seen = async (): Promise<number> => (await call(manager, Control, 'getNode', { name })).version;
-    const ifVersion = options.ifVersion ?? (availability === '' ? 0 : await seen());
-    const request = { name, labelsAdd, labelsRemove, availability, ifVersion };
+    const seen = await call(manager, Control, 'getNode', { name });
+    const ifVersion = options.ifVersion ?? (availability === '' ? 0 : seen.version);
+    const labelsSeen = { labels: seen.labels };
+    const request = { name, labelsAdd, labelsRemove, labelsSeen, availability, ifVersion };
     const { node, changed } = await call(manager, Control, 'updateNode', request);
     if (node === undefined || changed === undefined)
       throw new InroError('protocol', 'the manager sent no node');

@@ -75,7 +75,7 @@ export async function secretUpdate(
       remedy: `inro secret update --lease ${options.lease ?? ''} ${name} -`,
     });
   await withManager(options, async (manager) => {
-    const { id, latestVersion } = await call(manager, Control, 'getSecret', { name });
+    const { id, latestVersion, labels } = await call(manager, Control, 'getSecret', { name });
     const version = latestVersion + 1;
     const sealed = labelsOnly
       ? {}
@@ -86,6 +86,7 @@ export async function secretUpdate(
       ...sealed,
       labelsAdd,
       labelsRemove,
+      labelsSeen: { labels },
       ...(labelsOnly ? {} : expirationOf(options)),
       leaseMs,
       stageServices: options.stage,
@@ -108,6 +109,7 @@ async function endStage(
     nodes?: number;
     promote?: boolean;
     unstage?: boolean;
+    ifVersion?: number;
   },
 ): Promise<void> {
   const { promote = false, unstage = false } = options;
@@ -117,7 +119,9 @@ async function endStage(
       remedy: `first inro secret update ${name} --${unstage ? 'unstage' : 'promote'}, then what else there is`,
     });
   await withManager(options, async (manager) => {
-    const changed = await call(manager, Control, 'endStage', { name, promote });
+    const { version, stagedVersion } = await call(manager, Control, 'getSecret', { name });
+    const seen = { ifVersion: options.ifVersion ?? version, ifStaged: stagedVersion };
+    const changed = await call(manager, Control, 'endStage', { name, promote, ...seen });
     await settle(manager, changed, options);
     if (options.json === true) printJson({ id: changed.id, name, version: changed.version });
     else printLine(changed.id);

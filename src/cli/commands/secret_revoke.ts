@@ -13,8 +13,10 @@ interface Options extends ManagerOption {
 }
 
 export async function secretRevoke(text: string, options: Options): Promise<void> {
-  const { name, version = 0 } = parseVersionedName(text);
+  const { name, version: wanted } = parseVersionedName(text);
   await withManager(options, async (manager) => {
+    // The one that is current now, and none that somebody gives it meanwhile.
+    const version = wanted ?? (await call(manager, Control, 'getSecret', { name })).version;
     const revoked = await call(manager, Control, 'revokeSecret', { name, version, operator: operatorName() });
     const { secretName } = revoked;
     if (options.json !== true) printLine(`${secretName}@${revoked.version} is revoked`);

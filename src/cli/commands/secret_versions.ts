@@ -45,10 +45,11 @@ export async function secretHistory(name: string, options: Options): Promise<voi
   printTable(['VERSION', 'STATE', 'BYTES', 'CREATED', 'NODES', 'EXPIRES', 'PINNED BY'], rows);
 }
 
-export async function secretRollback(text: string, options: Options): Promise<void> {
+export async function secretRollback(text: string, options: Options & { ifVersion?: number }): Promise<void> {
   const { name, version = 0 } = parseVersionedName(text);
   await withManager(options, async (manager) => {
-    const changed = await call(manager, Control, 'rollbackSecret', { name, version });
+    const ifVersion = options.ifVersion ?? (await call(manager, Control, 'getSecret', { name })).version;
+    const changed = await call(manager, Control, 'rollbackSecret', { name, version, ifVersion });
     await settle(manager, changed, options);
     if (options.json === true) printJson({ id: changed.id, name, version: changed.version });
     else printLine(`${name} is at version ${changed.version} again`);

@@ -201,12 +201,13 @@ export async function serviceUpdate(name: string, options: UpdateOptions): Promi
   // Added and removed things stand beside what others add and remove; these take the place of what was there.
   const replaces = replacing.some((key) => Object.hasOwn(change, key)) || givesPolicy(options);
   await withManager(options, async (manager) => {
-    const seen = replaces ? await call(manager, Control, 'getService', { name }) : undefined;
-    const ifVersion = options.ifVersion ?? seen?.version ?? 0;
+    const { labels, version, update } = await call(manager, Control, 'getService', { name });
+    const ifVersion = options.ifVersion ?? (replaces ? version : 0);
     const policy = givesPolicy(options)
-      ? { update: wirePolicy(checkUpdatePolicy(changedPolicy(policyOf(seen?.update), options))) }
+      ? { update: wirePolicy(checkUpdatePolicy(changedPolicy(policyOf(update), options))) }
       : {};
-    const changed = await call(manager, Control, 'updateService', { name, ...change, ...policy, ifVersion });
+    const seen = { ifVersion, labelsSeen: { labels } };
+    const changed = await call(manager, Control, 'updateService', { name, ...change, ...policy, ...seen });
     await settle(manager, changed, options);
     if (options.json === true) printJson({ id: changed.id, name });
     else printLine(name);
