@@ -5,9 +5,7 @@
 import { randomBytes } from 'node:crypto';
 import { setTimeout as pause } from 'node:timers/promises';
 import { openArena } from '../src/crypto/arena.js';
-import { digestOf, sealValue, submitContentKey } from '../src/crypto/envelope.js';
 import { drawExchangeKey } from '../src/crypto/exchange.js';
-import { newId } from '../src/model/id.js';
 import { Control } from '../src/proto/gen/inro/v1/control_pb.js';
 import { call, connectUnix, type Connection } from '../src/rpc/client.js';
 import { Host } from '../test/support/machine.js';
@@ -15,6 +13,7 @@ import type { Benchmark, Report } from './support/benchmark.js';
 import { cannotMount, cpuUs, rssKib } from './support/host.js';
 import type { Lab } from './support/lab.js';
 import { line } from './support/results.js';
+import { SealedSecret } from './support/sealed_secret.js';
 import { SimulatedAgent } from './support/simulated_agent.js';
 
 const secretBytes = 1024;
@@ -61,7 +60,7 @@ async function run(
     const token = await host.ask(['token', 'show', 'worker']);
     const arena = openArena(8 << 20);
     const sessionKey = drawExchangeKey(arena).publicKey;
-    const secret = await Secret.create(operator, 'everywhere');
+    const secret = await SealedSecret.create(operator, 'everywhere', randomBytes(secretBytes));
     await call(operator, Control, 'createService', {
       name: 'all',
       references: [secret.reference],
@@ -121,7 +120,7 @@ async function run(
 /** @returns ms from the acknowledgement until the last agent has the new version. */
 async function rotate(
   operator: Connection,
-  secret: Secret,
+  secret: SealedSecret,
   fleet: readonly SimulatedAgent[],
 ): Promise<number> {
   const wanted = secret.version + 1;
@@ -133,56 +132,9 @@ async function rotate(
         if (late.size === 0) resolve(atMs);
       };
   });
-  await secret.update(operator);
+  await secret.update(operator, randomBytes(secretBytes));
   const acknowledgedMs = performance.now();
   return Math.max(0, (await done) - acknowledgedMs);
-}
-
-class Secret {
-  readonly #id: string;
-  readonly #name: string;
-  readonly #sealingKey: Uint8Array;
-  readonly #clusterId: string;
-  readonly #arena = openArena(1 << 20);
-  version = 0;
-
-  private constructor(id: string, name: string, sealingKey: Uint8Array, clusterId: string) {
-    this.#id = id;
-    this.#name = name;
-    this.#sealingKey = sealingKey;
-    this.#clusterId = clusterId;
-  }
-
-  static async create(operator: Connection, name: string): Promise<Secret> {
-    const { id: clusterId, sealingKey } = await call(operator, Control, 'getCluster', {});
-    const secret = new Secret(newId(randomBytes), name, sealingKey?.publicKey ?? new Uint8Array(), clusterId);
-    await call(operator, Control, 'createSecret', { id: secret.#id, name, ...secret.#seal() });
-    return secret;
-  }
-
-  get reference() {
-    return { secretName: this.#name, target: 'key', uid: '0', gid: '0', mode: 0o444 };
-  }
-
-  async update(operator: Connection): Promise<void> {
-    const sealed = this.#seal();
-    await call(operator, Control, 'updateSecret', { id: this.#id, version: this.version, ...sealed });
-  }
-
-  #seal() {
-    this.version += 1;
-    const value = this.#arena.take(secretBytes);
-    value.expose().set(randomBytes(secretBytes));
-    const { ciphertext, contentKey } = sealValue(value, this.#arena);
-    const ciphertextDigest = digestOf(ciphertext);
-    const binding = {
-      clusterId: this.#clusterId,
-      secretId: this.#id,
-      version: this.version,
-      ciphertextDigest,
-    };
-    return { ciphertext, sealedKey: submitContentKey(contentKey, binding, this.#sealingKey, this.#arena) };
-  }
 }
 
 async function until(what: string, isSo: () => boolean): Promise<void> {

@@ -1,5 +1,5 @@
 /** The host that a benchmark runs on: what it is, what it lacks, and what a process of it uses. */
-import { existsSync, readFileSync, readdirSync } from 'node:fs';
+import { existsSync, readFileSync, readdirSync, readlinkSync } from 'node:fs';
 import { arch, cpus, release, type } from 'node:os';
 import { delimiter, join } from 'node:path';
 
@@ -21,9 +21,14 @@ export function cannotMount(): string | undefined {
 
 /** Why a program in C++ cannot be compiled here, or undefined. */
 export function cannotCompile(): string | undefined {
+  return lacksProgram('g++', 'which compiles the reader', 'g++');
+}
+
+/** What to do about a program that is not installed, or undefined. @param packages of Debian */
+export function lacksProgram(program: string, why: string, packages: string): string | undefined {
   const places = (process.env['PATH'] ?? '').split(delimiter);
-  if (places.some((place) => place !== '' && existsSync(join(place, 'g++')))) return undefined;
-  return 'g++ is missing, which compiles the reader: install it with apt-get install -y g++';
+  if (places.some((place) => place !== '' && existsSync(join(place, program)))) return undefined;
+  return `${program} is missing, ${why}: install it with apt-get install -y ${packages}`;
 }
 
 /** Processors that this process may use, by number. */
@@ -46,4 +51,41 @@ export function cpuUs(pid: number): number {
 
 export function rssKib(pid: number): number {
   return Number(/^VmRSS:\s*(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? NaN);
+}
+
+/** Processes that this one has started. */
+export function children(pid: number): number[] {
+  return processes().filter((each) => parentOf(each) === pid);
+}
+
+/** A process, and those that it or they have started, as far as they see the same mounts: not what is in a container. */
+export function family(pid: number): number[] {
+  const mounts = mountsOf(pid);
+  const below = (parent: number): number[] =>
+    children(parent)
+      .filter((child) => mountsOf(child) === mounts)
+      .flatMap((child) => [child, ...below(child)]);
+  return [pid, ...below(pid)];
+}
+
+function processes(): number[] {
+  return readdirSync('/proc')
+    .map(Number)
+    .filter((pid) => pid > 0);
+}
+
+function parentOf(pid: number): number | undefined {
+  try {
+    return Number(/^PPid:\s*(\d+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]);
+  } catch {
+    return undefined; // it has ended
+  }
+}
+
+function mountsOf(pid: number): string | undefined {
+  try {
+    return readlinkSync(`/proc/${pid}/ns/mnt`);
+  } catch {
+    return undefined;
+  }
 }

@@ -14,6 +14,7 @@ export class Lab {
   readonly #guard: MountGuard;
   readonly #children = new Set<ChildProcess>();
   readonly #say: (words: string) => void;
+  readonly #ends: (() => Promise<void>)[] = [];
   #isClosed = false;
 
   private constructor(guard: MountGuard, say: (words: string) => void) {
@@ -33,6 +34,12 @@ export class Lab {
   /** Says what is being done. */
   say(words: string): void {
     this.#say(words);
+  }
+
+  /** What is not the lab's own, and has to end with it; the latest first. */
+  async endWith(end: () => Promise<void>): Promise<void> {
+    if (this.#isClosed) await end();
+    else this.#ends.push(end);
   }
 
   /** Runs a program to its end; gives back what it printed. @throws when it fails, with what it said. */
@@ -60,10 +67,12 @@ export class Lab {
     return this.#keep(fork(module, args, options));
   }
 
-  /** Ends every process, takes away every mount and the folder. */
+  /** Ends every process and what else was given to it, takes away every mount and the folder. */
   async close(): Promise<void> {
     this.#isClosed = true;
     for (const child of this.#children) child.kill('SIGKILL');
+    for (const end of this.#ends.reverse())
+      await end().catch((error: Error) => this.#say(`left behind: ${error.message}`));
     await this.#guard.cleanUp();
     // Only now: a reader of a mount that hangs ends with the mount.
     await Promise.all([...this.#children].map(ended));

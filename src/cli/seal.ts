@@ -5,7 +5,7 @@ import { generateValue, type ValueFormat } from '../crypto/generate.js';
 import { InroError } from '../model/error.js';
 import { sizeText } from '../model/size.js';
 import { checkedSealingKey } from '../pki/sealing_key.js';
-import { Control } from '../proto/gen/inro/v1/control_pb.js';
+import { Control, type Cluster } from '../proto/gen/inro/v1/control_pb.js';
 import { call, type Connection } from '../rpc/client.js';
 import { addon } from '../system/addon.js';
 import { systemClock } from '../system/clock.js';
@@ -20,14 +20,22 @@ const minLockedBytes = 16 * 1024;
 /** From where a value comes: a path or `-`; or it is drawn. */
 export type ValueSource = { file: string } | { generate: ValueFormat };
 
-/** @throws bad_input, too_large, unauthenticated when the sealing key is not vouched for. */
+/**
+ * @param cluster what the manager says of it, when it has been asked already
+ * @throws bad_input, too_large, unauthenticated when the sealing key is not vouched for.
+ */
 export async function sealFrom(
   source: ValueSource,
   connection: Connection,
   { secretId, version }: { secretId: string; version: number },
+  cluster?: Cluster,
 ): Promise<{ ciphertext: Uint8Array; sealedKey: Uint8Array }> {
   addon().forbidDumps();
-  const { id: clusterId, rootPem, sealingKey } = await call(connection, Control, 'getCluster', {});
+  const {
+    id: clusterId,
+    rootPem,
+    sealingKey,
+  } = cluster ?? (await call(connection, Control, 'getCluster', {}));
   if (connection.root !== undefined && connection.root.clusterId !== clusterId) {
     throw new InroError(
       'foreign_cluster',

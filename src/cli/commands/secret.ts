@@ -11,7 +11,7 @@ import {
   type SecretReads,
   type VersionHolder,
 } from '../../proto/gen/inro/v1/control_pb.js';
-import { call } from '../../rpc/client.js';
+import { call, type Connection } from '../../rpc/client.js';
 import { systemRandom } from '../../system/clock.js';
 import { removeEach, settle, withManager, type ManagerOption } from '../operator.js';
 import { ago, iso, isoOrNull, labelText, printFacts, printJson, printLine, printTable } from '../print.js';
@@ -32,10 +32,10 @@ export async function secretCreate(
   checkLabels(options.label);
   const source = sourceOf(file, options.generate);
   const leaseMs = leaseOf(options);
-  const { sealFrom } = await import('../seal.js');
   await withManager(options, async (manager) => {
     const id = newId(systemRandom);
-    const sealed = await sealFrom(source, manager, { secretId: id, version: 1 });
+    const { seal } = await sealing(manager);
+    const sealed = await seal(source, { secretId: id, version: 1 });
     const { version } = await call(manager, Control, 'createSecret', {
       id,
       name,
@@ -75,11 +75,12 @@ export async function secretUpdate(
       remedy: `inro secret update --lease ${options.lease ?? ''} ${name} -`,
     });
   await withManager(options, async (manager) => {
-    const { id, latestVersion, labels } = await call(manager, Control, 'getSecret', { name });
+    const [{ id, latestVersion, labels }, sealer] = await Promise.all([
+      call(manager, Control, 'getSecret', { name }),
+      labelsOnly ? undefined : sealing(manager),
+    ]);
     const version = latestVersion + 1;
-    const sealed = labelsOnly
-      ? {}
-      : await (await import('../seal.js')).sealFrom(source, manager, { secretId: id, version });
+    const sealed = sealer === undefined ? {} : await sealer.seal(source, { secretId: id, version });
     const changed = await call(manager, Control, 'updateSecret', {
       id,
       version,
@@ -97,6 +98,18 @@ export async function secretUpdate(
     if (options.json === true) printJson({ id, name, version: changed.version });
     else printLine(id);
   });
+}
+
+/** What sealing needs is loaded while the manager is asked for its key: otherwise the one would wait for the other. */
+async function sealing(manager: Connection) {
+  const [cluster, { sealFrom }] = await Promise.all([
+    call(manager, Control, 'getCluster', {}),
+    import('../seal.js'),
+  ]);
+  return {
+    seal: (source: ValueSource, of: { secretId: string; version: number }) =>
+      sealFrom(source, manager, of, cluster),
+  };
 }
 
 /** A staged version becomes the current one, or is taken back. */
