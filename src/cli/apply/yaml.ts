@@ -12,13 +12,13 @@ const octalText: ScalarTag = {
   resolve: (text) => text,
 };
 
-export const yamlOptions: ParseOptions & SchemaOptions = { customTags: (tags) => [octalText, ...tags] };
+const yamlOptions: ParseOptions & SchemaOptions = { customTags: (tags) => [octalText, ...tags] };
 
 /** @throws bad_input with the parser's words. */
 export function parseYaml(path: string, text: string, options: SchemaOptions = {}): unknown {
   try {
     return parse(text, { ...yamlOptions, ...options, maxAliasCount: maxAliases });
   } catch (error) {
-    throw refusedFile(path, (error as Error).message.split('\n')[0] ?? 'is no YAML');
+    throw refusedFile(path, (error as Error).message.split('\n')[0]?.replace(/:$/, '') ?? 'is no YAML');
   }
 }
