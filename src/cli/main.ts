@@ -390,6 +390,17 @@ operator(
   .option('-y, --yes', 'do not ask')
   .option(...detach)
   .action(async (options) => (await import('./commands/apply.js')).applyCommand(options));
+operator(
+  program,
+  'deploy [STACK]',
+  'the same from a Compose file; with the name of a stack its names are STACK_NAME',
+)
+  .option('-f, --file <FILE>', "the Compose file ('-' for standard input)")
+  .addOption(new Option('-c, --compose-file <FILE>', 'the same').conflicts('file'))
+  .option('--dry-run', 'show the plan, and do nothing')
+  .option('-y, --yes', 'do not ask')
+  .option(...detach)
+  .action(async (stack, options) => (await import('./commands/deploy.js')).deployCommand(stack, options));
 
 operator(program, 'receipts', 'what nodes have said to be wiped')
   .option('--secret <SECRET>', 'of this secret alone')

@@ -14,6 +14,7 @@ import { checkAskable, unitName } from '../model/unit.js';
 import { checkUpdatePolicy } from '../model/update_policy.js';
 import {
   ContainerSpecSchema,
+  RestartCondition,
   TaskState,
   UpdatePolicySchema,
   type ContainerSpec,
@@ -199,6 +200,7 @@ export function serviceChanges({
       if (request.update !== undefined)
         service.update = create(UpdatePolicySchema, wirePolicy(checkUpdatePolicy(policyOf(request.update))));
       changeSpec(service, request, clock.now());
+      if (request.restart !== RestartCondition.UNSPECIFIED) service.restart = request.restart;
       if (request.readers !== undefined) service.readers = request.readers;
       if (request.onChange !== undefined) service.onChange = canonicalOnChange(request.onChange);
       checkNodes(request.constraintsAdd, view);
@@ -278,6 +280,7 @@ function changeSpec(service: ServiceRecord, request: UpdateServiceRequest, now: 
 }
 
 function changedContainer(spec: ContainerSpec, change: ContainerChange): ContainerSpec {
+  if (change.whole !== undefined) return clone(ContainerSpecSchema, change.whole);
   const changed = clone(ContainerSpecSchema, spec);
   if (change.image !== '') changed.image = change.image;
   if (change.args !== undefined) changed.args = change.args.args;

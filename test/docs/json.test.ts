@@ -215,6 +215,9 @@ labScenario('each command prints the fields of its table, with their types', asy
   await writeFile(host.outside('/run/apply.yaml'), 'services: {job2: {replicas: 0}}');
   await check('apply', ['-f', '/run/apply.yaml', '--yes']);
   await host.ask(['service', 'rm', 'job2']);
+  await writeFile(host.outside('/run/compose.yaml'), 'services: {job3: {deploy: {replicas: 0}}}');
+  await check('deploy', ['-f', '/run/compose.yaml', '--yes']);
+  await host.ask(['service', 'rm', 'job3']);
   await check('service inspect', ['job']);
   await check('service rollback', ['--detach', 'job']);
   await check('service scale', ['--detach', 'job=2']);

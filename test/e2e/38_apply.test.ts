@@ -93,6 +93,112 @@ scenario(
   },
 );
 
+const everything = `
+services:
+  job:
+    image: redis:7
+    args: [redis-server, --port, 6379]
+    env: { TZ: UTC, N: 1 }
+    user: 999
+    workdir: /data
+    network: none
+    mounts: ["type=volume,source=data,target=/data", { type: tmpfs, target: /tmp, readOnly: true }]
+    containerLabels: { a: b }
+    readOnly: true
+    stopSignal: SIGINT
+    stopGrace: 30s
+    restart: on-failure
+    replicas: 2
+    maxReplicasPerNode: 1
+    constraints: [node.labels.no==where]
+    labels: { tier: back }
+    readers: attached
+    onChange: restart
+    update: { parallelism: 2, delay: 10s, order: start-first, failureAction: rollback, monitor: 20, maxFailureRatio: 0.2 }
+  once:
+    until: detached
+    detachGrace: 5s
+`;
+
+scenario('every option of service create is a key, and what stands already is no change', async (t) => {
+  const host = await Host.of(t);
+  await host.startCluster();
+  const apply = async (text: string, ...more: string[]) => {
+    await writeFile(host.outside('/run/inro.yaml'), text);
+    return host.inro(['apply', '-f', '/run/inro.yaml', '--yes', '--detach', ...more]);
+  };
+  const made = await apply(everything);
+  t.is(made.code, 0, made.stderr);
+  const inspect = async () => (await host.json(['service', 'inspect', 'job', 'once'])) as unknown[];
+  t.like((await inspect())[0], {
+    container: {
+      image: 'redis:7',
+      args: ['redis-server', '--port', '6379'],
+      env: ['TZ=UTC', 'N=1'],
+      labels: { a: 'b' },
+      user: '999',
+      workingDirectory: '/data',
+      network: 'none',
+      readOnly: true,
+      stopSignal: 'SIGINT',
+      stopGraceSeconds: 30,
+    },
+    restartCondition: 'on-failure',
+    updateConfig: {
+      parallelism: 2,
+      delaySeconds: 10,
+      order: 'start-first',
+      failureAction: 'rollback',
+      monitorSeconds: 20,
+      maxFailureRatio: 0.2,
+    },
+  });
+  t.like((await inspect())[1], { untilDetached: { graceSeconds: 5 } });
+  t.regex(
+    (await apply(everything)).stdout,
+    /^= service job: .*\n= service once: .*\nnothing is to be changed\n$/,
+  );
+
+  const other = everything
+    .replace('stopGrace: 30s', 'stopGrace: 40s')
+    .replace('source=data', 'source=other')
+    .replace('restart: on-failure', 'restart: none')
+    .replace('workdir: /data', '')
+    .replace('a: b', 'a: c')
+    .replace('parallelism: 2, ', '');
+  t.regex(
+    (await apply(other)).stdout,
+    /^~ service job: restart none; update start-first, 1 at a time, .*; container label a=c; mount other at \/data; no mount data at \/data; workdir the image's; stop grace 40 s\n= service once/,
+  );
+  t.like((await inspect())[0], {
+    container: { workingDirectory: '', stopGraceSeconds: 40, labels: { a: 'c' } },
+    restartCondition: 'none',
+  });
+  t.regex((await apply(other)).stdout, /nothing is to be changed/);
+  t.regex(
+    (await apply(other.replace('detachGrace: 5s', 'detachGrace: 6s'))).stderr,
+    /service "once" is there until 5 s after detaching: that does not change/,
+  );
+  // What cannot change is left alone where nothing is said of it.
+  t.regex((await apply('services: {once: {}}')).stdout, /nothing is to be changed/);
+});
+
+scenario('a descriptor is read, and a mode is octal however it is written', async (t) => {
+  const host = await Host.of(t);
+  await host.startCluster();
+  const uses = ['0400', '0o440', '400', '"0440"']
+    .map((mode, at) => `{source: a, target: f${at}, mode: ${mode}}`)
+    .join(', ');
+  await writeFile(
+    host.outside('/run/inro.yaml'),
+    `secrets: {a: {fd: 3, expires: 30d}}\nservices: {web: {secrets: [${uses}]}}`,
+  );
+  const { code, stderr } = await host.sh('printf value | inro apply -f /run/inro.yaml --yes 3<&0 </dev/null');
+  t.is(code, 0, stderr);
+  t.is(await host.read(`${folder}/f0`), 'value');
+  t.is((await host.sh(`stat -c %a ${folder}/f?`)).stdout, '400\n440\n400\n440\n');
+});
+
 scenario('what cannot be done is refused by its name, and nothing of it is done', async (t) => {
   const host = await Host.of(t);
   await host.startCluster();
@@ -107,8 +213,15 @@ scenario('what cannot be done is refused by its name, and nothing of it is done'
     ['secrets: {a: {}}', /secret "a" has 0 sources/],
     ['secrets: {"a b": {file: v}}', /name/],
     ['volumes: {}', /Unrecognized key: "volumes"/],
+    ['services: {web: {restart: none}}', /runs no image, and has restart/],
+    ['services: {web: {detachGrace: 5}}', /has a detach grace, and no until: detached/],
+    ['services: {web: {until: detached, image: redis}}', /ends with its container/],
+    ['services: {web: {image: redis, mounts: ["type=bind,source=/,target=/h"]}}', /mounts of type "bind"/],
+    ['services: {web: {image: redis, env: {A: null}}}', /services\.web\.env\.A/],
+    ['services: {web: {update: {order: any}}}', /services\.web\.update\.order/],
+    ['secrets: {a: {file: v, withdraw: true}}', /is to be withdrawn, and has no end/],
     ['services: {web: {replicas: -1}}', /services\.web\.replicas/],
-    ['services: {web: {env: {A: b}}}', /runs no image, and has args, env or user/],
+    ['services: {web: {env: {A: b}}}', /runs no image, and has env/],
     ['services: {web: {secrets: [nothing]}}', /no secret "nothing"/],
     ['secrets: [', /inro\.yaml/],
     ['secrets: {a: {file: none}}', /none/],

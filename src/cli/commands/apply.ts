@@ -1,14 +1,18 @@
 /** inro apply */
 import { createInterface } from 'node:readline/promises';
 import { InroError } from '../../model/error.js';
+import { printable } from '../../model/name.js';
 import { Control } from '../../proto/gen/inro/v1/control_pb.js';
 import { call } from '../../rpc/client.js';
-import { readWanted } from '../apply/file.js';
-import { planOf, type Step } from '../apply/plan.js';
+import { readWanted, type Wanted } from '../apply/file.js';
+import { planOf } from '../apply/plan.js';
+import type { Step } from '../apply/step.js';
 import { settle, withManager, type ManagerOption } from '../operator.js';
 import { printJson, printLine, warn } from '../print.js';
 
-interface ApplyOptions extends ManagerOption {
+const maxLineChars = 10_000;
+
+export interface ApplyOptions extends ManagerOption {
   file: string;
   dryRun?: boolean;
   yes?: boolean;
@@ -17,8 +21,15 @@ interface ApplyOptions extends ManagerOption {
 }
 
 /** @throws bad_input, conflict (then nothing was changed), pending. */
-export async function applyCommand({ file, dryRun, yes, json, ...options }: ApplyOptions): Promise<void> {
-  const wanted = readWanted(file);
+export async function applyCommand(options: ApplyOptions): Promise<void> {
+  await carryOut(readWanted(options.file), options);
+}
+
+/** Shows what is to be done, and does it as one. @throws bad_input, not_found, conflict (then nothing was changed), pending. */
+export async function carryOut(
+  wanted: Wanted,
+  { file, dryRun, yes, json, ...options }: ApplyOptions,
+): Promise<void> {
   await withManager(options, async (manager) => {
     const plan = await planOf(wanted, manager);
     if (json !== true) for (const step of plan) printLine(lineOf(step));
@@ -53,7 +64,7 @@ async function isAgreed(file: string, count: number): Promise<boolean> {
 }
 
 function lineOf({ mark, kind, name, words }: Step): string {
-  return `${mark} ${kind} ${name}: ${words}`;
+  return `${mark} ${kind} ${name}: ${printable(words, maxLineChars)}`;
 }
 
 const actions = { '+': 'create', '~': 'update', '=': 'none' } as const;
