@@ -151,8 +151,12 @@ export class Scheduler {
 
   /** A new task in a slot whose present one is of an earlier specification. */
   async #replace(tasks: ServiceTasks, slot: Slot): Promise<void> {
-    if (policyOf(tasks.service.update).order === 'start-first') return void tasks.make(slot);
-    for (const task of tasks.in(slot).filter(isWanted)) await tasks.end(task);
+    const wanted = tasks.in(slot).filter(isWanted);
+    const startsFirst = policyOf(tasks.service.update).order === 'start-first';
+    // Of an update that another one has overtaken there may be one that did not come to run.
+    const stays = startsFirst ? (wanted.find(({ state }) => state === TaskState.RUNNING) ?? wanted[0]) : undefined;
+    for (const task of wanted) if (task !== stays) await tasks.end(task);
+    if (startsFirst && !tasks.in(slot).some((task) => this.#isEnding(task))) tasks.make(slot);
   }
 
   async #fill(tx: Transaction, tasks: ServiceTasks, slot: Slot, placement: Placement): Promise<void> {
@@ -166,6 +170,8 @@ export class Scheduler {
         return;
       if (this.#isTooSoon(service.id, tasks.in(slot)))
         return this.#later(service.id, managerLimits.restartDelayMs);
+      // The task of a global service is made where it is to be.
+      if (typeof slot === 'string' && !(await canTake(tx, slot))) return;
       wanted.push(tasks.make(slot));
     }
     for (const task of wanted) if (task.nodeId === '') await this.#place(tx, tasks, task, placement);

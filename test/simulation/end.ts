@@ -58,16 +58,20 @@ function endOfServices({ mirror: { view } }: EndParts): void {
     const ending = tasks.filter((task) => !hasEnded(stateOf(task.state)) && !isWanted(task));
     that(ending.length === 0, `tasks of ${service.name} still end: ${ending.map(({ id, nodeId }) => `${id} on ${nodeId}`).join(', ')}`);
     const live = tasks.filter(isWanted);
-    if (!service.global) that(live.length === service.replicas, `${service.name} has ${live.length} tasks, not ${service.replicas}`);
-    for (const { id, state, error, spec } of live) {
+    for (const { id, state, error } of live) {
       if (state === TaskState.NEW) that(error !== '', `task ${id} of ${service.name} waits, and does not say why`);
       else that(state === TaskState.RUNNING, `task ${id} of ${service.name} is ${stateOf(state)}`);
-      const isPaused = service.updateStatus?.state === UpdateState.PAUSED;
-      that(isPaused || spec === service.spec, `task ${id} of ${service.name} was not replaced by its update`);
     }
+    // An update waits for a task that finds no place.
+    if (live.some(({ state }) => state === TaskState.NEW)) continue;
+    if (!service.global)
+      that(live.length === service.replicas, `${service.name} has ${live.length} tasks, not ${service.replicas}`);
     const status = service.updateStatus?.state ?? UpdateState.UNSPECIFIED;
-    const waits = live.some(({ state }) => state === TaskState.NEW) || live.length === 0;
-    that(waits || (status !== UpdateState.UPDATING && status !== UpdateState.ROLLBACK_STARTED), `the update of ${service.name} is not done`);
+    if (live.length === 0 || status === UpdateState.PAUSED) continue;
+    const isUnderWay = status === UpdateState.UPDATING || status === UpdateState.ROLLBACK_STARTED;
+    that(!isUnderWay, `the update of ${service.name} is not done`);
+    const old = live.filter(({ spec }) => spec !== service.spec);
+    that(old.length === 0, `${old.length} tasks of ${service.name} were not replaced by its update`);
   }
 }
 
