@@ -2,6 +2,9 @@
 // the self-test run beside the event loop, because they wait for answers that other threads give.
 #include <errno.h>
 
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
 #include <cstring>
 #include <memory>
 #include <optional>
@@ -26,6 +29,14 @@ std::uint64_t number(const Napi::Object& object, const char* name) {
   if (!value.IsNumber()) return 0;
   const double d = value.As<Napi::Number>().DoubleValue();
   return d >= 0 && d <= 9007199254740991.0 ? static_cast<std::uint64_t>(d) : 0;
+}
+
+// ms; what no double says exactly is as good as the largest.
+std::int64_t shift(const Napi::Object& object, const char* name) {
+  const Napi::Value value = object.Get(name);
+  if (!value.IsNumber()) return 0;
+  const double d = value.As<Napi::Number>().DoubleValue();
+  return std::isnan(d) ? 0 : static_cast<std::int64_t>(std::clamp(d, -9007199254740991.0, 9007199254740991.0));
 }
 
 std::string text(const Napi::Value& value) { return value.IsString() ? value.As<Napi::String>().Utf8Value() : ""; }
@@ -90,7 +101,7 @@ std::optional<Step> stepFrom(const Napi::Object& object, Core& core, std::string
     node.kept = it.Get("kept").ToBoolean();
     node.probe = it.Get("probe").ToBoolean();
     node.gated = number(it, "gated");
-    node.leaseShiftMs = static_cast<std::int64_t>(number(it, "leaseShiftMs"));
+    node.leaseShiftMs = shift(it, "leaseShiftMs");
     if (node.kind == NodeKind::file) {
       const Napi::Value piece = it.Get("piece");
       const auto id = piece.IsArrayBuffer() ? core.find(piece.As<Napi::ArrayBuffer>().Data()) : std::nullopt;

@@ -132,8 +132,9 @@ export class Dispatcher {
   /** Boot-time ms after which a holder of this version serves it no more unless it is heard again; a removed one never is. */
   holdsUntilMs(nodeId: string, secretId: string, version: number): number {
     const { view, clock } = this.#parts;
-    const lease = servesForMs(view.version(secretId, version));
-    const removedUntilMs = view.holders.get(nodeId, secretId, version)?.removedUntilMs ?? 0n;
+    const holder = view.holders.get(nodeId, secretId, version);
+    const lease = servesForMs(view.version(secretId, version) ?? holder);
+    const removedUntilMs = holder?.removedUntilMs ?? 0n;
     if (removedUntilMs === 0n) return this.#lastHeardMs(nodeId) + lease;
     return clock.boottimeMs() + Number(removedUntilMs) - clock.now();
   }

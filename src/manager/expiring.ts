@@ -22,7 +22,7 @@ export interface Contacts {
 /** After how long the first of what it holds is not served any more. */
 function firstEndMs(view: ClusterView, nodeId: string): number {
   const held = view.holders.ofNode(nodeId);
-  return Math.min(...held.map(({ secretId, version }) => servesForMs(view.version(secretId, version))));
+  return Math.min(...held.map((one) => servesForMs(view.version(one.secretId, one.version) ?? one)));
 }
 
 /** The first ones. @param cas that are in use. */

@@ -90,8 +90,11 @@ export class Ledger {
         const key = holderKey(nodeId, secretId, version);
         const known = await tx.get(tables.holders, key);
         if (known !== undefined && (claimed || !known.claimed)) continue;
-        const record = create(HolderRecordSchema, { nodeId, secretId, version, sentMs, claimed });
-        tx.put(tables.holders, key, record);
+        const { view } = this.#parts;
+        const { leaseMs = 0n } = view.version(secretId, version) ?? {};
+        const about = { leaseMs, secretName: view.secrets.get(secretId)?.name ?? '' };
+        const facts = { nodeId, secretId, version, sentMs, claimed };
+        tx.put(tables.holders, key, create(HolderRecordSchema, { ...facts, ...about }));
       }
     });
   }
@@ -193,7 +196,10 @@ export class Ledger {
 
   #record(nodeId: string, receipt: Receipt, takenMs: bigint): ReceiptRecord {
     const { $typeName: _, $unknown: __, ...said } = receipt;
-    const secretName = this.#parts.view.secrets.get(receipt.secretId)?.name ?? '';
+    const { secretId, version } = receipt;
+    const { view } = this.#parts;
+    const holder = view.holders.get(nodeId, secretId, version);
+    const secretName = view.secrets.get(secretId)?.name ?? holder?.secretName ?? '';
     return create(ReceiptRecordSchema, { ...said, nodeId, takenMs, secretName });
   }
 }

@@ -9,6 +9,7 @@ import { promisify } from 'node:util';
 import type { MountDriver, PublishedFile } from '../../src/agent/mount/driver.js';
 import { readMounts } from '../../src/agent/mount/mountpoint.js';
 import type { Plaintext } from '../../src/crypto/plaintext.js';
+import { systemClock } from '../../src/system/clock.js';
 import { MountReader } from './mount_reader.js';
 
 export interface ConformanceContext {
@@ -391,6 +392,37 @@ for change in (lambda: os.setxattr(sys.argv[1], "user.a", b"1"), lambda: os.remo
       assert.equal(await reader.fails('openSync', `${mount}/web/key`), 'ok');
     });
   },
+
+  'a lease of its own: earlier or later than the others a file fails with ESTALE, and nothing outlasts the end of all':
+    async (mount, context) => {
+      const hourMs = 3_600_000;
+      const files = ['usual', 'earlier', 'later'].map((target, n) => ({
+        ...published(target, filled(context.take, target)),
+        leaseShiftMs: [0, -hourMs, hourMs][n] as number,
+      }));
+      const names = { taskId: 't1', serviceId: 'id-web', serviceName: 'web' };
+      context.driver.publish({ ...names, number: 1, graceMs: 10_000, files });
+      await withReader(async (reader) => {
+        const readable = async (): Promise<string[]> => {
+          const outcomes: string[] = [];
+          for (const { target } of files) {
+            const outcome = await reader.fails('openSync', `${mount}/web/${target}`);
+            if (outcome !== 'ok') assert.equal(outcome, 'ESTALE');
+            else outcomes.push(target);
+          }
+          return outcomes;
+        };
+        const nowMs = systemClock.boottimeMs();
+        context.driver.serveUntil(nowMs + 2 * hourMs);
+        assert.deepEqual(await readable(), ['usual', 'earlier', 'later']);
+        context.driver.serveUntil(nowMs + hourMs / 2);
+        assert.deepEqual(await readable(), ['usual', 'later']);
+        context.driver.serveUntil(Math.max(1, nowMs - hourMs / 2));
+        assert.deepEqual(await readable(), ['later']);
+        context.driver.serveUntil(0);
+        assert.deepEqual(await readable(), []);
+      });
+    },
 
   'a change of several files is one step': async (mount, context) => {
     const targets = ['a', 'b', 'c'];

@@ -13,6 +13,8 @@ export interface TwoNodes {
   manager: Host;
   a: NodeHost;
   b: NodeHost;
+  /** Of the process that runs now. */
+  readonly managerPid: number;
   killManager(): Promise<void>;
   startManager(): Promise<void>;
 }
@@ -48,6 +50,9 @@ export async function twoNodes(
     manager,
     a: await node('a', '10.77.0.2'),
     b: await node('b', '10.77.0.3'),
+    get managerPid() {
+      return running.daemon.pid;
+    },
     killManager: () => running.kill9(),
     startManager: async () => {
       running = await startManager();

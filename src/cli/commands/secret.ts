@@ -14,7 +14,17 @@ import {
 import { call, type Connection } from '../../rpc/client.js';
 import { systemRandom } from '../../system/clock.js';
 import { removeEach, settle, withManager, type ManagerOption } from '../operator.js';
-import { ago, iso, isoOrNull, labelText, printFacts, printJson, printLine, printTable } from '../print.js';
+import {
+  ago,
+  iso,
+  isoOrNull,
+  labelText,
+  printFacts,
+  printJson,
+  printLine,
+  printTable,
+  warn,
+} from '../print.js';
 import type { ValueSource } from '../seal.js';
 import { printReads, readsJson } from '../secret_reads.js';
 
@@ -229,8 +239,25 @@ export async function secretInspect(names: string[], options: Common): Promise<v
 
 export async function secretRm(names: string[], options: Common): Promise<void> {
   await withManager(options, (manager) =>
-    removeEach(names, options, async (name) => (await call(manager, Control, 'removeSecret', { name })).id),
+    removeEach(names, options, async (name) => {
+      const secret = await call(manager, Control, 'getSecret', { name });
+      const { id } = await call(manager, Control, 'removeSecret', { name: secret.id });
+      warnOfHolders(secret);
+      return id;
+    }),
   );
+}
+
+/** From now on nothing else says who they are. */
+function warnOfHolders({ name, versions }: Secret): void {
+  for (const { version, holders } of versions)
+    for (const { nodeId, nodeHostname, untilMs } of holders) {
+      const until = untilMs === 0n ? 'as long as its agent runs' : `until ${iso(untilMs)}`;
+      const node = nodeHostname || nodeId;
+      warn(
+        `secret ${name} is removed, but ${node} may serve version ${version} of it ${until}, if it is not heard`,
+      );
+    }
 }
 
 function printHolders({ versions }: Secret): void {
