@@ -30,7 +30,7 @@ export function lines(all: Measured): Pick<Report, 'lines' | 'notes'> {
     lines: [...ofRounds(all), ...ofCuts(all), ...ofCopies(all)],
     notes: [
       'Timed from the start of the command, or from the call, until the workload has read it, or nobody can: the same program in both, which looks every half millisecond. With Swarm it is in a container that the service starts, with inro a process that is there before and after: only Swarm has to start something to hand over a value.',
-      "A command's start-up: `secret ls` of the same program, from its start until it prints. What is beyond it is taken round by round; Swarm's value there is its own time without its own start-up.",
+      "A command's start-up: `secret ls` of the same program, from its start until it prints, once before each command. A round's median is taken from the round's commands; from Swarm's, that of Swarm's own.",
       'create: the service, of a secret that is there. rotate: inro `secret update`; Swarm `service update --secret-rm --secret-add`, with the new secret there before the clock starts.',
       `Calls: inro's gRPC with the sealing of the value, Swarm's Engine API; both through the manager's socket. Swarm rotates start-first there.`,
       'gone: for inro the workload gets ENOENT; for Swarm the file is no more on the tmpfs that the engine keeps for the container.',
