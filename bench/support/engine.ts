@@ -1,5 +1,5 @@
 /** One engine of a Swarm, on a host of its own, all in one process namespace: whatever ends that, ends its containers too. */
-import { existsSync, readdirSync, rmdirSync } from 'node:fs';
+import { existsSync, lstatSync, readdirSync, rmdirSync } from 'node:fs';
 import { request } from 'node:http';
 import { join } from 'node:path';
 import { pause, type Daemon } from '../../test/support/inro.js';
@@ -9,6 +9,8 @@ import { children } from './host.js';
 const apiVersion = 'v1.41';
 const containers = '/var/lib/docker/containers';
 const cgroups = '/sys/fs/cgroup';
+/** Then the process id of the host that it is for. */
+const cgroupPrefix = 'inro-bench-';
 const removeTries = 100;
 
 export class Engine {
@@ -26,7 +28,8 @@ export class Engine {
   }
 
   static async start(host: Host): Promise<Engine> {
-    const cgroup = `/inro-bench-${host.pid}`;
+    await removeDeadCgroups();
+    const cgroup = `/${cgroupPrefix}${host.pid}`;
     const alone = ['unshare', '--pid', '--fork', '--kill-child', '--mount-proc'];
     const daemon = host.spawn([...alone, 'dockerd', '--cgroup-parent', cgroup]);
     await daemon.printed(/API listen on/);
@@ -103,6 +106,16 @@ export class Engine {
 
   #seen(path: string): string {
     return `/proc/${this.pid}/root${path}`;
+  }
+}
+
+/** Those of a run that was killed: the kernel ends its processes, and leaves these. */
+async function removeDeadCgroups(): Promise<void> {
+  for (const hierarchy of readdirSync(cgroups)) {
+    const folder = join(cgroups, hierarchy);
+    if (!lstatSync(folder).isDirectory()) continue;
+    for (const name of readdirSync(folder).filter((each) => each.startsWith(cgroupPrefix)))
+      if (!existsSync(`/proc/${name.slice(cgroupPrefix.length)}`)) await removeCgroup(join(folder, name));
   }
 }
 

@@ -88,7 +88,8 @@ export function missed(each: Line): Target[] {
   return each.targets.filter(({ atMost, of }) => (each[of] ?? Infinity) > atMost);
 }
 
-function median(values: readonly number[]): number {
+/** Of no values NaN. */
+export function median(values: readonly number[]): number {
   const sorted = [...values].sort((a, b) => a - b);
   const middle = sorted.length >> 1;
   const upper = sorted[middle] ?? NaN;

@@ -87,8 +87,7 @@ export class Marked {
 
   async #in(pids: readonly number[]): Promise<number> {
     let copies = 0;
-    for (const pid of pids)
-      for (const count of await countInMemory(pid, this.#markers)) copies += count;
+    for (const pid of pids) for (const count of await countInMemory(pid, this.#markers)) copies += count;
     return copies;
   }
 }

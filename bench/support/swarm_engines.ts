@@ -4,25 +4,18 @@ import { Host } from '../../test/support/machine.js';
 import { Engine } from './engine.js';
 import { family } from './host.js';
 import type { Lab } from './lab.js';
-import { gone, Sightings, socketFile, type Sighting } from './sightings.js';
+import { gone, Sightings, type Sighting } from './sightings.js';
+import { secretReference, serviceSpec, serviceWords, type SecretUse } from './swarm_service.js';
 import { CommandLine, must, wire, type Action, type How, type Order, type System } from './system.js';
 import { image, type Workload } from './workload.js';
 
 const names = ['node-1', 'node-2', 'node-3'] as const;
 const joinPort = 2377;
 const settleMs = 60_000;
-/** In each container. */
-const secretPath = '/run/secrets/key';
-const reportFolder = '/report';
 
 interface Service {
   Version: { Index: number };
   Spec: { TaskTemplate: { ContainerSpec: { Secrets: object[] } }; UpdateConfig?: object };
-}
-
-interface SecretUse {
-  id: string;
-  name: string;
 }
 
 export class SwarmEngines implements System {
@@ -116,11 +109,11 @@ export class SwarmEngines implements System {
   async create(how: How, value: string): Promise<Action> {
     const secret = await this.#keep(value);
     if (how === 'api') {
-      const spec = this.#spec(secret);
+      const spec = serviceSpec(secret, this.sightings);
       return () => this.#manager.call('POST', '/services/create', spec);
     }
     const args = ['service', 'create', '--detach', '--quiet', '--no-resolve-image', '--name', 'web'];
-    return this.#command([...args, ...this.#words(secret)]);
+    return this.#command([...args, ...serviceWords(secret, this.sightings)]);
   }
 
   async rotate(how: How, value: string, order: Order): Promise<Action> {
@@ -128,7 +121,7 @@ export class SwarmEngines implements System {
     const secret = await this.#keep(value);
     if (how === 'api') {
       const { Version, Spec } = await this.#manager.call<Service>('GET', '/services/web');
-      Spec.TaskTemplate.ContainerSpec.Secrets = [reference(secret)];
+      Spec.TaskTemplate.ContainerSpec.Secrets = [secretReference(secret)];
       Spec.UpdateConfig = { ...Spec.UpdateConfig, Order: order };
       return () => this.#manager.call('POST', `/services/web/update?version=${Version.Index}`, Spec);
     }
@@ -200,7 +193,7 @@ export class SwarmEngines implements System {
   async serveEverywhere(value: string): Promise<void> {
     const secret = await this.#keep(value);
     const args = ['service', 'create', '--detach', '--quiet', '--no-resolve-image', '--name', 'web'];
-    await this.#docker.run([...args, '--mode', 'global', ...this.#words(secret)]);
+    await this.#docker.run([...args, '--mode', 'global', ...serviceWords(secret, this.sightings)]);
   }
 
   daemons(): { manager: number[]; nodes: number[] } {
@@ -223,36 +216,6 @@ export class SwarmEngines implements System {
     return async () => void (await this.#docker.run(args));
   }
 
-  #words({ name }: SecretUse): string[] {
-    return [
-      ...['--secret', `source=${name},target=key`, '--hostname', '{{.Node.Hostname}}'],
-      ...['--mount', `type=bind,source=${this.sightings.folder},target=${reportFolder}`],
-      ...['--constraint', 'node.role==worker', image, ...this.#args()],
-    ];
-  }
-
-  #spec(secret: SecretUse): object {
-    const Source = this.sightings.folder;
-    return {
-      Name: 'web',
-      TaskTemplate: {
-        ContainerSpec: {
-          Image: image,
-          Args: this.#args(),
-          Hostname: '{{.Node.Hostname}}',
-          Mounts: [{ Type: 'bind', Source, Target: reportFolder }],
-          Secrets: [reference(secret)],
-        },
-        Placement: { Constraints: ['node.role==worker'] },
-      },
-      Mode: { Replicated: { Replicas: 1 } },
-    };
-  }
-
-  #args(): string[] {
-    return ['web', secretPath, `${reportFolder}/${socketFile}`];
-  }
-
   #keptFiles(): string[] {
     return [...this.#engines.values()].flatMap((engine) => engine.secretFiles());
   }
@@ -261,8 +224,4 @@ export class SwarmEngines implements System {
     const all = await Promise.all([...this.#engines.values()].map((engine) => engine.isEmpty()));
     return all.every(Boolean);
   }
-}
-
-function reference({ id, name }: SecretUse): object {
-  return { SecretID: id, SecretName: name, File: { Name: 'key', UID: '0', GID: '0', Mode: 0o444 } };
 }

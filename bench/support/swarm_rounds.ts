@@ -1,6 +1,7 @@
 /** What is timed of a system in each round: all in ms, by the clock of the workload that sees it. */
 import { randomBytes } from 'node:crypto';
 import { pause } from '../../test/support/inro.js';
+import { median } from './results.js';
 import { nowMs, type Sighting } from './sightings.js';
 import type { Action, How, Order, System } from './system.js';
 
@@ -20,6 +21,7 @@ interface Times {
 }
 
 export interface Round {
+  /** The median of those beside each command. */
   startUpMs: number;
   command: Times;
   api: Times;
@@ -27,11 +29,12 @@ export interface Round {
 }
 
 export async function round(system: System): Promise<Round> {
-  const startUpMs = await system.startUpMs();
-  const { drained, ...command } = await life(system, 'command');
-  const { drained: _, ...api } = await life(system, 'api');
+  const startUpsMs: number[] = [];
+  const look = async (): Promise<void> => void startUpsMs.push(await system.startUpMs());
+  const { drained, ...command } = await life(system, 'command', look);
+  const { drained: _, ...api } = await life(system, 'api', async () => undefined);
   if (drained === undefined) throw new Error('no drain');
-  return { startUpMs, command, api, drained };
+  return { startUpMs: median(startUpsMs), command, api, drained };
 }
 
 /** A value that nothing else has. */
@@ -47,6 +50,7 @@ export function sees(value: string): (sighting: Sighting) => boolean {
 async function life(
   system: System,
   how: How,
+  before: () => Promise<void>,
 ): Promise<Times & { drained?: Round['drained'] }> {
   const { sightings } = system;
   const time = async (
@@ -54,6 +58,7 @@ async function life(
     what: string,
     isIt: (sighting: Sighting) => boolean,
   ): Promise<{ ms: number; seen: Sighting }> => {
+    await before();
     const beganMs = nowMs();
     const [seen] = await Promise.all([
       sightings.first(`${system.name}, ${how}: ${what}`, beganMs, isIt),
@@ -71,9 +76,9 @@ async function life(
     await system.settled();
     await pause(restMs);
     const next = drawValue();
-    const before = new Set(sightings.present.map(({ process }) => process));
+    const old = new Set(sightings.present.map(({ process }) => process));
     const { ms, seen } = await time(await system.rotate(how, next, order), `rotate, ${order}`, sees(next));
-    const began = sightings.present.filter(({ what, process }) => what === 'web' && !before.has(process));
+    const began = sightings.present.filter(({ what, process }) => what === 'web' && !old.has(process));
     rotations[order] = { ms, restarts: new Set(began.map(({ process }) => process)).size };
     node = seen.node;
   }
@@ -101,9 +106,7 @@ async function life(
 
   await system.watch(node);
   await pause(restMs);
-  const removed = await time(await system.remove(how), 'remove', (sighting) =>
-    system.isGone(sighting, node),
-  );
+  const removed = await time(await system.remove(how), 'remove', (sighting) => system.isGone(sighting, node));
   await system.end();
   await pause(restMs);
   return {

@@ -91,10 +91,7 @@ export class CommandLine {
 export async function wire(hosts: ReadonlyMap<string, Host>): Promise<Map<string, string>> {
   const [[, hub] = [], ...others] = [...hosts];
   if (hub === undefined) throw new RangeError('no hosts');
-  await must(
-    hub,
-    'ip link add br0 type bridge && ip address add 10.77.0.1/24 dev br0 && ip link set br0 up',
-  );
+  await must(hub, 'ip link add br0 type bridge && ip address add 10.77.0.1/24 dev br0 && ip link set br0 up');
   const wires = new Map<string, string>();
   for (const [index, [name, host]] of others.entries()) {
     const end = `to-${name}`;
