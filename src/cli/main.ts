@@ -385,7 +385,10 @@ operator(
   'apply',
   'make secrets and services as a file says: a plan first, then all of it or nothing',
 )
-  .requiredOption('-f, --file <FILE>', "YAML: docs/configuration.md ('-' for standard input)")
+  .requiredOption(
+    '-f, --file <FILE>',
+    "YAML, or Kubernetes Secrets: docs/configuration.md ('-' for standard input)",
+  )
   .option('--dry-run', 'show the plan, and do nothing')
   .option('-y, --yes', 'do not ask')
   .option(...detach)

@@ -1,24 +1,26 @@
 /** Sealing a value on the terminal's side: what leaves this process is ciphertext and a wrapped content key. */
-import { openArena, type Arena } from '../crypto/arena.js';
+import type { Arena } from '../crypto/arena.js';
 import { digestOf, sealValue, submitContentKey } from '../crypto/envelope.js';
 import { generateValue, type ValueFormat } from '../crypto/generate.js';
+import type { Plaintext } from '../crypto/plaintext.js';
 import { InroError } from '../model/error.js';
-import { sizeText } from '../model/size.js';
 import { checkedSealingKey } from '../pki/sealing_key.js';
 import { Control, type Cluster } from '../proto/gen/inro/v1/control_pb.js';
 import { call, type Connection } from '../rpc/client.js';
 import { addon } from '../system/addon.js';
 import { systemClock } from '../system/clock.js';
-import { warn } from './print.js';
+import { openArenas, type Arenas } from './value_arenas.js';
 import { readValue } from './value_input.js';
 
 /** Room for the value twice (as read, as kept) and for keys. */
 const arenaBytes = 3 * 1024 * 1024;
-/** Less locked memory than this is not worth having. */
-const minLockedBytes = 16 * 1024;
 
-/** From where a value comes: a path or `-`; or it is drawn. */
-export type ValueSource = { file: string } | { generate: ValueFormat };
+/** From where a value comes: a path or `-`; or it is drawn; or whoever has it puts it into the arena. */
+export type ValueSource =
+  { file: string } | { generate: ValueFormat } | { read: (arena: Arena) => Plaintext };
+
+/** One for all values of a command: each is wiped before the next one comes. */
+let arenas: Arenas | undefined;
 
 /**
  * @param cluster what the manager says of it, when it has been asked already
@@ -49,9 +51,8 @@ export async function sealFrom(
   const trusted = connection.root?.pem ?? rootPem;
   if (sealingKey === undefined) throw new InroError('protocol', 'the manager sent no sealing key');
   const publicKey = checkedSealingKey(sealingKey, { rootPem: trusted, clusterId, now: systemClock.now() });
-  const { arena, larger } = openArenas();
-  const value =
-    'generate' in source ? generateValue(source.generate, arena) : readValue(source.file, arena, larger);
+  const { arena, larger } = (arenas ??= openArenas(arenaBytes));
+  const value = valueOf(source, arena, larger);
   try {
     const { ciphertext, contentKey } = sealValue(value, arena);
     try {
@@ -65,14 +66,14 @@ export async function sealFrom(
   }
 }
 
-/** What this user may lock, for values that fit; and for larger ones memory that is not locked, which is said. */
-function openArenas(): { arena: Arena; larger: () => Arena } {
-  const { bytes, limitBytes } = addon().lockable(arenaBytes);
-  const larger = (): Arena => {
-    warn(
-      `until this command ends, the value is in memory that may be swapped out: RLIMIT_MEMLOCK is ${sizeText(limitBytes)} (see ulimit -l)`,
-    );
-    return openArena(arenaBytes);
-  };
-  return { arena: bytes < minLockedBytes ? larger() : openArena(bytes), larger };
+/** The caller wipes. */
+function valueOf(source: ValueSource, arena: Arena, larger: () => Arena): Plaintext {
+  if ('generate' in source) return generateValue(source.generate, arena);
+  if ('file' in source) return readValue(source.file, arena, larger);
+  try {
+    return source.read(arena);
+  } catch (error) {
+    if (!(error instanceof InroError) || error.code !== 'arena_full') throw error;
+    return source.read(larger());
+  }
 }

@@ -8,6 +8,8 @@ import { checkValueSize } from '../crypto/envelope.js';
 import type { Plaintext } from '../crypto/plaintext.js';
 import { InroError } from '../model/error.js';
 import { limits } from '../model/limits.js';
+import { quoted } from '../model/name.js';
+import { sizeText } from '../model/size.js';
 
 const retryMs = 5;
 
@@ -15,6 +17,8 @@ const retryMs = 5;
 const keysBytes = 4 * 1024;
 /** Around a piece: padding, and what is missing to a whole granule. */
 const aroundBytes = 128;
+/** Of a file of which nobody has said how long it is. */
+const firstBytes = 16 * 1024;
 
 /**
  * @param file a path, or `-` for standard input.
@@ -44,6 +48,51 @@ export function readValue(file: string, arena: Arena, larger: () => Arena): Plai
   } finally {
     whole.wipe();
     if (descriptor !== 0) closeSync(descriptor);
+  }
+}
+
+/**
+ * All of a file that has values in it, and the arena that it lies in.
+ * @param path a path, or `-` for standard input.
+ * @throws bad_input (unreadable, larger than `most` bytes). The caller wipes.
+ */
+export function readInput(
+  path: string,
+  arena: Arena,
+  larger: () => Arena,
+  most: number,
+): { value: Plaintext; home: Arena } {
+  const descriptor = path === '-' ? 0 : open(path);
+  let home = arena;
+  let whole = take(firstBytes);
+  let length = 0;
+  try {
+    for (;;) {
+      length += fill(whole.expose().subarray(length), descriptor, path);
+      if (length < whole.size) break;
+      if (whole.size > most)
+        throw new InroError('bad_input', `${quoted(path)}: is larger than ${sizeText(most)}`);
+      const small = whole;
+      whole = take(Math.min(2 * small.size, most + 1));
+      whole.expose().set(small.expose());
+      small.wipe();
+    }
+    const value = take(length);
+    value.expose().set(whole.expose().subarray(0, length));
+    return { value, home };
+  } finally {
+    whole.wipe();
+    if (descriptor !== 0) closeSync(descriptor);
+  }
+
+  function take(bytes: number): Plaintext {
+    try {
+      return home.take(bytes);
+    } catch (error) {
+      if (!(error instanceof InroError) || error.code !== 'arena_full' || home !== arena) throw error;
+      home = larger();
+      return home.take(bytes);
+    }
   }
 }
 

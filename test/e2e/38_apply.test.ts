@@ -250,3 +250,53 @@ scenario('what cannot be done is refused by its name, and nothing of it is done'
     /runs no image: that does not change/,
   );
 });
+
+scenario('manifests of Kubernetes Secrets are input, too, from a file or a pipe', async (t) => {
+  const host = await Host.of(t);
+  await host.startCluster();
+  const manifest = (version: number, password: string): string => `
+apiVersion: v1
+kind: Secret
+type: kubernetes.io/basic-auth
+metadata: { name: db, labels: { tier: db }, annotations: { inro/version: "${version}" } }
+data: { username: ${Buffer.from('root').toString('base64')} }
+stringData: { password: ${password} }
+`;
+  const apply = (text: string, ...more: string[]) =>
+    host.inro(['apply', '-f', '-', '--yes', ...more], { stdin: text });
+  const made = await apply(manifest(1, 'first'));
+  t.is(made.code, 0, made.stderr);
+  t.is(
+    made.stdout,
+    '+ secret db_username: from document 1, username\n+ secret db_password: from document 1, password\n2 changes applied\n',
+  );
+  await host.ask([
+    'service',
+    'create',
+    '--name',
+    'web',
+    '--secret',
+    'db_username',
+    '--secret',
+    'db_password',
+  ]);
+  t.is(await host.read(`${folder}/db_username`), 'root');
+  t.is(await host.read(`${folder}/db_password`), 'first');
+  t.regex((await apply(manifest(1, 'other'))).stdout, /nothing is to be changed/);
+  const generation = async () => (await host.sh(`readlink ${folder}/..data`)).stdout;
+  const before = Number((await generation()).replace(/\D/g, ''));
+  t.regex((await apply(manifest(2, 'second'))).stdout, /2 changes applied/);
+  t.is(await host.read(`${folder}/db_password`), 'second');
+  t.is(Number((await generation()).replace(/\D/g, '')), before + 1);
+
+  const refused = await apply(`${manifest(3, 'third')}---\napiVersion: v1\nkind: ConfigMap\n`);
+  t.is(refused.code, 2);
+  t.regex(refused.stderr, /document 2: is a ConfigMap of v1/);
+  t.is(await host.read(`${folder}/db_password`), 'second');
+
+  // More than one message takes.
+  const large = `apiVersion: v1\nkind: Secret\nmetadata: {name: large}\nstringData: {a: ${'x'.repeat(700_000)}, b: ${'y'.repeat(700_000)}}`;
+  const tooMuch = await apply(large);
+  t.is(tooMuch.code, 1);
+  t.regex(tooMuch.stderr, /2 changes are .* together\n +at once there is room for .*: apply it in parts/);
+});

@@ -4,11 +4,13 @@
  */
 import { resolve } from 'node:path';
 import { z } from 'zod';
+import type { Arena } from '../../crypto/arena.js';
+import type { Plaintext } from '../../crypto/plaintext.js';
 import { restartConditions } from '../../model/container.js';
 import { limits } from '../../model/limits.js';
 import { checkName } from '../../model/name.js';
 import { failureActions, updateOrders } from '../../model/update_policy.js';
-import { folderOf, readText, refusedFile } from './text.js';
+import { folderOf, refusedFile } from './text.js';
 import { parseYaml } from './yaml.js';
 
 const text = z.union([z.string(), z.number(), z.boolean()]).transform(String);
@@ -92,6 +94,8 @@ export type WantedSecret = z.infer<typeof secret> & {
   name: string;
   /** It must be there, and is left as it is. */
   external?: true;
+  /** Where it stands in the file itself; `from` says so in words. */
+  value?: { read: (arena: Arena) => Plaintext; from: string };
 };
 export type WantedService = z.infer<typeof service> & { name: string };
 export type WantedReference = z.infer<typeof reference>;
@@ -102,9 +106,9 @@ export interface Wanted {
   services: WantedService[];
 }
 
-/** @param path `-` for standard input. Paths in it are relative to its folder. @throws bad_input */
-export function readWanted(path: string): Wanted {
-  const parsed = whole.safeParse(parseYaml(path, readText(path)) ?? {});
+/** @param path where the text is from: paths in it are relative to its folder. @throws bad_input */
+export function wantedOf(path: string, text: string): Wanted {
+  const parsed = whole.safeParse(parseYaml(path, text) ?? {});
   if (!parsed.success) {
     const [issue] = parsed.error.issues;
     const place = issue?.path.join('.') ?? '';

@@ -91,7 +91,8 @@ function lastsOf({ name, lease, expires, withdraw = false }: WantedSecret) {
 }
 
 /** @throws bad_input unless it comes from one place. */
-function sourceOf({ name, file, fd, generate }: WantedSecret): { source: ValueSource; from: string } {
+function sourceOf({ name, file, fd, generate, value }: WantedSecret): { source: ValueSource; from: string } {
+  if (value !== undefined) return { source: { read: value.read }, from: `from ${value.from}` };
   const given = [file, fd, generate].filter((one) => one !== undefined);
   if (given.length !== 1)
     throw new InroError('bad_input', `secret ${quoted(name)} has ${given.length} sources of its value`, {

@@ -35,7 +35,7 @@ export class Refusals {
     const more = this.#lines.length > maxShown ? `\n        and ${this.#lines.length - maxShown} more` : '';
     const count = this.#lines.length === 1 ? 'one thing is' : `${this.#lines.length} things are`;
     throw new InroError('bad_input', `${quoted(path)}: ${count} not taken${shown.join('')}${more}`, {
-      remedy: 'docs/configuration.md says what is taken; keys that begin with x- are passed over',
+      remedy: 'docs/configuration.md says what is taken',
     });
   }
 }
