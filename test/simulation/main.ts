@@ -17,6 +17,8 @@ const { values } = parseArgs({
   },
 });
 
+// Most errors in it are expected, and nobody reads where they come from.
+if (!values.log) Error.stackTraceLimit = 0;
 const print = (line: string): void => void process.stdout.write(`${line}\n`);
 if (values.seed !== undefined) {
   const more = { ...(values.trace ? { trace: print } : {}), ...(values.log ? { logTo: (line: string) => print(line.trimEnd()) } : {}) };

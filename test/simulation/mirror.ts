@@ -3,7 +3,7 @@ import { assignmentOf } from '../../src/manager/assignment.js';
 import { leaseOf } from '../../src/manager/version_lease.js';
 import { ClusterView, type ViewChange } from '../../src/manager/view.js';
 import type { Change, Store } from '../../src/store/store.js';
-import { versionKey } from '../../src/store/tables.js';
+import { tables, versionKey } from '../../src/store/tables.js';
 
 export class Mirror {
   readonly view: ClusterView;
@@ -18,6 +18,8 @@ export class Mirror {
   readonly digests = new Map<string, string>();
   /** Versions that were revoked, for ever. */
   readonly revoked = new Set<string>();
+
+  #changedVersions: string[] = [];
 
   private constructor(view: ClusterView, tell: (change: Change) => void) {
     this.view = view;
@@ -40,6 +42,8 @@ export class Mirror {
   }
 
   commit(change: Change): void {
+    const { prefix } = tables.versions;
+    this.#changedVersions = change.puts.flatMap(({ key }) => (key.startsWith(prefix) ? [key.slice(prefix.length)] : []));
     this.#tell(change);
   }
 
@@ -56,8 +60,9 @@ export class Mirror {
 
   #note({ nodeIds }: ViewChange): void {
     const { view } = this;
-    for (const record of view.everyVersion()) {
-      const key = versionKey(record.secretId, record.version);
+    for (const key of this.#changedVersions) {
+      const record = view.version(...partsOf(key));
+      if (record === undefined) continue;
       this.leases.set(key, leaseOf(record));
       this.digests.set(key, Buffer.from(record.ciphertextDigest).toString('hex'));
       if (record.revokedMs > 0n) this.revoked.add(key);
@@ -74,4 +79,9 @@ export class Mirror {
       }
     }
   }
+}
+
+function partsOf(key: string): [secretId: string, version: number] {
+  const [secretId = '', version = ''] = key.split('/');
+  return [secretId, Number(version)];
 }
