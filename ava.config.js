@@ -9,6 +9,7 @@ export default {
   // Many tests wait for processes, most of the time.
   concurrency: Math.min(availableParallelism() + 1, 4),
   timeout: '2m',
+  require: ['./scripts/test/durations.mjs'],
   // node_modules/.cache may not be ours to write.
   cache: false,
 };

@@ -11,6 +11,7 @@ import { spawn } from 'node:child_process';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { descendants, end, onNpmGone } from './processes.mjs';
+import { longest } from './test/durations.mjs';
 import { installLabPackages } from './test/lab.mjs';
 import { begin, reap, reapDeadRuns } from './test/run.mjs';
 
@@ -18,6 +19,7 @@ const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const lab = process.env.INRO_TEST_LAB === '1';
 const limitMs = Number(process.env.INRO_TEST_LIMIT_S ?? (lab ? 30 * 60 : 8 * 60)) * 1000;
 const endGraceMs = 3_000;
+const shownFiles = 12;
 const exitCodes = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 };
 
 const keep = process.argv.includes('--keep');
@@ -39,10 +41,17 @@ async function main() {
     say(reason);
     await end(descendants(process.pid), endGraceMs);
   }
+  sayLongest(run.directory);
   const leaks = await reap(run, { keep, say });
   if (leaks === 0 || keep || code !== 0) return code;
   say(`the tests passed, but left ${leaks} thing${leaks === 1 ? '' : 's'} behind: that is a failure`);
   return 1;
+}
+
+/** Where the time went. Of a single file its own tests say it. */
+function sayLongest(directory) {
+  const files = longest(directory, shownFiles);
+  if (files.length > 1) say(`the longest files:\n${files.join('\n')}`);
 }
 
 /** How ava ended, or why it must be ended: {code, reason}. */

@@ -8,7 +8,7 @@ import { call, connectTls, connectUnix, stands, type Connection } from '../rpc/c
 import { rpcLimits } from '../rpc/limits.js';
 import { nodeCredentials } from '../rpc/tls.js';
 import { systemClock } from '../system/clock.js';
-import { readIdentity, type OperatorIdentity } from './identity_file.js';
+import type { OperatorIdentity } from './identity_file.js';
 import { paths } from './paths.js';
 import { formatTable, printJson, printLine } from './print.js';
 
@@ -65,6 +65,8 @@ async function overNetwork<T>(
   use: (connection: Connection, identity: OperatorIdentity) => Promise<T>,
 ): Promise<T> {
   if (given !== undefined && !isAddress(given)) throw notUnderstood(given);
+  // With all that reads certificates, which the manager's socket does not ask for.
+  const { readIdentity } = await import('./identity_file.js');
   const identity = readIdentity(path, systemClock.now());
   const addresses = given === undefined ? identity.managers : [given];
   if (addresses.length === 0) {

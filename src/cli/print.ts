@@ -1,9 +1,12 @@
 /** What commands print: JSON as documented in docs/json.md, or tables for people. Results go to stdout alone. */
-import dayjs from 'dayjs';
-import relativeTime from 'dayjs/plugin/relativeTime.js';
-import Table from 'cli-table3';
+import { createRequire } from 'node:module';
+import type Dayjs from 'dayjs';
+import type RelativeTime from 'dayjs/plugin/relativeTime.js';
+import type Table from 'cli-table3';
 
-dayjs.extend(relativeTime);
+// Both take as long to load as all else that many a command does: only who prints a table or a relative time waits for them.
+const load = createRequire(import.meta.url);
+let dayjs: typeof Dayjs | undefined;
 
 export function printJson(value: unknown): void {
   process.stdout.write(`${JSON.stringify(value, undefined, 2)}\n`);
@@ -24,7 +27,7 @@ export function printTable(head: readonly string[], rows: readonly (readonly str
 }
 
 export function formatTable(rows: readonly (readonly string[])[]): string {
-  const table = new Table({
+  const table = new (load('cli-table3') as typeof Table)({
     chars: noLines,
     style: { head: [], border: [], 'padding-left': 0, 'padding-right': 3 },
   });
@@ -42,7 +45,15 @@ export function printFacts(facts: readonly (readonly [string, string])[]): void 
 }
 
 export function ago(ms: bigint | number): string {
-  return Number(ms) === 0 ? '-' : dayjs(Number(ms)).fromNow();
+  return Number(ms) === 0 ? '-' : relative()(Number(ms)).fromNow();
+}
+
+function relative(): typeof Dayjs {
+  if (dayjs === undefined) {
+    dayjs = load('dayjs') as typeof Dayjs;
+    dayjs.extend(load('dayjs/plugin/relativeTime.js') as typeof RelativeTime);
+  }
+  return dayjs;
 }
 
 export function iso(ms: bigint | number): string {

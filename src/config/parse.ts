@@ -2,32 +2,26 @@
  * YAML into settings, or one error that says where it is wrong and what must stand there. Of YAML (1.2, core schema) only what
  * such a file needs is taken: a tag or an alias would let a value be something else than what one reads.
  */
-import {
-  isAlias,
-  isMap,
-  isNode,
-  isScalar,
-  isSeq,
-  LineCounter,
-  parseDocument,
-  visit,
-  type Document,
-  type YAMLMap,
-} from 'yaml';
+import { createRequire } from 'node:module';
+import type * as Yaml from 'yaml';
 import type { z } from 'zod';
 import { InroError } from '../model/error.js';
 import { quoted } from '../model/name.js';
 import { nearest } from './suggestion.js';
 
+const load = createRequire(import.meta.url);
+/** Loaded with the first file: an agent or a manager without one starts without it. */
+const yaml = (): typeof Yaml => load('yaml') as typeof Yaml;
+
 /** @param path for messages alone. @throws bad_config, naming the first line that is wrong. */
 export function parseConfig<K extends z.ZodObject>(text: string, path: string, keys: K): z.infer<K> {
-  const lines = new LineCounter();
+  const lines = new (yaml().LineCounter)();
   const place = (offset: number): string => `${path} line ${lines.linePos(offset).line}`;
   const document = parsed(text, path, lines);
   checkPlain(document, place);
   const { contents } = document;
-  if (contents === null || (isScalar(contents) && contents.value === null)) return keys.parse({});
-  if (!isMap(contents)) {
+  if (contents === null || (yaml().isScalar(contents) && contents.value === null)) return keys.parse({});
+  if (!yaml().isMap(contents)) {
     throw wrong(`${path} does not say KEY: VALUE`, `its keys are ${Object.keys(keys.shape).join(', ')}`);
   }
   checkKeys(contents, Object.keys(keys.shape), place);
@@ -36,10 +30,10 @@ export function parseConfig<K extends z.ZodObject>(text: string, path: string, k
   throw firstWrong(checked.error, document, place);
 }
 
-function parsed(text: string, path: string, lines: LineCounter): Document {
-  let document: Document;
+function parsed(text: string, path: string, lines: Yaml.LineCounter): Yaml.Document {
+  let document: Yaml.Document;
   try {
-    document = parseDocument(text, {
+    document = yaml().parseDocument(text, {
       schema: 'core',
       merge: false,
       stringKeys: true,
@@ -57,10 +51,10 @@ function parsed(text: string, path: string, lines: LineCounter): Document {
   throw wrong(`${path} line ${line} column ${col} is not right: ${why}`, howToWrite, first);
 }
 
-function checkPlain(document: Document, place: (offset: number) => string): void {
-  visit(document, {
+function checkPlain(document: Yaml.Document, place: (offset: number) => string): void {
+  yaml().visit(document, {
     Node(_, node) {
-      const what = isAlias(node)
+      const what = yaml().isAlias(node)
         ? 'an alias'
         : node.anchor !== undefined
           ? 'an anchor'
@@ -76,11 +70,11 @@ function checkPlain(document: Document, place: (offset: number) => string): void
   });
 }
 
-function checkKeys(map: YAMLMap, known: readonly string[], place: (offset: number) => string): void {
+function checkKeys(map: Yaml.YAMLMap, known: readonly string[], place: (offset: number) => string): void {
   for (const { key } of map.items) {
-    const name = isScalar(key) ? String(key.value) : '';
+    const name = yaml().isScalar(key) ? String(key.value) : '';
     if (known.includes(name)) continue;
-    const where = place(isNode(key) ? (key.range?.[0] ?? 0) : 0);
+    const where = place(yaml().isNode(key) ? (key.range?.[0] ?? 0) : 0);
     const meant = nearest(name, known);
     throw wrong(
       `unknown key ${named(name)} in ${where}${meant === undefined ? '' : `: did you mean '${meant}'?`}`,
@@ -90,10 +84,14 @@ function checkKeys(map: YAMLMap, known: readonly string[], place: (offset: numbe
 }
 
 /** Of several that are wrong, the one that stands first in the file. */
-function firstWrong(error: z.ZodError, document: Document, place: (offset: number) => string): InroError {
+function firstWrong(
+  error: z.ZodError,
+  document: Yaml.Document,
+  place: (offset: number) => string,
+): InroError {
   const found = error.issues.map(({ path, message }) => {
     const node = document.getIn(path, true);
-    return { path, message, node, offset: isNode(node) ? (node.range?.[0] ?? 0) : 0 };
+    return { path, message, node, offset: yaml().isNode(node) ? (node.range?.[0] ?? 0) : 0 };
   });
   const [{ path, message, node, offset }] = found.sort((a, b) => a.offset - b.offset) as [(typeof found)[0]];
   const [key, item] = path;
@@ -105,8 +103,8 @@ function firstWrong(error: z.ZodError, document: Document, place: (offset: numbe
 }
 
 function shown(node: unknown): string {
-  if (isSeq(node)) return `not a list of ${node.items.length}`;
-  if (!isScalar(node)) return 'not keys and values';
+  if (yaml().isSeq(node)) return `not a list of ${node.items.length}`;
+  if (!yaml().isScalar(node)) return 'not keys and values';
   const { value } = node;
   if (value === null) return 'but nothing stands there';
   return typeof value === 'string'

@@ -29,10 +29,20 @@ function directoryOf({ stdout }: Pick<Ended, 'stdout'>): string {
   return directory;
 }
 
+const note = (file: string, seconds: number): string =>
+  `echo '${JSON.stringify({ file, seconds, cpuSeconds: 1 })}' >> $TMPDIR/.durations`;
+
 const rows: [string, string, number, RegExp][] = [
   ['a clean run', 'true', 0, /^$/],
   ['a failing run', 'exit 3', 3, /^$/],
   ['files in its directory are no leak', 'touch $TMPDIR/file', 0, /^$/],
+  [
+    'several files: the longest ones are said first',
+    [note('a.test.ts', 2), note('b.test.ts', 70.4), 'exit 3'].join('\n'),
+    3,
+    /^inro test: the longest files:\n {3}70 s, {4}1 s of a processor: b\.test\.ts\n {4}2 s, .*: a\.test\.ts\n$/,
+  ],
+  ['a single file says its own', note('a.test.ts', 2), 0, /^$/],
   ['a process that ends by itself in time is no leak', 'setsid sleep 0.2 > /dev/null 2>&1 &', 0, /^$/],
   ['a daemon', 'setsid sleep 600 > /dev/null 2>&1 &', 1, left('process \\d+ \\(sleep 600\\)')],
   [
