@@ -21,7 +21,7 @@ export class ManagerCore {
   readonly nodeStates: NodeWatch;
   readonly scheduler: Scheduler;
   readonly removal: NodeRemoval;
-  readonly #watching: Promise<void>;
+  #watching: Promise<void> | undefined;
 
   private constructor(parts: ManagerCoreParts, ledger: Ledger) {
     this.ledger = ledger;
@@ -33,7 +33,6 @@ export class ManagerCore {
     const onChanged = (nodeIds: readonly string[]): void => this.scheduler.nodesChanged(nodeIds);
     this.nodeStates = new NodeWatch({ ...parts, dispatcher, onChanged });
     this.scheduler = new Scheduler({ ...parts, nodes: this.nodeStates });
-    this.#watching = this.nodeStates.watch();
     dispatcher.onNodeReady = () => this.nodeStates.lookSoon();
     this.removal = new NodeRemoval({ ...parts, ledger, dispatcher });
   }
@@ -41,6 +40,11 @@ export class ManagerCore {
   /** @throws store_corrupt */
   static async open(parts: ManagerCoreParts): Promise<ManagerCore> {
     return new ManagerCore(parts, await Ledger.open(parts));
+  }
+
+  /** From now on nodes that come or go are noticed. */
+  watchNodes(): void {
+    this.#watching ??= this.nodeStates.watch();
   }
 
   /** When the streams are over. Ends when what was asked for is written; nothing is, after it. */

@@ -170,6 +170,7 @@ export async function startManager({
       managerAddresses: () => managers.addresses(address),
     });
     undo.push(() => core.stop());
+    core.watchNodes();
     const { ledger, clones, dispatcher, nodeStates, scheduler, removal } = core;
     const events = await EventBook.open({
       store,

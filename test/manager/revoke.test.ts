@@ -266,6 +266,18 @@ test('a node that was started anew holds nothing, and is not waited for any long
   t.deepEqual(outcomes(waiting), ['host-1 gone']);
 });
 
+test('a version that came after the hello, and was replaced before the node has answered, is still there in its grace', async (t) => {
+  const { m, node, secretId } = await scene(t);
+  await node.goAway();
+  const back = m.attach(node.identity);
+  await back.node.begin();
+  await m.updateSecret(secretId, 'newer');
+  const { revision, tasks } = await back.node.assignment();
+  await back.node.applied({ revision, tasks });
+  await settle();
+  t.deepEqual((await revoke(m, 1)).nodeIds, [node.nodeId]);
+});
+
 test('receipts from before are told from what the revocation needs', async (t) => {
   const { m, secretId, node } = await scene(t);
   const change = (verb: 'referencesAdd' | 'referencesRemove') =>

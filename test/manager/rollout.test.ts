@@ -95,6 +95,19 @@ test('start first: the old task ends when the new one runs; two at a time, with 
   t.deepEqual(s.live().slice(2), ['3 v1 RUNNING', '3 v2 ASSIGNED']);
 });
 
+test('start first, overtaken by another update: what did not come to run ends, and a slot never has three', async (t) => {
+  const s = await running(t, { order: 'start-first' }, 1);
+  await s.change('v2');
+  t.deepEqual(s.live(), ['1 v1 RUNNING', '1 v2 ASSIGNED']);
+  await s.change('v3');
+  t.deepEqual(s.live(), ['1 v1 RUNNING', '1 v2 ASSIGNED ending']);
+  await s.reportAll('v2', 'SHUTDOWN');
+  t.deepEqual(s.live(), ['1 v1 RUNNING', '1 v3 ASSIGNED']);
+  await s.reportAll('v3', 'RUNNING');
+  await s.reportAll('v1', 'SHUTDOWN');
+  t.deepEqual(s.live(), ['1 v3 RUNNING']);
+});
+
 test('a new task that fails stops the update; what is not replaced yet goes on', async (t) => {
   const s = await running(t);
   await s.change('v2');

@@ -1,5 +1,7 @@
+import { create } from '@bufbuild/protobuf';
 import test from 'ava';
 import { managerLimits } from '../../src/manager/limits.js';
+import { NodeRecordSchema } from '../../src/proto/gen/inro/v1/records_pb.js';
 import { stateOf } from '../../src/proto/task_state.js';
 import { tables } from '../../src/store/tables.js';
 import { transact } from '../../src/store/transaction.js';
@@ -127,6 +129,14 @@ test('a global service has a task on each node that may have one', async (t) => 
   await s.report(ofB, 'SHUTDOWN');
   await s.node('b', 'active', { edge: '1' });
   t.deepEqual(s.shown().sort(), ['0 ASSIGNED b', '0 RUNNING a', '0 SHUTDOWN b ending']);
+});
+
+test('a global service makes no task on a node that is being removed, though it is still taken for ready', async (t) => {
+  const s = await scheduling(t, ['a', 'b']);
+  const leaving = create(NodeRecordSchema, { id: 'a', removingMs: 1n });
+  await transact(s.store, async (tx) => tx.put(tables.nodes, 'a', leaving));
+  await s.service('web', { global: true, replicas: 0 });
+  t.deepEqual(s.shown(), ['0 ASSIGNED b']);
 });
 
 test('constraints narrow the nodes', async (t) => {

@@ -68,6 +68,19 @@ test('nothing to wait for is done at once', async (t) => {
   t.deepEqual(waiting.missing, []);
 });
 
+test('it does not end before the scheduler has come to what an operator has decided', async (t) => {
+  const m = await cluster(t);
+  const { node, nodeId } = await nodeOf(m);
+  const serviceId = await m.createService('web');
+  await node.applied(await node.assignment());
+  await settle();
+  await m.scheduler.stop();
+  const { changed } = await m.operate('updateNode', { name: nodeId, availability: 'drain' });
+  const waiting = wait(m, { serviceIds: [serviceId], revision: Number(changed?.revision), timeoutMs: 0 });
+  await m.clock.advance(0);
+  t.like(waiting.missing?.[0], { reason: 'task 1 has not ended yet: its node is drained' });
+});
+
 test('it ends when the node says that it has done it, and its task runs', async (t) => {
   const m = await cluster(t);
   const { node, nodeId } = await nodeOf(m);

@@ -126,6 +126,7 @@ export class ManagerHost {
       sealingKey: () => sealingKey,
       managerAddresses: () => ['manager'],
     });
+    core.watchNodes();
     const { dispatcher, nodeStates, removal, clones } = core;
     const parts = { ...shared, dispatcher, removal, clones, rotation: { mustEnrol: () => false } as never };
     const waits = { view, nodes: nodeStates, dispatcher, clock };
