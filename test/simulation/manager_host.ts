@@ -51,6 +51,8 @@ export class ManagerHost {
   readonly #parts: ManagerHostParts;
   process: Process | undefined;
   running: Running | undefined;
+  /** Told of each manager that begins, before it does anything. */
+  onOpen: (core: ManagerCore) => void = () => undefined;
   /** Mean of what the disk takes, ms. */
   diskMs = 1;
 
@@ -126,6 +128,7 @@ export class ManagerHost {
       sealingKey: () => sealingKey,
       managerAddresses: () => ['manager'],
     });
+    this.onOpen(core);
     core.watchNodes();
     const { dispatcher, nodeStates, removal, clones } = core;
     const parts = { ...shared, dispatcher, removal, clones, rotation: { mustEnrol: () => false } as never };

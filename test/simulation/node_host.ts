@@ -39,6 +39,8 @@ export class NodeHost {
   /** Told of each message that the agent takes, each value that it wipes, and each memory that takes another's place. */
   onMessage: (message: ManagerMessage) => void = () => undefined;
   onWiped: (wiped: Wiped) => void = () => undefined;
+  /** Told of each agent that begins, before it does anything. */
+  onStart: (core: AgentCore, memory: KeptMemory) => void = () => undefined;
   onMemory: (before: KeptMemory, memory: KeptMemory) => void = () => undefined;
 
   constructor(parts: NodeHostParts) {
@@ -97,6 +99,7 @@ export class NodeHost {
       this.onWiped(wiped);
       add(wiped);
     };
+    this.onStart(core, memory);
     if (inherits) core.inherit(memory.servedUntilMs, kept);
     this.process = process;
     this.core = core;
