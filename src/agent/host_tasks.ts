@@ -179,6 +179,7 @@ export class HostTasks {
         driver.withdraw(taskId); // nobody would ever take it away: what is not known cannot be missed
         continue;
       }
+      for (const reference of assigned.references) vault.use(keyOf(reference), assigned.id);
       const due = attachments.inherit(assigned, gate.note, gate.readers !== 'any');
       this.#tasks.set(taskId, {
         assigned,
@@ -463,6 +464,7 @@ export class HostTasks {
         const gate = attachments.gateOf(assigned, readersRule(assigned), due);
         const files = assigned.references.map((reference) => this.#fileOf(assigned, reference));
         const { id: taskId, serviceId, serviceName } = assigned;
+        for (const reference of assigned.references) this.#parts.vault.use(keyOf(reference), taskId);
         driver.openService(serviceId, serviceName);
         driver.publish({
           taskId,

@@ -41,8 +41,10 @@ export const agentLimits = {
   maxUnansweredBeats: 64,
   /** Not acknowledged yet, about 500 bytes each. */
   maxQueuedReceipts: 10_000,
-  /** Of them, what lies in the arena for a successor, about 60 bytes each: the newest. */
+  /** Of them, what lies in the arena for a successor, about 90 bytes each: the newest. */
   maxNotedReceipts: 128,
+  /** That a receipt names, of those that the copy was for: the latest. */
+  maxTasksPerReceipt: 8,
   /** How long an agent that stops waits for a manager to take its last receipts. */
   lastReceiptsMs: 1_000,
   /** About 70 bytes each: they must fit one message; what is left out is delivered again. */

@@ -124,6 +124,7 @@ export class Receipts {
     this.#isNoteOld = false;
     const waiting = this.#waiting.slice(-agentLimits.maxNotedReceipts).map(({ number, wiped }) => ({
       ...wiped,
+      taskIds: [...wiped.taskIds],
       number: BigInt(number),
       wipedMs: BigInt(wiped.wipedMs),
       durationUs: BigInt(wiped.durationUs),
@@ -141,13 +142,14 @@ export class Receipts {
 
   #sign({ number, wiped }: Waiting, key: KeyObject): SignedReceipt {
     const { nodeId, clusterId } = this.#identity;
-    const { secretId, version, reason, wipedMs, durationUs, mapped } = wiped;
+    const { secretId, version, taskIds, reason, wipedMs, durationUs, mapped } = wiped;
     const runId = this.#runId;
     return {
       runId,
       number: BigInt(number),
       secretId,
       version,
+      taskIds: [...taskIds],
       reason,
       wipedMs: BigInt(wipedMs),
       durationUs: BigInt(durationUs),
@@ -187,22 +189,24 @@ function readNote(bytes: Uint8Array): ReceiptsNote | undefined {
 }
 
 function waitingIn({ waiting, lastNumber }: ReceiptsNote): Waiting[] {
-  const all = waiting.flatMap(({ number, secretId, version, reason, wipedMs, durationUs, mapped }) =>
-    isWipeReason(reason)
-      ? [
-          {
-            number: Number(number),
-            wiped: {
-              secretId,
-              version,
-              reason,
-              wipedMs: Number(wipedMs),
-              durationUs: Number(durationUs),
-              mapped,
+  const all = waiting.flatMap(
+    ({ number, secretId, version, taskIds, reason, wipedMs, durationUs, mapped }) =>
+      isWipeReason(reason)
+        ? [
+            {
+              number: Number(number),
+              wiped: {
+                secretId,
+                version,
+                taskIds,
+                reason,
+                wipedMs: Number(wipedMs),
+                durationUs: Number(durationUs),
+                mapped,
+              },
             },
-          },
-        ]
-      : [],
+          ]
+        : [],
   );
   const isWhole = all.every(({ number }, at) => number === Number(lastNumber) - all.length + 1 + at);
   return isWhole ? all : [];

@@ -9,6 +9,7 @@ import { constantTimeEqual } from '../crypto/signing.js';
 import type { Clock } from '../model/clock.js';
 import { InroError } from '../model/error.js';
 import type { WipeReason } from '../model/receipt.js';
+import { agentLimits } from './limits.js';
 import type { DeliveredVersion } from '../proto/gen/inro/v1/dispatcher_pb.js';
 
 export interface HeldVersion {
@@ -24,6 +25,8 @@ export interface HeldVersion {
 export interface Wiped {
   secretId: string;
   version: number;
+  /** Tasks that this copy was for, the latest at the end; it may have been for more of them. */
+  taskIds: readonly string[];
   reason: WipeReason;
   wipedMs: number;
   /** Measured around the wipe alone. */
@@ -41,6 +44,8 @@ export class Vault {
   readonly #clock: Clock;
   readonly #onWiped: (wiped: Wiped) => void;
   readonly #held = new Map<string, HeldVersion>();
+  /** By key: the tasks that show it, or have. */
+  readonly #usedBy = new Map<string, string[]>();
   readonly #retiring = new Map<string, { cancel(): void }>();
 
   constructor(arena: Arena, clock: Clock, onWiped: (wiped: Wiped) => void) {
@@ -64,6 +69,13 @@ export class Vault {
 
   get(key: string): HeldVersion | undefined {
     return this.#held.get(key);
+  }
+
+  /** A task shows it from now on. */
+  use(key: string, taskId: string): void {
+    if (!this.#held.has(key)) return;
+    const others = (this.#usedBy.get(key) ?? []).filter((one) => one !== taskId);
+    this.#usedBy.set(key, [...others, taskId].slice(-agentLimits.maxTasksPerReceipt));
   }
 
   isRetiring(key: string): boolean {
@@ -118,6 +130,7 @@ export class Vault {
   letGo(): void {
     for (const key of this.keys()) this.keep(key);
     this.#held.clear();
+    this.#usedBy.clear();
   }
 
   /** Wipes after the grace; until then descriptors that are open read on. */
@@ -138,7 +151,10 @@ export class Vault {
     const durationUs = Math.ceil(this.#clock.monotonicUs() - beganUs);
     this.#held.delete(key);
     const { secretId, version } = held;
-    this.#onWiped({ secretId, version, reason, wipedMs: Math.round(this.#clock.now()), durationUs, mapped });
+    const taskIds = this.#usedBy.get(key) ?? [];
+    this.#usedBy.delete(key);
+    const wipedMs = Math.round(this.#clock.now());
+    this.#onWiped({ secretId, version, taskIds, reason, wipedMs, durationUs, mapped });
   }
 
   /** Those whose lease is over, given the node's deadline (ms of CLOCK_BOOTTIME). @returns their keys. */

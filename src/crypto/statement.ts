@@ -64,6 +64,8 @@ export interface ReceiptFields {
   number: number;
   secretId: string;
   version: number;
+  /** Of the tasks that the copy was for. Before they were named, statements had no such field. */
+  taskIds?: readonly string[];
   reason: string;
   wipedMs: number;
   durationUs: number;
@@ -75,7 +77,8 @@ export interface ReceiptFields {
 export function receiptStatement(r: ReceiptFields): Uint8Array {
   const { clusterId, nodeId, runId, number, secretId, version, reason, wipedMs, durationUs, mapped } = r;
   const fields = [clusterId, nodeId, runId, number, secretId, version, reason, wipedMs, durationUs];
-  return encode('receipt', [...fields, mapped ? 1 : 0]);
+  const { taskIds = [] } = r;
+  return encode('receipt', [...fields, mapped ? 1 : 0, ...(taskIds.length > 0 ? [taskIds.join()] : [])]);
 }
 
 /** A line of the control audit. */

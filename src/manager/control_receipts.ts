@@ -40,8 +40,8 @@ function shown(
   { nodeId, secretId, secretName, version, reason, wipedMs, durationUs, mapped, ...more }: ReceiptRecord,
   nodeHostname: string,
 ): MessageInitShape<typeof KeptReceiptSchema> {
-  const { takenMs, runId, number, signature } = more;
-  const said = { version, reason, wipedMs, durationUs, mapped, runId, number, signature };
+  const { takenMs, runId, number, signature, taskIds } = more;
+  const said = { taskIds, version, reason, wipedMs, durationUs, mapped, runId, number, signature };
   return { nodeId, nodeHostname, secretId, secretName, ...said, takenMs };
 }
 

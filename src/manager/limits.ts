@@ -49,6 +49,7 @@ export const managerLimits = {
   maxStatusesPerMessage: 10_000,
   /** Each costs a signature's check. */
   maxReceiptsPerMessage: 2_000,
+  maxTasksPerReceipt: 8,
   /** That are kept, of the whole cluster; about 400 bytes each. */
   maxReceipts: 10_000,
   maxReceiptsPerPage: 1_000,

@@ -36,7 +36,9 @@ export async function checkReceipts(
   }
 }
 
-function checkShape({ runId, number, secretId, reason, wipedMs, durationUs }: Receipt): void {
+function checkShape({ runId, number, secretId, taskIds, reason, wipedMs, durationUs }: Receipt): void {
+  if (taskIds.length > managerLimits.maxTasksPerReceipt || !taskIds.every(isId))
+    throw new InroError('protocol', 'a receipt names tasks that cannot be, or too many');
   if (!isId(runId) || !isId(secretId) || !isWipeReason(reason))
     throw new InroError('protocol', 'a receipt that names no run, no secret or no reason that is known');
   if (number < 1n || !isSafe(number))
@@ -58,6 +60,7 @@ function checkSignature(receipt: Receipt, { clusterId, nodeId, publicKey }: Spea
     number: Number(number),
     secretId,
     version,
+    taskIds: receipt.taskIds,
     reason,
     wipedMs: Number(wipedMs),
     durationUs: Number(durationUs),

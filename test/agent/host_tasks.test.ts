@@ -235,6 +235,23 @@ test('a generation is published only when something of it has changed', (t) => {
   t.deepEqual(h.driver.calls.splice(0), ['publish t1 4', 'publish t2 2'], 'a new version, of both');
 });
 
+test('what is wiped is said to have been for the tasks that showed it, the latest of them', (t) => {
+  const h = host();
+  const many = Array.from({ length: agentLimits.maxTasksPerReceipt + 2 }, (_, n) =>
+    task(`t${n}`, 'web', 'a'),
+  );
+  h.apply([...many, task('other', 'api', 'b')], [h.sealed('a'), h.sealed('b')]);
+  h.apply([task('other', 'api', 'b')]);
+  h.apply([]);
+  t.deepEqual(
+    h.wiped.map(({ secretId, taskIds }) => [secretId, taskIds]),
+    [
+      ['a', many.slice(2).map(({ id }) => id)],
+      ['b', ['other']],
+    ],
+  );
+});
+
 test('a superseded version has the grace: who opened it reads on, then it is wiped', async (t) => {
   const h = host();
   h.apply([task('t1', 'web', 'a')], [h.sealed('a', 'before')]);

@@ -11,6 +11,7 @@ import { receiptsOf } from '../support/receipts.js';
 const key = generateNodeKey();
 const own = { nodeId: 'n1', clusterId: 'c1' };
 const wiped = (version: number): Wiped => ({
+  taskIds: [`t${version}`],
   secretId: 's1',
   version,
   reason: 'removed',
@@ -56,6 +57,8 @@ test('a receipt is signed over all that it says, for this run of this node of th
     { wipedMs: 1 },
     { durationUs: 8 },
     { mapped: true },
+    { taskIds: [] },
+    { taskIds: ['t3', 't4'] },
   ])
     t.false(verifyBytes(key.publicKey, receiptStatement({ ...says, ...change }), signature));
 });

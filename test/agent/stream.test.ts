@@ -643,7 +643,8 @@ test('wipes at the end of a grace are reported as they come', async (t) => {
   t.like(receipts, [{ runId: 'a-run', number: 1n, secretId: 'a', version: 1, reason: 'superseded' }]);
   const [receipt] = receipts as [Receipt];
   const { clusterId, nodeId } = identity;
-  const { runId, secretId, version, reason, wipedMs, durationUs, mapped } = receipt;
+  const { runId, secretId, version, taskIds, reason, wipedMs, durationUs, mapped } = receipt;
+  t.deepEqual(taskIds, ['t1']);
   const statement = receiptStatement({
     clusterId,
     nodeId,
@@ -651,6 +652,7 @@ test('wipes at the end of a grace are reported as they come', async (t) => {
     number: 1,
     secretId,
     version,
+    taskIds,
     reason,
     wipedMs: Number(wipedMs),
     durationUs: Number(durationUs),

@@ -52,7 +52,7 @@ test('a wipe leaves a record of what, why and when', async (t) => {
   vault.wipe('a@2', 'removed');
   const wipedMs = clock.now();
   t.deepEqual(wiped, [
-    { secretId: 'a', version: 2, reason: 'removed', wipedMs, durationUs: 0, mapped: false },
+    { secretId: 'a', version: 2, taskIds: [], reason: 'removed', wipedMs, durationUs: 0, mapped: false },
   ]);
   t.is(arena.facts().pieces, 0);
   vault.wipe('a@2', 'removed');

@@ -52,7 +52,7 @@ scenario(
       receipts.map(({ reason, signatureChecked }) => [reason, signatureChecked]),
       [['lease', true]],
     );
-    t.regex(await host.ask(['receipts']), /host-a +short@1 +lease +[0-9.]+ ms +checked/);
+    t.regex(await host.ask(['receipts']), /host-a +[a-z0-9]{25} +short@1 +lease +[0-9.]+ ms +checked/);
   },
   { timeoutMs: 180_000 },
 );

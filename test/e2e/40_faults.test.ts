@@ -18,6 +18,7 @@ interface Task {
 
 interface Receipt {
   nodeId: string;
+  tasks: string[];
   secret: string;
   version: number;
   reason: string;
@@ -79,6 +80,7 @@ scenario(
     await manager.ask(['secret', 'create', '--lease', '10s', 'short', '-'], { stdin: 'short' });
     await webOnA(c, ['key', 'short']);
     t.is(await a.host.read(file), 'first');
+    const [task] = await live(c);
     const finish = await readSteadily(a.host, file, ['first']);
 
     process.kill(c.agentOf(a).pid, 'SIGSTOP');
@@ -98,10 +100,10 @@ scenario(
     await eventually('it has said so', async () => (await receipts(c, 'short')).length > 0);
     const said = [...(await receipts(c, 'key')), ...(await receipts(c, 'short'))];
     t.deepEqual(
-      said.map(({ nodeId, secret, reason }) => [nodeId, secret, reason]),
+      said.map(({ nodeId, tasks, secret, reason }) => [nodeId, tasks, secret, reason]),
       [
-        [a.id, 'key', 'removed'],
-        [a.id, 'short', 'lease'],
+        [a.id, [task?.id], 'key', 'removed'],
+        [a.id, [task?.id], 'short', 'lease'],
       ],
     );
     t.true(said.every(({ signatureChecked }) => signatureChecked));

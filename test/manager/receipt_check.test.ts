@@ -23,6 +23,7 @@ function signed(says: Partial<Said> = {}, by = key, as = { clusterId: 'c1', node
 
 test('receipts of one run in order are believed, with gaps and with each reason', async (t) => {
   await t.notThrowsAsync(checkReceipts([], speaker, 0n));
+  await t.notThrowsAsync(checkReceipts([signed({ taskIds: ['t'.repeat(25), 'u'.repeat(25)] })], speaker, 0n));
   const reasons = ['removed', 'revoked', 'superseded', 'lease', 'stopped'];
   const all = reasons.map((reason, n) => signed({ reason, number: 1 + n * n }));
   await t.notThrowsAsync(checkReceipts(all, speaker, 0n));
@@ -42,6 +43,7 @@ const forged: Record<string, Receipt> = {
   'over another reason': { ...signed(), reason: 'lease' },
   'over another time': { ...signed(), wipedMs: 2_000n },
   'over another duration': { ...signed(), durationUs: 6n },
+  'over other tasks': { ...signed(), taskIds: ['t'.repeat(25)] },
   'over other words on mappings': { ...signed(), mapped: true },
   'with nothing': { ...signed(), signature: new Uint8Array() },
   'with garbage': { ...signed(), signature: Buffer.alloc(71, 0x30) },
@@ -59,6 +61,8 @@ const impossible: Record<string, Partial<Receipt>> = {
   'no reason': { reason: '' },
   'the number 0': { number: 0n },
   'a number beyond all': { number: 2n ** 64n - 1n },
+  'a task that cannot be': { taskIds: ['../x'] },
+  'too many tasks': { taskIds: Array.from({ length: 9 }, () => 't'.repeat(25)) },
   'a time before all': { wipedMs: -1n },
   'a time beyond all': { wipedMs: 2n ** 63n - 1n },
   'an impossible duration': { durationUs: 2n ** 64n - 1n },

@@ -50,7 +50,7 @@ export interface HelloChanges {
   hostname?: string;
 }
 
-export type Said = Omit<ReceiptFields, 'clusterId' | 'nodeId'>;
+export type Said = Omit<ReceiptFields, 'clusterId' | 'nodeId' | 'taskIds'> & { taskIds: string[] };
 
 /** What a receipt says unless a test says otherwise. */
 export const anyReceipt: Said = {
@@ -58,6 +58,7 @@ export const anyReceipt: Said = {
   number: 1,
   secretId: 's'.repeat(25),
   version: 1,
+  taskIds: [],
   reason: 'removed',
   wipedMs: 1_000,
   durationUs: 5,

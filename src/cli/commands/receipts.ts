@@ -30,12 +30,19 @@ export async function receiptsCommand({
   const rows = receipts.map((receipt) => [
     iso(receipt.wipedMs),
     receipt.nodeHostname || receipt.nodeId,
+    tasksText(receipt),
     `${receipt.secretName || receipt.secretId}@${receipt.version}`,
     reasonText(receipt),
     durationText(receipt),
     'checked',
   ]);
-  printTable(['WIPED', 'NODE', 'SECRET', 'REASON', 'TOOK', 'SIGNATURE'], rows);
+  printTable(['WIPED', 'NODE', 'TASK', 'SECRET', 'REASON', 'TOOK', 'SIGNATURE'], rows);
+}
+
+/** One copy may be for several: the one that was the latest to have it. */
+function tasksText({ taskIds }: KeptReceipt): string {
+  const latest = taskIds.at(-1) ?? '-';
+  return taskIds.length > 1 ? `${latest} and ${taskIds.length - 1} more` : latest;
 }
 
 function reasonText({ reason, mapped }: KeptReceipt): string {
@@ -50,6 +57,7 @@ function receiptJson(receipt: KeptReceipt) {
   return {
     node: receipt.nodeHostname,
     nodeId: receipt.nodeId,
+    tasks: receipt.taskIds,
     secret: receipt.secretName,
     secretId: receipt.secretId,
     version: receipt.version,

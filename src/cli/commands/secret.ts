@@ -240,9 +240,10 @@ export async function secretInspect(names: string[], options: Common): Promise<v
 export async function secretRm(names: string[], options: Common): Promise<void> {
   await withManager(options, (manager) =>
     removeEach(names, options, async (name) => {
-      const secret = await call(manager, Control, 'getSecret', { name });
-      const { id } = await call(manager, Control, 'removeSecret', { name: secret.id });
-      warnOfHolders(secret);
+      // Why it cannot be removed is the removal's to say.
+      const secret = await call(manager, Control, 'getSecret', { name }).catch(() => undefined);
+      const { id } = await call(manager, Control, 'removeSecret', { name });
+      if (secret !== undefined) warnOfHolders(secret);
       return id;
     }),
   );
