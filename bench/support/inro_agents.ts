@@ -6,7 +6,7 @@ import { Host } from '../../test/support/machine.js';
 import { family } from './host.js';
 import type { Lab } from './lab.js';
 import { SealedSecret } from './sealed_secret.js';
-import { gone, Sightings, type Sighting } from './sightings.js';
+import { isFailure, Sightings, type Sighting } from './sightings.js';
 import { CommandLine, must, wire, type Action, type How, type System } from './system.js';
 import type { Workload } from './workload.js';
 
@@ -131,7 +131,7 @@ export class InroAgents implements System {
   async settled(): Promise<void> {
     await eventually(
       'one node has it',
-      async () => this.#workloads.filter(({ seen }) => seen !== gone).length === 1,
+      async () => this.#workloads.filter(({ seen }) => !isFailure(seen)).length === 1,
       settleMs,
     );
   }
@@ -142,11 +142,11 @@ export class InroAgents implements System {
   }
 
   isGone({ what, node, seen }: Sighting, where: string): boolean {
-    return what === 'web' && node === where && seen === gone;
+    return what === 'web' && node === where && isFailure(seen);
   }
 
   isThere(where: string): boolean {
-    return this.#workloads.some(({ node, seen }) => node === where && seen !== gone);
+    return this.#workloads.some(({ node, seen }) => node === where && !isFailure(seen));
   }
 
   async setWire(node: string, state: 'up' | 'down'): Promise<void> {

@@ -6,8 +6,6 @@ import { createInterface } from 'node:readline';
 import { pause } from '../../test/support/inro.js';
 import type { Lab } from './lab.js';
 
-/** What a workload sees that finds no such file: ENOENT. */
-export const gone = '!2';
 export const socketFile = 's';
 const lookEveryMs = 5;
 
@@ -25,6 +23,11 @@ export interface Sighting {
 /** The clock of all sightings, CLOCK_MONOTONIC. */
 export function nowMs(): number {
   return Number(process.hrtime.bigint()) / 1e6;
+}
+
+/** What a workload sees that gets no byte: ENOENT, or ESTALE where a lease is over. */
+export function isFailure(seen: string): boolean {
+  return seen.startsWith('!');
 }
 
 export class Sightings {

@@ -8,9 +8,9 @@ import type { System } from './system.js';
 const rescheduleLimitMs = 120_000;
 
 export interface CutOff {
-  /** From the cut until another node has it. */
+  /** From when its link was down until another node has it. */
   elsewhereS: number;
-  /** From the cut until nobody can read it on the node that was cut off; NaN: it still can be read. */
+  /** From then until nobody can read it on the node that was cut off; NaN: it still can be read. */
   goneS: number;
   /** Whether it can be read there so long after service and secret were removed. */
   isThere: boolean;
@@ -27,8 +27,8 @@ export async function cutOff(system: System, lookMs: number): Promise<CutOff> {
   const { node } = await sightings.first(`${system.name}: a task to cut off`, makeMs, sees(value));
   await system.settled();
   await system.watch(node);
-  const cutMs = nowMs();
   await system.setWire(node, 'down');
+  const cutMs = nowMs();
   const elsewhere = await sightings.first(
     `${system.name}: elsewhere after a cut`,
     cutMs,

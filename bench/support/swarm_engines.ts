@@ -4,7 +4,7 @@ import { Host } from '../../test/support/machine.js';
 import { Engine } from './engine.js';
 import { family } from './host.js';
 import type { Lab } from './lab.js';
-import { gone, Sightings, type Sighting } from './sightings.js';
+import { isFailure, Sightings, type Sighting } from './sightings.js';
 import { secretReference, serviceSpec, serviceWords, type SecretUse } from './swarm_service.js';
 import { CommandLine, must, wire, type Action, type How, type Order, type System } from './system.js';
 import { image, type Workload } from './workload.js';
@@ -163,12 +163,12 @@ export class SwarmEngines implements System {
   }
 
   isGone({ what, node, seen }: Sighting, where: string): boolean {
-    return what === 'kept' && node === where && seen === gone;
+    return what === 'kept' && node === where && isFailure(seen);
   }
 
   isThere(where: string): boolean {
     return this.sightings.present.some(
-      ({ what, node, seen }) => what === 'kept' && node === where && seen !== gone,
+      ({ what, node, seen }) => what === 'kept' && node === where && !isFailure(seen),
     );
   }
 

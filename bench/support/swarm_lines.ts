@@ -33,7 +33,7 @@ export function lines(all: Measured): Pick<Report, 'lines' | 'notes'> {
       "A command's start-up: `secret ls` of the same program, from its start until it prints, once before each command; what is beyond is a round's time without the median of that round's. Below 0: it takes longer to print a list than to make a change. Swarm's is without its own start-up.",
       'create: the service, of a secret that is there. rotate: inro `secret update`; Swarm `service update --secret-rm --secret-add`, with the new secret there before the clock starts.',
       `Calls: inro's gRPC with the sealing of the value, Swarm's Engine API; both through the manager's socket. Swarm rotates start-first there.`,
-      'gone: for inro the workload gets ENOENT; for Swarm the file is no more on the tmpfs that the engine keeps for the container.',
+      'gone: for inro the workload gets ENOENT, or ESTALE at the end of a lease; for Swarm the file is no more on the tmpfs that the engine keeps for the container.',
       'A node is cut off by taking its link down; service and secret are removed when another node has taken over. inro: a secret with --lease 10s (24h if not given); Swarm has none.',
       ...copyNotes(all),
     ],

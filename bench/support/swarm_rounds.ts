@@ -2,7 +2,7 @@
 import { randomBytes } from 'node:crypto';
 import { pause } from '../../test/support/inro.js';
 import { median } from './results.js';
-import { nowMs, type Sighting } from './sightings.js';
+import { isFailure, nowMs, type Sighting } from './sightings.js';
 import type { Action, How, Order, System } from './system.js';
 
 /** What a round has started may go on for a moment, and is not to run beside the next. */
@@ -92,7 +92,7 @@ async function life(
     const drain = await system.drain(from);
     const beganMs = nowMs();
     const isElsewhere = (sighting: Sighting) =>
-      sighting.what === 'web' && sighting.node !== from && !sighting.seen.startsWith('!');
+      sighting.what === 'web' && sighting.node !== from && !isFailure(sighting.seen);
     const [elsewhere, gone] = await Promise.all([
       sightings.first('drained: elsewhere', beganMs, isElsewhere),
       sightings.first('drained: gone', beganMs, (sighting) => system.isGone(sighting, from)),
