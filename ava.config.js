@@ -1,4 +1,5 @@
 import { availableParallelism } from 'node:os';
+import { byLength } from './scripts/test/order.mjs';
 
 export default {
   files: ['test/**/*.test.ts'],
@@ -7,7 +8,8 @@ export default {
   // Processes: tests load the addon, change the umask, and take signals.
   workerThreads: false,
   // Many tests wait for processes, most of the time.
-  concurrency: Math.min(availableParallelism() + 1, 4),
+  concurrency: Math.min(availableParallelism() + 2, 4),
+  sortTestFiles: byLength,
   timeout: '2m',
   require: ['./scripts/test/durations.mjs'],
   // node_modules/.cache may not be ours to write.

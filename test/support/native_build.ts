@@ -25,7 +25,7 @@ export class NativeBuild {
     this.#flavour = flavour;
   }
 
-  /** The program of native/test/NAME.cc. @param flags for its own linking. */
+  /** The program of native/test/NAME.cc. @param flags of its own, not of the core. */
   async program(name: string, flags: readonly string[] = []): Promise<string> {
     this.#objects ??= this.#compileCore();
     const objects = await this.#objects;
