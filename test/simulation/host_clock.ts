@@ -29,7 +29,8 @@ export class HostClock {
   /** As one process sees it: its alarms go off while it lives. */
   for(process: Process): Clock {
     const alarm = (ms: number, ring: () => void) =>
-      this.#world.in(Math.max(0, ms) / this.#rate, () => process.deliver(ring));
+      // As setTimeout: no alarm goes off at once.
+      this.#world.in(Math.max(1, ms) / this.#rate, () => process.deliver(ring));
     return {
       now: () => this.wallMs(),
       boottimeMs: () => this.boottimeMs(),

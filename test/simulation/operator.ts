@@ -266,8 +266,11 @@ export class Operator {
       if (outcome?.changed === undefined || availability !== 'drain' || !(await this.#isSettled(outcome.changed))) return;
       if (this.#parts.mirror.view.nodes.get(node)?.availability !== 'drain') return;
       if (manager.running?.core.dispatcher.contactWith(node) !== 'ready') return;
+      // What somebody else has removed meanwhile is his to wait for.
+      const { tasks } = this.#parts.mirror.view;
       for (const host of this.#hostsOf([node]))
-        this.#that(!host.memory.readable().some(({ readableUntilMs }) => readableUntilMs === Infinity), `${host.name} is said to be drained, and serves`);
+        for (const { taskId, readableUntilMs } of host.memory.readable())
+          this.#that(readableUntilMs !== Infinity || !tasks.has(taskId), `${host.name} is said to be drained, and serves`);
     },
 
     label: async () => {

@@ -24,7 +24,7 @@ import { connect, Link, type Connection } from './network.js';
 import { NodeHost } from './node_host.js';
 import { Operator } from './operator.js';
 import { Wipes } from './wipes.js';
-import { World } from './world.js';
+import { Restless, World } from './world.js';
 
 export interface SimulationOptions {
   seed: number;
@@ -217,7 +217,7 @@ export async function simulate(options: SimulationOptions): Promise<Simulated> {
     } while (late !== undefined && world.nowMs < wellMs + quietMs);
     if (late !== undefined) throw late;
   } catch (error) {
-    if (!(error instanceof Violation)) throw error;
+    if (!(error instanceof Violation) && !(error instanceof Restless)) throw error;
     violation = `${world.nowMs.toFixed(3)} ${error.message}`;
     say(`violation: ${violation}`);
   }

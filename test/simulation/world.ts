@@ -13,6 +13,10 @@ export interface Planned {
 }
 
 const realTurn = setImmediate;
+/** At one moment, one after the other; and events at one moment. */
+const maxTurns = 100_000;
+
+export class Restless extends Error {}
 
 export class World {
   /** True time, ms from the beginning. */
@@ -46,8 +50,11 @@ export class World {
   /** Lets everything happen until then. */
   async run(untilMs: number): Promise<void> {
     await this.#rest();
+    let atOnce = 0;
     for (let next = this.#events[0]; next !== undefined && next.atMs <= untilMs; next = this.#events[0]) {
       pop(this.#events);
+      atOnce = next.atMs > this.nowMs ? 0 : atOnce + 1;
+      if (atOnce > maxTurns) throw new Restless(`something happens without end at ${this.nowMs} ms`);
       this.nowMs = Math.max(this.nowMs, next.atMs);
       next.run();
       await this.#rest();
@@ -56,14 +63,15 @@ export class World {
     this.nowMs = Math.max(this.nowMs, untilMs);
   }
 
-  /** Until nothing can go on without time. */
+  
   async #rest(): Promise<void> {
-    for (;;) {
+    for (let turns = 0; turns < maxTurns; turns++) {
       await new Promise<void>((resolve) => realTurn(resolve));
       const turn = this.#turns.shift();
       if (turn === undefined) return;
       turn();
     }
+    throw new Restless(`something goes on without end at ${this.nowMs} ms`);
   }
 }
 
