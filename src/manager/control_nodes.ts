@@ -112,14 +112,6 @@ export function nodeHandlers(parts: NodeHandlersParts): Pick<Handlers<typeof Con
 
     updateNode: async ({ name, labelsAdd, labelsRemove, labelsSeen, availability, ifVersion }) => {
       const { id } = find('node', view.nodes, name, hostnameOf);
-      const serviceIds = [
-        ...new Set(
-          view
-            .tasksOfNode(id)
-            .filter(isLive)
-            .map(({ serviceId }) => serviceId),
-        ),
-      ];
       const { result, revision } = await transact(store, async (tx) => {
         const node = await tx.get(tables.nodes, id);
         if (node === undefined) throw new InroError('not_found', `node ${quoted(name)} was removed`);
@@ -136,6 +128,15 @@ export function nodeHandlers(parts: NodeHandlersParts): Pick<Handlers<typeof Con
       log.info({ node: id, labels, availability: availabilityOf(result) }, 'a node is changed');
       // A service may have waited for just that, or must leave it now.
       dispatcher.onNodeReady?.();
+      // Looked for now: until this was written the node could be given others.
+      const serviceIds = [
+        ...new Set(
+          view
+            .tasksOfNode(id)
+            .filter(isLive)
+            .map(({ serviceId }) => serviceId),
+        ),
+      ];
       return { node: shown(result), changed: { id, revision: BigInt(revision), serviceIds } };
     },
 
