@@ -171,7 +171,7 @@ export async function startManager({
     });
     undo.push(() => core.stop());
     core.watchNodes();
-    const { ledger, clones, dispatcher, nodeStates, scheduler, removal } = core;
+    const { clones, dispatcher, nodeStates, scheduler, removal } = core;
     const events = await EventBook.open({
       store,
       clock,

@@ -203,6 +203,8 @@ export class NodeSession {
       if (hello?.case !== 'hello')
         throw new InroError('protocol', 'the first message of a stream must be Hello');
       this.#prove(nonce, hello.value);
+      // From when it has sent this its lease counts: it may be long after the stream began.
+      this.heardAtMs = clock.boottimeMs();
       return hello.value;
     } finally {
       late.cancel();

@@ -154,7 +154,9 @@ export class Scheduler {
     const wanted = tasks.in(slot).filter(isWanted);
     const startsFirst = policyOf(tasks.service.update).order === 'start-first';
     // Of an update that another one has overtaken there may be one that did not come to run.
-    const stays = startsFirst ? (wanted.find(({ state }) => state === TaskState.RUNNING) ?? wanted[0]) : undefined;
+    const stays = startsFirst
+      ? (wanted.find(({ state }) => state === TaskState.RUNNING) ?? wanted[0])
+      : undefined;
     for (const task of wanted) if (task !== stays) await tasks.end(task);
     if (startsFirst && !tasks.in(slot).some((task) => this.#isEnding(task))) tasks.make(slot);
   }

@@ -46,6 +46,16 @@ test('a stream begins with a challenge, a welcome, and everything that the node 
   t.is(m.view.nodes.get(nodeId)?.description?.hostname, 'host');
 });
 
+test('a node is heard with its hello, from when on its lease counts, not when its stream begins', async (t) => {
+  const m = await cluster(t);
+  const identity = await m.joined();
+  const { node } = m.attach(identity);
+  await settle();
+  await m.clock.advance(8_000);
+  await node.begin();
+  t.is(m.dispatcher.session(identity.nodeId)?.heardAtMs, m.clock.boottimeMs());
+});
+
 test('what comes back holds what it holds: a version is not sent again, unless it is another', async (t) => {
   const m = await cluster(t);
   const secretId = await m.createSecret('db', 'hunter2');

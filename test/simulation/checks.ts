@@ -72,15 +72,24 @@ export class Checks {
     const { mirror } = this.#parts;
     for (const { secretId, version } of host.runs ? (host.core?.vault.holdings() ?? []) : []) {
       const key = versionKey(secretId, version);
-      this.#that(mirror.justified.has(`${host.nodeId}/${key}`), host, `holds ${key}, which no task of it ever was to have`);
+      this.#that(
+        mirror.justified.has(`${host.nodeId}/${key}`),
+        host,
+        `holds ${key}, which no task of it ever was to have`,
+      );
       this.#isNoted(host, secretId, version, 'holds');
     }
     for (const file of host.memory.readable()) this.#readable(host, file);
     for (const [taskId, { generation, files }] of host.memory.tasks) {
       const state = mirror.view.tasks.get(taskId)?.state;
-      if (state === undefined || [...files.values()].every((file) => host.memory.read(file) === undefined)) continue;
+      if (state === undefined || [...files.values()].every((file) => host.memory.read(file) === undefined))
+        continue;
       const name = stateOf(state);
-      this.#that(!hasEnded(name) || name === 'ORPHANED', host, `shows task ${taskId} of ${generation.serviceName}, which is ${name}`);
+      this.#that(
+        !hasEnded(name) || name === 'ORPHANED',
+        host,
+        `shows task ${taskId} of ${generation.serviceName}, which is ${name}`,
+      );
     }
   }
 
@@ -88,7 +97,11 @@ export class Checks {
   published(host: NodeHost, { taskId, serviceName, files }: Generation): void {
     const shown = files.map(({ target, note }) => ({ target, ...readHeldNote(note ?? new Uint8Array()) }));
     const words = shown.map(({ target, secretId, version }) => `${target}=${versionKey(secretId, version)}`);
-    this.#that(this.#parts.mirror.wasToBe(taskId, shown), host, `shows of ${serviceName} a mixture: ${words.join(' ')}`);
+    this.#that(
+      this.#parts.mirror.wasToBe(taskId, shown),
+      host,
+      `shows of ${serviceName} a mixture: ${words.join(' ')}`,
+    );
   }
 
   /** A commit has changed these. */
@@ -107,11 +120,22 @@ export class Checks {
     for (const slot of new Set(live.map((task) => slotOf(service, task)))) {
       const inSlot = live.filter((task) => slotOf(service, task) === slot);
       const wanted = inSlot.filter(isWanted).length;
-      this.#that(wanted <= most, undefined, `slot ${slot} of ${service.name} has ${wanted} tasks that are to run`);
+      this.#that(
+        wanted <= most,
+        undefined,
+        `slot ${slot} of ${service.name} has ${wanted} tasks that are to run`,
+      );
       for (const task of inSlot) if (!isWanted(task) && this.#isDown(task.nodeId)) this.#excused.add(task.id);
       const placed = inSlot.filter(({ id, nodeId }) => nodeId !== '' && !this.#excused.has(id));
-      const words = placed.map(({ id, nodeId, state, desiredState }) => `${id} on ${nodeId} ${stateOf(state)} -> ${stateOf(desiredState)}`);
-      this.#that(placed.length <= most, undefined, `slot ${slot} of ${service.name} has ${placed.length} live tasks: ${words.join(', ')}`);
+      const words = placed.map(
+        ({ id, nodeId, state, desiredState }) =>
+          `${id} on ${nodeId} ${stateOf(state)} -> ${stateOf(desiredState)}`,
+      );
+      this.#that(
+        placed.length <= most,
+        undefined,
+        `slot ${slot} of ${service.name} has ${placed.length} live tasks: ${words.join(', ')}`,
+      );
     }
   }
 
@@ -125,27 +149,47 @@ export class Checks {
     const { mirror, values, world, slowest, manager } = this.#parts;
     const { secretId, version, file } = served;
     const key = versionKey(secretId, version);
-    const text = new TextDecoder().decode(host.memory.read(served) as Uint8Array);
+    const text = new TextDecoder().decode(host.memory.read(served));
     this.#that(text === values.get(mirror.digests.get(key) ?? ''), host, `shows for ${key} not its value`);
     this.#isNoted(host, secretId, version, 'serves');
     const leaseMs = mirror.leases.get(key) ?? 0;
     const sinceMs = world.nowMs - (this.#heardMs.get(host.nodeId) ?? -Infinity);
     const isOver = leaseMs !== neverMs && sinceMs > leaseMs * slowest + roundingMs;
-    this.#that(!isOver, host, `serves ${key} ${Math.round(sinceMs)} ms after it was heard last; its lease is ${leaseMs} ms`);
-    this.#that(!this.declaredGone.has(`${host.nodeId}/${key}`), host, `serves ${key}, which the manager has said to be gone`);
+    this.#that(
+      !isOver,
+      host,
+      `serves ${key} ${Math.round(sinceMs)} ms after it was heard last; its lease is ${leaseMs} ms`,
+    );
+    this.#that(
+      !this.declaredGone.has(`${host.nodeId}/${key}`),
+      host,
+      `serves ${key}, which the manager has said to be gone`,
+    );
     const { running, clock } = manager;
     const untilMs = running?.core.dispatcher.holdsUntilMs(host.nodeId, secretId, version) ?? Infinity;
-    this.#that(untilMs >= clock.boottimeMs() - roundingMs, host, `serves ${key} ${Math.round(clock.boottimeMs() - untilMs)} ms later than the manager says`);
+    this.#that(
+      untilMs >= clock.boottimeMs() - roundingMs,
+      host,
+      `serves ${key} ${Math.round(clock.boottimeMs() - untilMs)} ms later than the manager says`,
+    );
     if (served.readableUntilMs !== Infinity || this.goneBack.has(secretId)) return;
     const place = `${host.nodeId}/${served.taskId}/${file.target}/${secretId}`;
-    this.#that(version >= (this.#read.get(place) ?? 0), host, `shows ${key} after version ${this.#read.get(place)}`);
+    this.#that(
+      version >= (this.#read.get(place) ?? 0),
+      host,
+      `shows ${key} after version ${this.#read.get(place)}`,
+    );
     this.#read.set(place, version);
   }
 
   /** Who has a copy stands in the manager's notes before he has it, for as long as he has. */
   #isNoted(host: NodeHost, secretId: string, version: number, does: string): void {
     const holder = this.#parts.mirror.view.holders.get(host.nodeId, secretId, version);
-    this.#that(holder !== undefined, host, `${does} ${versionKey(secretId, version)}, and no manager knows of it`);
+    this.#that(
+      holder !== undefined,
+      host,
+      `${does} ${versionKey(secretId, version)}, and no manager knows of it`,
+    );
   }
 
   #that(isSo: boolean, host: NodeHost | undefined, what: string): void {

@@ -34,22 +34,37 @@ function endOf(host: NodeHost, { mirror, manager, isCramped }: EndParts): void {
   const { view } = mirror;
   const { name, nodeId, core } = host;
   that(view.nodes.has(nodeId), `${name} is no node`);
-  that(core?.session.status.state === 'connected', `${name} has no session: ${core?.session.status.lastError?.message ?? ''}`);
+  that(
+    core?.session.status.state === 'connected',
+    `${name} has no session: ${core?.session.status.lastError?.message ?? ''}`,
+  );
   that(manager.running?.core.dispatcher.statusOf(nodeId) === 'ready', `${name} is not ready`);
   const { versions, tasks } = assignmentOf(view, nodeId);
   const wanted = [...versions.keys()].sort();
   const held = (core?.vault.holdings() ?? []).map((one) => versionKey(one.secretId, one.version)).sort();
-  const noted = view.holders.ofNode(nodeId).map((one) => versionKey(one.secretId, one.version)).sort();
+  const noted = view.holders
+    .ofNode(nodeId)
+    .map((one) => versionKey(one.secretId, one.version))
+    .sort();
   // What did not fit is noted until the node comes anew.
   if (isCramped) return;
-  that(held.join() === noted.join(), `${name} holds ${held.join()}, and the manager has noted ${noted.join()}`);
+  that(
+    held.join() === noted.join(),
+    `${name} holds ${held.join()}, and the manager has noted ${noted.join()}`,
+  );
   that(held.join() === wanted.join(), `${name} holds ${held.join()}, and should hold ${wanted.join()}`);
   const shown = [...host.memory.tasks.keys()].sort();
-  that(shown.join() === [...tasks.keys()].sort().join(), `${name} shows tasks ${shown.join()}, and should show ${[...tasks.keys()].sort().join()}`);
+  that(
+    shown.join() === [...tasks.keys()].sort().join(),
+    `${name} shows tasks ${shown.join()}, and should show ${[...tasks.keys()].sort().join()}`,
+  );
   for (const [id, { references = [] }] of tasks)
     for (const { reference, version = 0 } of references) {
       const served = host.memory.tasks.get(id)?.files.get(reference?.target ?? '');
-      that(served?.version === version && host.memory.read(served) !== undefined, `${name} does not serve ${reference?.target ?? ''} of task ${id}`);
+      that(
+        served?.version === version && host.memory.read(served) !== undefined,
+        `${name} does not serve ${reference?.target ?? ''} of task ${id}`,
+      );
     }
 }
 
@@ -57,16 +72,23 @@ function endOfServices({ mirror: { view } }: EndParts): void {
   for (const service of view.services.values()) {
     const tasks = view.tasksOfService(service.id);
     const ending = tasks.filter((task) => !hasEnded(stateOf(task.state)) && !isWanted(task));
-    that(ending.length === 0, `tasks of ${service.name} still end: ${ending.map(({ id, nodeId }) => `${id} on ${nodeId}`).join(', ')}`);
+    that(
+      ending.length === 0,
+      `tasks of ${service.name} still end: ${ending.map(({ id, nodeId }) => `${id} on ${nodeId}`).join(', ')}`,
+    );
     const live = tasks.filter(isWanted);
     for (const { id, state, error } of live) {
-      if (state === TaskState.NEW) that(error !== '', `task ${id} of ${service.name} waits, and does not say why`);
+      if (state === TaskState.NEW)
+        that(error !== '', `task ${id} of ${service.name} waits, and does not say why`);
       else that(state === TaskState.RUNNING, `task ${id} of ${service.name} is ${stateOf(state)}`);
     }
     // An update waits for a task that finds no place.
     if (live.some(({ state }) => state === TaskState.NEW)) continue;
     if (!service.global)
-      that(live.length === service.replicas, `${service.name} has ${live.length} tasks, not ${service.replicas}`);
+      that(
+        live.length === service.replicas,
+        `${service.name} has ${live.length} tasks, not ${service.replicas}`,
+      );
     const status = service.updateStatus?.state ?? UpdateState.UNSPECIFIED;
     if (live.length === 0 || status === UpdateState.PAUSED) continue;
     const isUnderWay = status === UpdateState.UPDATING || status === UpdateState.ROLLBACK_STARTED;
@@ -89,6 +111,9 @@ function endOfWipes({ manager, wipes, mirror }: EndParts): void {
     if (!mirror.view.nodes.has(nodeId)) continue; // it was removed: nobody hears it any more
     const name = `${nodeId}/${versionKey(secretId, version)} ${wipedMs}`;
     told.set(name, (told.get(name) ?? 0) + 1);
-    that((kept.get(name) ?? 0) >= (told.get(name) ?? 0), `${name} was wiped (${reason}), and no receipt is kept`);
+    that(
+      (kept.get(name) ?? 0) >= (told.get(name) ?? 0),
+      `${name} was wiped (${reason}), and no receipt is kept`,
+    );
   }
 }

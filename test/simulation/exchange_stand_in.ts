@@ -1,7 +1,7 @@
 /**
  * In place of X25519, for a simulation, which would spend most of its time there. To be imported before anything that uses
  * tweetnacl. Two sides agree on a key exactly when each has the public half that belongs to the other's secret; all else about
- * envelopes, bindings and signatures is the real thing. (test/simulation/exchange_stand_in.test.ts holds it to what counts.)
+ * envelopes, bindings and signatures is the real thing. test/simulation/exchange_stand_in.test.ts holds it to what counts.
  */
 import { createHash } from 'node:crypto';
 import nacl from 'tweetnacl';
@@ -28,3 +28,8 @@ lowlevel.crypto_box_beforenm = (k, publicKey, secretKey) => {
   k.set(digest(Buffer.from('shared'), ...both));
   return 0;
 };
+
+/** It does so from when this module was loaded. */
+export function standsIn(): void {
+  if (lowlevel.crypto_box_beforenm.length !== 3) throw new Error('it does not');
+}

@@ -28,7 +28,10 @@ const print = (line: string): void => void process.stdout.write(`${line}\n`);
 if (!values.log) Error.stackTraceLimit = 0;
 
 if (process.send !== undefined) {
-  process.on('message', (seed: number) => void simulate({ seed, busyMs }).then((result) => process.send?.(result)));
+  process.on(
+    'message',
+    (seed: number) => void simulate({ seed, busyMs }).then((result) => process.send?.(result)),
+  );
 } else if (values.seed !== undefined) process.exitCode = await one(Number(values.seed));
 else process.exitCode = await many(Number(values.from), Number(values.seeds));
 
@@ -65,10 +68,14 @@ async function many(from: number, seeds: number): Promise<number> {
         }
         const seconds = ((performance.now() - beganMs) / 1000).toFixed(0);
         if (done % reportEvery === 0)
-          print(`${done} seeds, ${events} events, ${checks} looks at a node, ${failed.length} failed, ${seconds} s`);
+          print(
+            `${done} seeds, ${events} events, ${checks} looks at a node, ${failed.length} failed, ${seconds} s`,
+          );
         give();
       });
-      worker.on('exit', (code) => (code === 0 ? resolve() : reject(new Error(`a worker ended with ${code}`))));
+      worker.on('exit', (code) =>
+        code === 0 ? resolve() : reject(new Error(`a worker ended with ${code}`)),
+      );
       give();
     });
   await Promise.all(Array.from({ length: availableParallelism() }, work));

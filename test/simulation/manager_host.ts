@@ -26,7 +26,10 @@ import type { NodeHost } from './node_host.js';
 import { Process, type World } from './world.js';
 
 type Methods = (typeof Control)['method'];
-export type Operate = <K extends keyof Methods>(name: K, request: InputInit<Methods[K]>) => Promise<Output<Methods[K]>>;
+export type Operate = <K extends keyof Methods>(
+  name: K,
+  request: InputInit<Methods[K]>,
+) => Promise<Output<Methods[K]>>;
 type Handler = (message: unknown, context: unknown) => Promise<never>;
 
 export interface ManagerHostParts {
@@ -40,6 +43,7 @@ export interface ManagerHostParts {
 
 interface Running {
   store: Store;
+  seen: SeenBook;
   core: ManagerCore;
   view: ClusterView;
   handlers: Record<string, Handler>;
@@ -144,9 +148,9 @@ export class ManagerHost {
       ...applyHandlers(parts),
       wait,
     } as unknown as Record<string, Handler>;
-    new SeenBook({ store, view, dispatcher, clock, log });
+    const seen = new SeenBook({ store, view, dispatcher, clock, log });
     await removal.finishAll();
-    this.running = { store, core, view, handlers };
+    this.running = { store, seen, core, view, handlers };
     core.scheduler.reconcile(view.services.keys());
   }
 }

@@ -28,7 +28,7 @@ export class Mirror {
   }
 
   static async open(): Promise<Mirror> {
-    let tell = (_: Change): void => undefined;
+    let tell: (change: Change) => void = () => undefined;
     const store: Pick<Store, 'list' | 'revision' | 'watch'> = {
       list: async () => [],
       revision: async () => 0,
@@ -43,13 +43,17 @@ export class Mirror {
 
   commit(change: Change): void {
     const { prefix } = tables.versions;
-    this.#changedVersions = change.puts.flatMap(({ key }) => (key.startsWith(prefix) ? [key.slice(prefix.length)] : []));
+    this.#changedVersions = change.puts.flatMap(({ key }) =>
+      key.startsWith(prefix) ? [key.slice(prefix.length)] : [],
+    );
     this.#tell(change);
   }
 
   /** Whether these files were to be a task's at some moment; those of revoked versions may be missing. */
   wasToBe(taskId: string, files: readonly { target: string; secretId: string; version: number }[]): boolean {
-    const shown = new Set(files.map(({ target, secretId, version }) => `${target}=${versionKey(secretId, version)}`));
+    const shown = new Set(
+      files.map(({ target, secretId, version }) => `${target}=${versionKey(secretId, version)}`),
+    );
     return [...(this.#sets.get(taskId) ?? [])].some((set) => {
       const wanted = set === '' ? [] : set.split(' ');
       const missing = wanted.filter((one) => !shown.has(one));
@@ -72,7 +76,8 @@ export class Mirror {
       for (const key of versions.keys()) this.justified.add(`${nodeId}/${key}`);
       for (const [id, { references = [] }] of tasks) {
         const files = references.map(
-          ({ reference, version = 0 }) => `${reference?.target ?? ''}=${versionKey(reference?.secretId ?? '', version)}`,
+          ({ reference, version = 0 }) =>
+            `${reference?.target ?? ''}=${versionKey(reference?.secretId ?? '', version)}`,
         );
         const sets = this.#sets.get(id) ?? new Set();
         this.#sets.set(id, sets.add(files.sort().join(' ')));

@@ -142,7 +142,9 @@ class End {
     this.#isClosed = true;
     this.fail(reason);
     const { other } = this;
-    this.#pipe.put(() => other.process.deliver(() => (reason === undefined ? other.end() : other.fail(reason))));
+    this.#pipe.put(() =>
+      other.process.deliver(() => (reason === undefined ? other.end() : other.fail(reason))),
+    );
   }
 
   /** The handler of this side has come to its end. */
@@ -150,7 +152,9 @@ class End {
     if (this.isOver) return;
     const { other } = this;
     this.#over.abort();
-    this.#pipe.put(() => other.process.deliver(() => (error === undefined ? other.end() : other.fail(error))));
+    this.#pipe.put(() =>
+      other.process.deliver(() => (error === undefined ? other.end() : other.fail(error))),
+    );
   }
 
   end(): void {
@@ -173,7 +177,7 @@ class End {
     if (!isHostGone) this.#pipe.put(() => other.process.deliver(() => other.fail(lost())));
   }
 
-  async *read(): AsyncGenerator<unknown> {
+  async *read(): AsyncGenerator {
     while (!this.#isClosed) {
       const message = this.#items.shift();
       if (message !== undefined) {
@@ -245,7 +249,8 @@ export function connect(
   return {
     agent: { ...sideOf(agent), messages: agent.read() } as unknown as AgentChannel,
     breakOff: (side) => {
-      for (const end of side === 'both' ? [agent, manager] : [agent]) end.process.deliver(() => end.fail(lost()));
+      for (const end of side === 'both' ? [agent, manager] : [agent])
+        end.process.deliver(() => end.fail(lost()));
     },
     onDelivered: (tell) => (agent.onMessage = tell),
     onManagerTook: (tell) => (manager.onMessage = tell),

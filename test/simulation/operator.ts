@@ -35,6 +35,11 @@ export interface OperatorParts {
 }
 
 type Outcome<T> = { is: 'done'; answer: T } | { is: 'refused'; error: InroError } | { is: 'unknown' };
+/** What commands that change something are answered, as far as it counts here. */
+interface Answer extends Changed {
+  changed?: Changed;
+  revokedMs?: bigint;
+}
 interface Changed {
   revision?: bigint;
   nodeIds?: readonly string[];
@@ -117,24 +122,51 @@ export class Operator {
       if (secret === undefined) return;
       const { id, name, serviceIds } = secret;
       const version = Math.max(secret.latestVersion, secret.currentVersion) + 1;
-      const request = { id, version, ...this.#sealed(id, version), leaseMs: BigInt(this.#parts.chance.pick(leases)) };
-      const changed = await this.#change([`secret ${name}`, ...this.#servicesOf(serviceIds)], 'updateSecret', request, () => {
-        this.#that(this.#parts.mirror.view.version(id, version) !== undefined, `version ${version} of ${name} is acknowledged, and not there`);
-      });
+      const request = {
+        id,
+        version,
+        ...this.#sealed(id, version),
+        leaseMs: BigInt(this.#parts.chance.pick(leases)),
+      };
+      const changed = await this.#change(
+        [`secret ${name}`, ...this.#servicesOf(serviceIds)],
+        'updateSecret',
+        request,
+        () => {
+          this.#that(
+            this.#parts.mirror.view.version(id, version) !== undefined,
+            `version ${version} of ${name} is acknowledged, and not there`,
+          );
+        },
+      );
       if (changed === undefined || !(await this.#isSettled(changed))) return;
       // Somebody may have gone on with it meanwhile.
-      if (this.#secret(name)?.currentVersion !== version || this.#parts.mirror.revoked.has(versionKey(id, version))) return;
+      if (
+        this.#secret(name)?.currentVersion !== version ||
+        this.#parts.mirror.revoked.has(versionKey(id, version))
+      )
+        return;
       for (const host of this.#hostsOf(changed.nodeIds))
         for (const served of host.memory.readable())
-          if (served.secretId === id && served.readableUntilMs === Infinity && !this.#isPinned(served.taskId, served.file.target))
-            this.#that(served.version >= version, `the update of ${name} is said to be done, and ${host.name} serves version ${served.version}, not ${version}`);
+          if (
+            served.secretId === id &&
+            served.readableUntilMs === Infinity &&
+            !this.#isPinned(served.taskId, served.file.target)
+          )
+            this.#that(
+              served.version >= version,
+              `the update of ${name} is said to be done, and ${host.name} serves version ${served.version}, not ${version}`,
+            );
     },
 
     rollbackSecret: async () => {
       const secret = this.#someSecret();
       if (secret === undefined || secret.currentVersion < 2) return;
       this.#parts.checks.goneBack.add(secret.id);
-      const changed = await this.#change([`secret ${secret.name}`], 'rollbackSecret', { name: secret.name, version: 0 });
+      const changed = await this.#change([`secret ${secret.name}`], 'rollbackSecret', {
+        name: secret.name,
+        version: 0,
+      });
       if (changed !== undefined) await this.#isSettled(changed);
     },
 
@@ -144,13 +176,21 @@ export class Operator {
       if (secret === undefined) return;
       const { id, name, currentVersion: version } = secret;
       const key = versionKey(id, version);
-      const done = await this.#change([`secret ${name}`], 'revokeSecret', { name, version, operator: 'somebody' }, () => {
-        this.#that(mirror.revoked.has(key) || mirror.view.secrets.get(id) === undefined, `${key} is said to be revoked, and is not`);
-      });
+      const done = await this.#change(
+        [`secret ${name}`],
+        'revokeSecret',
+        { name, version, operator: 'somebody' },
+        () => {
+          this.#that(
+            mirror.revoked.has(key) || mirror.view.secrets.get(id) === undefined,
+            `${key} is said to be revoked, and is not`,
+          );
+        },
+      );
       if (done === undefined) return;
-      const { nodeIds, revokedMs } = done;
-      const request = { secretId: id, version, nodeIds, sinceMs: revokedMs, timeoutMs: waitMs };
-      const waited = await this.#ask(manager.operate('waitForWipes', request as never), waitMs + answerMs);
+      const { nodeIds = [], revokedMs = 0n } = done;
+      const request = { secretId: id, version, nodeIds: [...nodeIds], sinceMs: revokedMs, timeoutMs: waitMs };
+      const waited = await this.#ask(manager.operate('waitForWipes', request), waitMs + answerMs);
       for (const { nodeId, outcome } of waited.is === 'done' ? waited.answer.nodes : [])
         if (outcome.case === 'wiped' || outcome.case === 'gone' || outcome.case === 'expired')
           checks.declaredGone.add(`${nodeId}/${key}`);
@@ -158,14 +198,18 @@ export class Operator {
 
     pruneSecret: async () => {
       const secret = this.#someSecret();
-      if (secret !== undefined) await this.#change([`secret ${secret.name}`], 'pruneSecret', { name: secret.name, keep: 2 });
+      if (secret !== undefined)
+        await this.#change([`secret ${secret.name}`], 'pruneSecret', { name: secret.name, keep: 2 });
     },
 
     removeSecret: async () => {
       const secret = this.#someSecret();
       if (secret === undefined) return;
       await this.#change([`secret ${secret.name}`], 'removeSecret', { name: secret.name }, () =>
-        this.#that(this.#secret(secret.name)?.id !== secret.id, `secret ${secret.name} is said to be removed, and is there`),
+        this.#that(
+          this.#secret(secret.name)?.id !== secret.id,
+          `secret ${secret.name} is said to be removed, and is there`,
+        ),
       );
     },
 
@@ -173,8 +217,11 @@ export class Operator {
       const name = this.#unused('service');
       if (name === undefined) return;
       const request = this.#newService(name);
-      const changed = await this.#change([`service ${name}`, ...this.#secretsIn(request)], 'createService', request, () =>
-        this.#that(this.#service(name) !== undefined, `service ${name} is acknowledged, and not there`),
+      const changed = await this.#change(
+        [`service ${name}`, ...this.#secretsIn(request)],
+        'createService',
+        request,
+        () => this.#that(this.#service(name) !== undefined, `service ${name} is acknowledged, and not there`),
       );
       if (changed !== undefined) await this.#isSettled(changed);
     },
@@ -185,7 +232,10 @@ export class Operator {
       const { name } = service;
       const replicas = this.#parts.chance.below(5);
       const changed = await this.#change([`service ${name}`], 'updateService', { name, replicas }, () =>
-        this.#that(this.#service(name)?.replicas === replicas, `service ${name} is not scaled as was acknowledged`),
+        this.#that(
+          this.#service(name)?.replicas === replicas,
+          `service ${name} is not scaled as was acknowledged`,
+        ),
       );
       if (changed !== undefined) await this.#isSettled(changed);
     },
@@ -203,13 +253,20 @@ export class Operator {
         referencesAdd: remove ? [] : [this.#reference(secret.name, service.references.length)],
         referencesRemove: remove ? [secret.name] : [],
       };
-      const changed = await this.#change([`service ${name}`, `secret ${secret.name}`], 'updateService', request);
+      const changed = await this.#change(
+        [`service ${name}`, `secret ${secret.name}`],
+        'updateService',
+        request,
+      );
       if (changed === undefined || !(await this.#isSettled(changed)) || !remove) return;
       if (this.#service(name)?.references.some(({ secretId }) => secretId === secret.id) === true) return;
       for (const host of this.#hostsOf(changed.nodeIds))
         for (const task of host.memory.tasks.values())
           if (task.generation.serviceId === service.id)
-            this.#that(![...task.files.values()].some(({ secretId }) => secretId === secret.id), `${host.name} still shows ${secret.name} in ${name}`);
+            this.#that(
+              ![...task.files.values()].some(({ secretId }) => secretId === secret.id),
+              `${host.name} still shows ${secret.name} in ${name}`,
+            );
     },
 
     constraints: async () => {
@@ -218,7 +275,12 @@ export class Operator {
       const node = this.#someNode();
       if (service === undefined || node === undefined) return;
       const { name, constraints } = service;
-      const wanted = chance.pick([`node.id==${node}`, `node.id!=${node}`, 'node.labels.rack==1', 'node.labels.rack!=2']);
+      const wanted = chance.pick([
+        `node.id==${node}`,
+        `node.id!=${node}`,
+        'node.labels.rack==1',
+        'node.labels.rack!=2',
+      ]);
       const change =
         constraints.length > 0 && chance.is(0.7)
           ? { constraintsRemove: [...constraints] }
@@ -232,7 +294,12 @@ export class Operator {
       if (service === undefined) return;
       const { chance } = this.#parts;
       const order = chance.is(0.5) ? UpdateOrder.START_FIRST : UpdateOrder.STOP_FIRST;
-      const update = { order, parallelism: chance.below(3), delayMs: chance.below(2) * 2_000, monitorMs: 1_000 };
+      const update = {
+        order,
+        parallelism: chance.below(3),
+        delayMs: chance.below(2) * 2_000,
+        monitorMs: 1_000,
+      };
       const request = { name: service.name, force: true, ...(chance.is(0.3) ? { update } : {}) };
       const changed = await this.#change([`service ${service.name}`], 'updateService', request);
       if (changed !== undefined) await this.#isSettled(changed);
@@ -241,20 +308,30 @@ export class Operator {
     rollbackService: async () => {
       const service = this.#someService();
       if (service === undefined) return;
-      await this.#change([`service ${service.name}`], 'updateService', { name: service.name, rollback: true });
+      await this.#change([`service ${service.name}`], 'updateService', {
+        name: service.name,
+        rollback: true,
+      });
     },
 
     removeService: async () => {
       const service = this.#someService();
       if (service === undefined) return;
       const { id, name } = service;
-      const changed = await this.#change([`service ${name}`, ...this.#secretsOf(service)], 'removeService', { name }, () =>
-        this.#that(this.#service(name)?.id !== id, `service ${name} is said to be removed, and is there`),
+      const changed = await this.#change(
+        [`service ${name}`, ...this.#secretsOf(service)],
+        'removeService',
+        { name },
+        () =>
+          this.#that(this.#service(name)?.id !== id, `service ${name} is said to be removed, and is there`),
       );
       if (changed === undefined || !(await this.#isSettled(changed))) return;
       for (const host of this.#hostsOf(changed.nodeIds))
         for (const task of host.memory.tasks.values())
-          this.#that(task.generation.serviceId !== id, `${host.name} still shows service ${name}, which is removed`);
+          this.#that(
+            task.generation.serviceId !== id,
+            `${host.name} still shows service ${name}, which is removed`,
+          );
     },
 
     availability: async () => {
@@ -263,14 +340,22 @@ export class Operator {
       if (node === undefined) return;
       const availability = chance.pick(['active', 'active', 'active', 'pause', 'drain', 'drain']);
       const outcome = await this.#change([`node ${node}`], 'updateNode', { name: node, availability });
-      if (outcome?.changed === undefined || availability !== 'drain' || !(await this.#isSettled(outcome.changed))) return;
+      if (
+        outcome?.changed === undefined ||
+        availability !== 'drain' ||
+        !(await this.#isSettled(outcome.changed))
+      )
+        return;
       if (this.#parts.mirror.view.nodes.get(node)?.availability !== 'drain') return;
       if (manager.running?.core.dispatcher.contactWith(node) !== 'ready') return;
       // What somebody else has removed meanwhile is his to wait for.
       const { tasks } = this.#parts.mirror.view;
       for (const host of this.#hostsOf([node]))
         for (const { taskId, readableUntilMs } of host.memory.readable())
-          this.#that(readableUntilMs !== Infinity || !tasks.has(taskId), `${host.name} is said to be drained, and serves`);
+          this.#that(
+            readableUntilMs !== Infinity || !tasks.has(taskId),
+            `${host.name} is said to be drained, and serves`,
+          );
     },
 
     label: async () => {
@@ -285,7 +370,10 @@ export class Operator {
       if (node === undefined || this.#parts.mirror.view.nodes.size < 3) return;
       const force = this.#parts.chance.is(0.3);
       await this.#change([`node ${node}`], 'removeNode', { name: node, force }, () =>
-        this.#that(!this.#parts.mirror.view.nodes.has(node), `node ${node} is said to be removed, and is there`),
+        this.#that(
+          !this.#parts.mirror.view.nodes.has(node),
+          `node ${node} is said to be removed, and is there`,
+        ),
       );
     },
 
@@ -299,7 +387,7 @@ export class Operator {
         { change: { case: 'createService' as const, value: service } },
       ];
       const keys = [`secret ${secretName}`, `service ${serviceName}`];
-      const changed = await this.#change(keys, 'apply', { changes } as never, () => {
+      const changed = await this.#change(keys, 'apply', { changes }, () => {
         const both = this.#secret(secretName) !== undefined && this.#service(serviceName) !== undefined;
         this.#that(both, `what was applied together is not there: ${keys.join(', ')}`);
       });
@@ -313,12 +401,12 @@ export class Operator {
   };
 
   /** @returns the answer; undefined where it was refused, or nobody knows. @param isSo looked at when it is acknowledged. */
-  async #change<K extends Parameters<Operate>[0]>(
+  async #change(
     keys: readonly string[],
-    name: K,
-    request: Parameters<Operate>[1] & object,
+    name: Parameters<Operate>[0],
+    request: object,
     isSo: () => void = () => undefined,
-  ): Promise<Awaited<ReturnType<Operate>> & Changed & { changed?: Changed; revokedMs?: bigint } | undefined> {
+  ): Promise<Answer | undefined> {
     const { manager, say } = this.#parts;
     if (this.#isBusy(keys)) return undefined;
     const { process } = manager;
@@ -330,9 +418,11 @@ export class Operator {
         else this.#busy.set(key, left);
       }
     };
-    const call = manager.operate(name, request as never) as Promise<never>;
-    const outcome = await this.#ask<Changed>(call, name === 'removeNode' ? 2 * answerMs : answerMs);
-    say(`operator: ${name} ${keys.join(', ')}: ${outcome.is}${outcome.is === 'refused' ? ` (${outcome.error.message})` : ''}`);
+    const call = manager.operate(name, request) as Promise<never>;
+    const outcome = await this.#ask<Answer>(call, name === 'removeNode' ? 2 * answerMs : answerMs);
+    say(
+      `operator: ${name} ${keys.join(', ')}: ${outcome.is}${outcome.is === 'refused' ? ` (${outcome.error.message})` : ''}`,
+    );
     if (outcome.is === 'done') isSo();
     if (outcome.is !== 'unknown') free();
     // The next manager goes on with it.
@@ -348,7 +438,7 @@ export class Operator {
       process.onDeath(once);
       call.then(once, once);
     }
-    return outcome.is === 'done' ? (outcome.answer as never) : undefined;
+    return outcome.is === 'done' ? outcome.answer : undefined;
   }
 
   async #ask<T>(call: Promise<T>, ms: number): Promise<Outcome<T>> {
@@ -357,7 +447,8 @@ export class Operator {
     const answered = call.then(
       (answer): Outcome<T> => ({ is: 'done', answer }),
       (error: unknown): Outcome<T> => {
-        if (!(error instanceof InroError)) return { is: 'refused', error: new InroError('unreachable', String(error)) };
+        if (!(error instanceof InroError))
+          return { is: 'refused', error: new InroError('unreachable', String(error)) };
         if (error.code === 'internal') throw error;
         return { is: 'refused', error };
       },
@@ -371,7 +462,9 @@ export class Operator {
     const request = { revision, nodeIds: [...nodeIds], serviceIds: [...serviceIds], timeoutMs: waitMs };
     const outcome = await this.#ask(manager.operate('wait', request), waitMs + answerMs);
     if (outcome.is === 'done' && outcome.answer.missing.length > 0)
-      say(`operator: missing ${outcome.answer.missing.map(({ nodeHostname, reason }) => `${nodeHostname} ${reason}`).join(', ')}`);
+      say(
+        `operator: missing ${outcome.answer.missing.map(({ nodeHostname, reason }) => `${nodeHostname} ${reason}`).join(', ')}`,
+      );
     return outcome.is === 'done' && outcome.answer.missing.length === 0;
   }
 
@@ -380,7 +473,9 @@ export class Operator {
     const { view } = this.#parts.mirror;
     const now = new Map<string, string>();
     for (const { name, id, currentVersion, stage, labels } of view.secrets.values()) {
-      const versions = view.versionsOf(id).map(({ version, revokedMs }) => `${version}${revokedMs > 0n ? 'r' : ''}`);
+      const versions = view
+        .versionsOf(id)
+        .map(({ version, revokedMs }) => `${version}${revokedMs > 0n ? 'r' : ''}`);
       now.set(`secret ${name}`, JSON.stringify([id, currentVersion, stage?.version, labels, versions]));
     }
     for (const { name, id, replicas, global, references, constraints, labels } of view.services.values()) {
@@ -393,7 +488,9 @@ export class Operator {
       const [before, after] = [this.#decided.get(key), now.get(key)];
       const isFirst = before === undefined && key.startsWith('node ');
       if (before !== after && !isFirst && !this.#busy.has(key))
-        this.#broken.push(`${key} was changed by no operator: ${before ?? 'missing'} -> ${after ?? 'missing'}`);
+        this.#broken.push(
+          `${key} was changed by no operator: ${before ?? 'missing'} -> ${after ?? 'missing'}`,
+        );
       if (after === undefined) this.#decided.delete(key);
       else this.#decided.set(key, after);
     }
@@ -467,7 +564,8 @@ export class Operator {
 
   #unused(kind: 'secret' | 'service'): string | undefined {
     const used = (name: string): boolean =>
-      this.#busy.has(`${kind} ${name}`) || (kind === 'secret' ? this.#secret(name) : this.#service(name)) !== undefined;
+      this.#busy.has(`${kind} ${name}`) ||
+      (kind === 'secret' ? this.#secret(name) : this.#service(name)) !== undefined;
     return this.#some(names.filter((name) => !used(name)));
   }
 

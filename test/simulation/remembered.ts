@@ -29,3 +29,8 @@ class Remembered extends Real {
 
 crypto.X509Certificate = Remembered;
 syncBuiltinESMExports();
+
+/** They are so from when this module was loaded. */
+export function remembers(): void {
+  if (crypto.X509Certificate !== Remembered) throw new Error('they are not');
+}

@@ -4,8 +4,8 @@
  * Real: everything that agents and managers decide and remember (agent/core.ts, manager/core.ts, operators' calls), envelopes,
  * certificates, receipts, wire messages. Stood in for: clock, network, disk, arena and mount, X25519.
  */
-import './exchange_stand_in.js';
-import './remembered.js';
+import { standsIn } from './exchange_stand_in.js';
+import { remembers } from './remembered.js';
 import { createHash } from 'node:crypto';
 import { create } from '@bufbuild/protobuf';
 import { pino } from 'pino';
@@ -25,6 +25,9 @@ import { NodeHost } from './node_host.js';
 import { Operator } from './operator.js';
 import { Wipes } from './wipes.js';
 import { Restless, World } from './world.js';
+
+standsIn();
+remembers();
 
 export interface SimulationOptions {
   seed: number;
@@ -79,7 +82,10 @@ export async function simulate(options: SimulationOptions): Promise<Simulated> {
   const log =
     options.logTo === undefined
       ? pino({ level: 'silent' })
-      : pino({ level: 'debug' }, { write: (line: string) => options.logTo?.(`${world.nowMs.toFixed(3)} ${line}`) });
+      : pino(
+          { level: 'debug' },
+          { write: (line: string) => options.logTo?.(`${world.nowMs.toFixed(3)} ${line}`) },
+        );
 
   const mirror = await Mirror.open();
   const clockOf = (): HostClock => new HostClock(world, 1 + setting.between(-drift, drift));
@@ -90,7 +96,9 @@ export async function simulate(options: SimulationOptions): Promise<Simulated> {
     log,
     onCommit: (change) => {
       commits += 1;
-      say(`commit ${change.revision}: ${[...change.puts.map(({ key }) => key), ...change.deletes.map((key) => `-${key}`)].join(' ')}`);
+      say(
+        `commit ${change.revision}: ${[...change.puts.map(({ key }) => key), ...change.deletes.map((key) => `-${key}`)].join(' ')}`,
+      );
       mirror.commit(change);
     },
   });
@@ -143,7 +151,8 @@ export async function simulate(options: SimulationOptions): Promise<Simulated> {
   };
   mirror.view.onChange(({ serviceIds }) => noting(() => checks.tasksOf(serviceIds)));
   const wipes = new Wipes(say);
-  for (const host of hosts) wipes.follow(host, (generation) => noting(() => checks.published(host, generation)));
+  for (const host of hosts)
+    wipes.follow(host, (generation) => noting(() => checks.published(host, generation)));
   const operatorParts = { world, manager, mirror, checks, hosts, values, say };
   const operator = new Operator({ ...operatorParts, chance: chance(3) });
   const terminals = 1 + setting.below(3);
@@ -162,7 +171,11 @@ export async function simulate(options: SimulationOptions): Promise<Simulated> {
   const join = async (host: NodeHost): Promise<void> => {
     const { running } = manager;
     if (running === undefined) return void world.in(1_000, () => void join(host));
-    const record = create(NodeRecordSchema, { id: host.nodeId, role: 'worker', createdMs: BigInt(manager.clock.wallMs()) });
+    const record = create(NodeRecordSchema, {
+      id: host.nodeId,
+      role: 'worker',
+      createdMs: BigInt(manager.clock.wallMs()),
+    });
     await transact(running.store, async (tx) => tx.put(tables.nodes, host.nodeId, record));
     host.start();
   };

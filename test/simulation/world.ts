@@ -63,7 +63,6 @@ export class World {
     this.nowMs = Math.max(this.nowMs, untilMs);
   }
 
-  
   async #rest(): Promise<void> {
     for (let turns = 0; turns < maxTurns; turns++) {
       await new Promise<void>((resolve) => realTurn(resolve));
