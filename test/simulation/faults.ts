@@ -1,4 +1,5 @@
 /** What fails in a simulation, and comes back. */
+import { agentLimits } from '../../src/agent/limits.js';
 import type { Chance } from './chance.js';
 import type { ManagerHost } from './manager_host.js';
 import type { NodeHost } from './node_host.js';
@@ -38,7 +39,7 @@ export class Faults {
 
   /** Everything is well from now on. */
   heal(): void {
-    const { hosts, manager } = this.#parts;
+    const { world, hosts, manager } = this.#parts;
     this.isOver = true;
     manager.process?.goOn();
     manager.start();
@@ -50,6 +51,8 @@ export class Faults {
       host.link.delayMs = 1;
       host.process?.goOn();
       host.start();
+      // It may have been about to end.
+      world.in(agentLimits.lastReceiptsMs + 1_000, () => host.start());
     }
   }
 

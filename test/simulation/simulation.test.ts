@@ -52,7 +52,8 @@ const sabotages: Record<string, { breaks: (parts: Sabotaged) => void; noticed: R
   },
   'an agent that says nothing of what it has wiped': {
     breaks: ({ hosts }) => {
-      for (const host of hosts) host.onStart = ({ receipts }) => (receipts.after = () => []);
+      for (const host of hosts)
+        host.onStart = ({ receipts }) => (receipts.add = (wiped) => host.onWiped(wiped));
     },
     noticed: /no receipt is kept|the manager has noted/,
   },
