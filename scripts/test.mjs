@@ -17,7 +17,7 @@ import { begin, reap, reapDeadRuns } from './test/run.mjs';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const lab = process.env.INRO_TEST_LAB === '1';
-const limitMs = Number(process.env.INRO_TEST_LIMIT_S ?? (lab ? 30 * 60 : 8 * 60)) * 1000;
+const limitMs = Number(process.env.INRO_TEST_LIMIT_S ?? (lab ? 50 * 60 : 8 * 60)) * 1000;
 const endGraceMs = 3_000;
 const shownFiles = 12;
 const exitCodes = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 };
