@@ -167,6 +167,8 @@ export const managerLimits = {
   ownRenewalCheckMs: 60_000,
   /** Swarm's restart delay: a failed task is replaced after it. */
   restartDelayMs: 5_000,
+  /** How long a container that starts first has to run before the one before it is stopped. */
+  startFirstMs: 1_000,
   /** Tasks of one service that are written in one commit. */
   maxTasksPerCommit: 60,
   /** How often it is looked which nodes are there. */

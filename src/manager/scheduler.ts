@@ -5,7 +5,7 @@
 import type { Logger } from 'pino';
 import type { Clock, Random } from '../model/clock.js';
 import { TaskState } from '../proto/gen/inro/v1/common_pb.js';
-import type { TaskRecord } from '../proto/gen/inro/v1/records_pb.js';
+import type { ServiceRecord, TaskRecord } from '../proto/gen/inro/v1/records_pb.js';
 import { policyOf } from '../proto/update_policy.js';
 import type { Store } from '../store/store.js';
 import { tables } from '../store/tables.js';
@@ -166,7 +166,11 @@ export class Scheduler {
     const wanted = tasks.in(slot).filter(isWanted);
     const runs = wanted.find(({ spec, state }) => spec === service.spec && state === TaskState.RUNNING);
     // One of an update that starts first has come so far that the other one is not needed any more.
-    if (runs !== undefined) for (const task of wanted) if (task !== runs) await tasks.end(task);
+    if (runs !== undefined && wanted.length > 1) {
+      const leftMs = this.#settlesInMs(service, runs);
+      if (leftMs > 0) this.#later(service.id, leftMs);
+      else for (const task of wanted) if (task !== runs) await tasks.end(task);
+    }
     if (wanted.length === 0) {
       if (!isToBeReplaced(service, tasks.in(slot)) || tasks.in(slot).some((task) => this.#isEnding(task)))
         return;
@@ -177,6 +181,14 @@ export class Scheduler {
       wanted.push(tasks.make(slot));
     }
     for (const task of wanted) if (task.nodeId === '') await this.#place(tx, tasks, task, placement);
+  }
+
+  /** A container that ends as soon as it has begun is not to cost the one before. */
+  #settlesInMs({ id, container }: ServiceRecord, task: TaskRecord): number {
+    if (container === undefined) return 0;
+    const nowMs = this.#parts.clock.boottimeMs();
+    const sinceMs = this.#seen.get(id)?.running.get(task.id) ?? nowMs;
+    return Math.max(0, sinceMs + managerLimits.startFirstMs - nowMs);
   }
 
   async #place(tx: Transaction, tasks: ServiceTasks, task: TaskRecord, placement: Placement): Promise<void> {

@@ -83,13 +83,15 @@ test('start first: the old task ends when the new one runs; two at a time, with 
   const both = ['1 v1 RUNNING', '1 v2 ASSIGNED', '2 v1 RUNNING', '2 v2 ASSIGNED', '3 v1 RUNNING'];
   t.deepEqual(s.live(), both);
   await s.reportAll('v2', 'RUNNING');
+  t.deepEqual(s.live().length, 5, 'it may end as soon as it has begun');
+  await s.clock.advance(managerLimits.startFirstMs);
   t.deepEqual(
     s.live().filter((line) => line.endsWith('ending')),
     ['1 v1 RUNNING ending', '2 v1 RUNNING ending'],
   );
   await s.reportAll('v1', 'SHUTDOWN');
   t.deepEqual(s.live(), ['1 v2 RUNNING', '2 v2 RUNNING', '3 v1 RUNNING']);
-  await s.clock.advance(9_999);
+  await s.clock.advance(9_999 - managerLimits.startFirstMs);
   t.is(s.live().length, 3);
   await s.clock.advance(1);
   t.deepEqual(s.live().slice(2), ['3 v1 RUNNING', '3 v2 ASSIGNED']);
@@ -104,6 +106,7 @@ test('start first, overtaken by another update: what did not come to run ends, a
   await s.reportAll('v2', 'SHUTDOWN');
   t.deepEqual(s.live(), ['1 v1 RUNNING', '1 v3 ASSIGNED']);
   await s.reportAll('v3', 'RUNNING');
+  await s.clock.advance(managerLimits.startFirstMs);
   await s.reportAll('v1', 'SHUTDOWN');
   t.deepEqual(s.live(), ['1 v3 RUNNING']);
 });
