@@ -29,8 +29,6 @@ export interface ChecksParts {
 
 /** By the clock of a host, which rounds. */
 const roundingMs = 2;
-/** A node that was silent for so long may have been taken for down. */
-const downMs = 14_000;
 /** From a decision of the scheduler until it is written, on a slow disk. */
 const decisionMs = 15_000;
 
@@ -38,8 +36,8 @@ export class Checks {
   readonly #parts: ChecksParts;
   /** By node: true time at which a manager took a word of it that extends leases. */
   readonly #heardMs = new Map<string, number>();
-  /** By node: true time at which it was heard again when it had been down. */
-  readonly #backMs = new Map<string, number>();
+  /** By node: true time at which it was down last. */
+  readonly #downMs = new Map<string, number>();
   /** Tasks that another took the place of while nobody could know when they would end. */
   readonly #excused = new Set<string>();
   /** Services whose updates start first, or did. */
@@ -57,14 +55,14 @@ export class Checks {
   }
 
   heard(nodeId: string): void {
-    const silentMs = this.#parts.world.nowMs - (this.#heardMs.get(nodeId) ?? -Infinity);
-    if (silentMs > downMs) this.#backMs.set(nodeId, this.#parts.world.nowMs);
     this.#heardMs.set(nodeId, this.#parts.world.nowMs);
   }
 
   /** Of everything. */
   all(): void {
-    for (const host of this.#parts.hosts) this.host(host);
+    const { hosts, mirror, world } = this.#parts;
+    for (const id of mirror.view.nodes.keys()) if (this.#isDownNow(id)) this.#downMs.set(id, world.nowMs);
+    for (const host of hosts) this.host(host);
   }
 
   host(host: NodeHost): void {
@@ -141,7 +139,11 @@ export class Checks {
 
   /** Or was it when that was decided: what is decided takes its time to be written. */
   #isDown(nodeId: string): boolean {
-    if (this.#parts.world.nowMs - (this.#backMs.get(nodeId) ?? -Infinity) < decisionMs) return true;
+    const { world } = this.#parts;
+    return this.#isDownNow(nodeId) || world.nowMs - (this.#downMs.get(nodeId) ?? -Infinity) < decisionMs;
+  }
+
+  #isDownNow(nodeId: string): boolean {
     return this.#parts.manager.running?.core.dispatcher.contactWith(nodeId) === 'down';
   }
 
