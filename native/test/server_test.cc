@@ -396,6 +396,7 @@ int main() {
 #endif
 
   run("a value whose mapped file went before is not called wiped while its pages are still there", [] {
+    std::atomic<bool> stuck{true};  // outlives the server's threads
     Running it(2, 300);
     CHECK(it.init());
     Builder build(*it.core);
@@ -404,7 +405,6 @@ int main() {
     const auto file = build.file(piece, 6, true);
     build.fill(rootNode, {{"key", file}, {"strict", build.file(piece, 6)}, {"other", build.file(other, 12)}});
     CHECK_IS(build.commit(), "");
-    std::atomic<bool> stuck{true};
     it.onSend([&](std::string_view message) {
       while (stuck && isNotice(message, fuse::Notice::store)) std::this_thread::sleep_for(std::chrono::milliseconds(1));
       return 0;

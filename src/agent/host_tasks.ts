@@ -295,6 +295,9 @@ export class HostTasks {
     this.#wipeUnneeded(
       new Map([...ending.map(({ assigned }) => [assigned.id, assigned] as const), ...wanted]),
     );
+    this.#parts.vault.settleMissed(
+      new Set([...wanted.values()].flatMap((task) => task.references).map(keyOf)),
+    );
     const failures = this.#takeIn(wanted, delivered, sessionKey);
     for (const task of wanted.values()) reports.push(this.#bring(task, failures));
     this.#wipeUnneeded(this.#liveTasks()); // what only failed tasks wanted
@@ -416,6 +419,7 @@ export class HostTasks {
         vault.put(delivery, clusterId, sessionKey);
       } catch (error) {
         log.error({ err: error, secret: key }, 'a value was not taken in');
+        if (delivery !== undefined) vault.miss(delivery.secretId, delivery.version);
         failures.set(key, asInroError(error));
       }
     }

@@ -55,7 +55,7 @@ const sabotages: Record<string, { breaks: (parts: Sabotaged) => void; noticed: R
       for (const host of hosts)
         host.onStart = ({ receipts }) => (receipts.add = (wiped) => host.onWiped(wiped));
     },
-    noticed: /no receipt is kept|the manager has noted/,
+    noticed: /no receipt is kept|which the manager has noted/,
   },
   'a manager that notes nobody who is about to hold a value': {
     breaks: ({ manager }) => {
