@@ -22,6 +22,9 @@ interface AssignmentParts {
   onApplied: (revision: number) => void;
 }
 
+/** As on the wire. */
+type AbsentVersion = Pick<DeliveredVersion, 'secretId' | 'version'>;
+
 /** Collects an assignment, bounded, and applies it at its commit. */
 export class AssignmentReader {
   readonly #parts: AssignmentParts;
@@ -32,6 +35,10 @@ export class AssignmentReader {
   #pendingBytes = 0;
   /** Revoked while this assignment is being told: references to them show no file. */
   readonly #revoked = new Set<string>();
+  /** What this stream's last commit assigned, by `heldKey`. */
+  #assigned = new Map<string, AbsentVersion>();
+  /** Not to be said to be wiped, and yet not here; to be reported. */
+  #absent: AbsentVersion[] = [];
   #open = false;
   #atOnce = false;
   /** The number of the last receipt that went out in this stream; what is not acknowledged goes out in the next one again. */
@@ -91,6 +98,7 @@ export class AssignmentReader {
     this.#open = false;
     if (tasks.stopped) return; // nothing is taken in any more, and nobody is told that it was
     this.#forgetRevoked();
+    this.#noteAbsent();
     const reports = tasks.apply(this.#wanted, this.#delivered, this.#sessionKey, this.#atOnce);
     this.#delivered = new Map();
     this.#pendingBytes = 0;
@@ -103,7 +111,8 @@ export class AssignmentReader {
     const { receipts } = this.#parts;
     while (!signal.aborted) {
       await receipts.untilAfter(this.#reported, signal);
-      if (!signal.aborted) await this.#report(0, []);
+      // They may have gone out with a state meanwhile.
+      if (!signal.aborted && receipts.hasAfter(this.#reported)) await this.#report(0, []);
     }
   }
 
@@ -127,6 +136,18 @@ export class AssignmentReader {
     this.#revoked.clear();
   }
 
+  #noteAbsent(): void {
+    const before = this.#assigned;
+    this.#assigned = new Map(
+      [...this.#wanted.values()]
+        .flatMap((task) => task.references)
+        .map(({ reference, version }) => ({ secretId: reference?.secretId ?? '', version }))
+        .map((one) => [heldKey(one.secretId, one.version), one]),
+    );
+    for (const [key, one] of before)
+      if (!this.#assigned.has(key) && !this.#parts.tasks.holds(key)) this.#absent.push(one);
+  }
+
   /** In messages of bounded size; the revision stands in the last one, when everything else has been said. */
   async #report(revision: number, reports: readonly TaskReport[]): Promise<void> {
     const { identity, receipts } = this.#parts;
@@ -143,8 +164,9 @@ export class AssignmentReader {
       const tasks = statuses.splice(0, agentLimits.maxStatusesPerMessage);
       const signed = receipts.after(this.#reported, agentLimits.maxReceiptsPerMessage, identity.key);
       this.#reported = Number(signed.at(-1)?.number ?? this.#reported);
-      isLast = statuses.length === 0 && !receipts.hasAfter(this.#reported);
-      const value = { revision: BigInt(isLast ? revision : 0), tasks, receipts: signed, ending };
+      const absent = this.#absent.splice(0, agentLimits.maxStatusesPerMessage);
+      isLast = statuses.length === 0 && this.#absent.length === 0 && !receipts.hasAfter(this.#reported);
+      const value = { revision: BigInt(isLast ? revision : 0), tasks, receipts: signed, ending, absent };
       await this.#channel.send({ message: { case: 'applied', value } });
     }
   }

@@ -295,9 +295,6 @@ export class HostTasks {
     this.#wipeUnneeded(
       new Map([...ending.map(({ assigned }) => [assigned.id, assigned] as const), ...wanted]),
     );
-    this.#parts.vault.settleMissed(
-      new Set([...wanted.values()].flatMap((task) => task.references).map(keyOf)),
-    );
     const failures = this.#takeIn(wanted, delivered, sessionKey);
     for (const task of wanted.values()) reports.push(this.#bring(task, failures));
     this.#wipeUnneeded(this.#liveTasks()); // what only failed tasks wanted
@@ -308,6 +305,11 @@ export class HostTasks {
   /** True once the agent is stopping: no assignment is to be applied any more. */
   get stopped(): boolean {
     return this.#stopped;
+  }
+
+  /** @param key of `heldKey`. */
+  holds(key: string): boolean {
+    return this.#parts.vault.get(key) !== undefined;
   }
 
   /** Wipes at once, without a grace, whoever still uses it: its files fail until a generation without them is published. */
@@ -419,7 +421,6 @@ export class HostTasks {
         vault.put(delivery, clusterId, sessionKey);
       } catch (error) {
         log.error({ err: error, secret: key }, 'a value was not taken in');
-        if (delivery !== undefined) vault.miss(delivery.secretId, delivery.version);
         failures.set(key, asInroError(error));
       }
     }

@@ -47,8 +47,6 @@ export class Vault {
   /** By key: the tasks that show it, or have. */
   readonly #usedBy = new Map<string, string[]>();
   readonly #retiring = new Map<string, { cancel(): void }>();
-  /** By key: what was to be taken in, and could not be. A manager has noted that it may be here. */
-  readonly #missed = new Map<string, Pick<HeldVersion, 'secretId' | 'version'>>();
 
   constructor(arena: Arena, clock: Clock, onWiped: (wiped: Wiped) => void) {
     this.#arena = arena;
@@ -118,23 +116,6 @@ export class Vault {
       });
     } finally {
       contentKey.wipe();
-    }
-  }
-
-  /** It could not be taken in: when it is not wanted any more, it is said that it is not here. */
-  miss(secretId: string, version: number): void {
-    this.#missed.set(heldKey(secretId, version), { secretId, version });
-  }
-
-  /** Says of what could not be taken in, and is not among these, that it is not here. */
-  settleMissed(wanted: ReadonlySet<string>): void {
-    for (const [key, { secretId, version }] of this.#missed) {
-      if (this.#held.has(key)) this.#missed.delete(key);
-      if (this.#held.has(key) || wanted.has(key)) continue;
-      this.#missed.delete(key);
-      const wipedMs = Math.round(this.#clock.now());
-      const nothing = { taskIds: [], durationUs: 0, mapped: false };
-      this.#onWiped({ secretId, version, reason: 'removed', wipedMs, ...nothing });
     }
   }
 

@@ -81,13 +81,26 @@ export function differenceOf(before: Assignment, after: Assignment): Difference 
   return {
     revoke: newIn(after.revoked, before.revoked),
     removeTasks: [...before.tasks.keys()].filter((id) => !after.tasks.has(id)),
-    putVersions: newIn(after.versions, before.versions),
+    putVersions: putVersions(before, after),
     putTasks: [...after.tasks].filter(([id]) => changed(id)).map(([, task]) => task),
   };
 }
 
 export function isEmpty(difference: Difference): boolean {
   return Object.values(difference).every((changes: readonly unknown[]) => changes.length === 0);
+}
+
+/** A version whose tasks all go is told again to those that come: the node wiped it when those ended by themselves. */
+function putVersions(before: Assignment, after: Assignment): NeededVersion[] {
+  const inUse = new Set(
+    [...before.tasks]
+      .filter(([id]) => after.tasks.has(id))
+      .flatMap(([, { references = [] }]) => references)
+      .map(({ reference, version = 0 }) => versionKey(reference?.secretId ?? '', version)),
+  );
+  return [...after.versions]
+    .filter(([key]) => !before.versions.has(key) || !inUse.has(key))
+    .map(([, version]) => version);
 }
 
 function newIn(

@@ -31,6 +31,10 @@ export class NodeCopies {
   #held = new Map<string, string>();
   /** What is not among these is not there: until that is noted. Undefined, too, when the Hello could not name all. */
   #named: Set<string> | undefined;
+  /** By `versionKey`: with which revision a version was sent that is not known to have come. */
+  readonly #onTheirWay = new Map<string, number>();
+  /** By `versionKey`: what it said to be neither assigned any more nor held, until it names the revision. */
+  #absent = new Set<string>();
 
   constructor(parts: NodeCopiesParts, node: OfNode) {
     this.#parts = parts;
@@ -59,8 +63,20 @@ export class NodeCopies {
   }
 
   /** These are sent to it: it may hold them from now on, also when they are not needed any more. */
-  sends(versions: readonly NeededVersion[]): void {
-    for (const { secretId, version } of versions) this.#named?.add(versionKey(secretId, version));
+  sends(versions: readonly NeededVersion[], revision: number): void {
+    for (const { secretId, version } of versions) {
+      const key = versionKey(secretId, version);
+      this.#named?.add(key);
+      this.#onTheirWay.set(key, revision);
+    }
+  }
+
+  /** Of those that are noted: so it cannot name too many. */
+  lacks(versions: readonly NeededVersion[]): void {
+    const { holders } = this.#parts.view;
+    for (const { secretId, version } of versions)
+      if (holders.get(this.#node.nodeId, secretId, version) !== undefined)
+        this.#absent.add(versionKey(secretId, version));
   }
 
   /** An assignment was sent: it holds what that says, whatever the Hello said. */
@@ -87,17 +103,22 @@ export class NodeCopies {
   }
 
   /**
-   * The node has done all that it was told: it holds nothing revoked, and nothing that it neither named nor was sent.
-   * @param revoked by `versionKey`.
+   * The node has done what it was told up to this revision: it holds nothing of which it said so, unless that was sent to it again.
+   * @param revoked by `versionKey`, when it has done all that it was told: then it holds nothing revoked either, and nothing that it
+   * neither named nor was sent.
    */
-  async clearGone(revoked: ReadonlyMap<string, NeededVersion>): Promise<void> {
+  async applied(revision: number, revoked: ReadonlyMap<string, NeededVersion> | undefined): Promise<void> {
     const { view, ledger } = this.#parts;
     const { nodeId, needs } = this.#node;
-    const named = this.#named;
-    this.#named = undefined;
+    for (const [key, sent] of this.#onTheirWay) if (sent <= revision) this.#onTheirWay.delete(key);
+    const absent = new Set([...this.#absent].filter((key) => !this.#onTheirWay.has(key)));
+    this.#absent = new Set();
+    const named = revoked === undefined ? undefined : this.#named;
+    if (revoked !== undefined) this.#named = undefined;
+    if (absent.size === 0 && revoked === undefined) return;
     const isGone = (holder: HolderRecord): boolean => {
       const key = versionKey(holder.secretId, holder.version);
-      return !needs(holder) && (revoked.has(key) || named?.has(key) === false);
+      return !needs(holder) && (absent.has(key) || revoked?.has(key) === true || named?.has(key) === false);
     };
     if (view.holders.ofNode(nodeId).some(isGone)) await ledger.clear(nodeId, isGone);
   }

@@ -328,13 +328,20 @@ export class NodeSession {
     if (applied.ending.length > managerLimits.maxStatusesPerMessage) {
       throw new InroError('too_large', `${applied.ending.length} ending tasks in one message`);
     }
+    if (applied.absent.length > managerLimits.maxStatusesPerMessage) {
+      throw new InroError('too_large', `${applied.absent.length} absent versions in one message`);
+    }
     this.#ending = new Map(applied.ending.map(({ taskId, serviceId }) => [taskId, serviceId]));
     if (applied.receipts.length > 0) {
       const value = await this.#copies.take(applied.receipts);
       await this.#send({ message: { case: 'receiptsTaken', value } });
     }
-    if (applied.revision > 0n && Number(applied.revision) >= this.#sentRevision)
-      await this.#copies.clearGone(this.#sent.revoked);
+    this.#copies.lacks(applied.absent);
+    if (applied.revision > 0n) {
+      const revision = Number(applied.revision);
+      const isAll = revision >= this.#sentRevision;
+      await this.#copies.applied(revision, isAll ? this.#sent.revoked : undefined);
+    }
     // States first: whoever waits for the revision wants to see them.
     await this.#parts.onApplied(this, applied);
     this.appliedRevision = Math.max(
@@ -385,7 +392,7 @@ export class NodeSession {
         continue;
       }
       const { revoke, removeTasks, putVersions, putTasks } = difference;
-      this.#copies.sends(putVersions);
+      this.#copies.sends(putVersions, revision);
       if (putVersions.length > 0) await ledger.hand(this.nodeId, putVersions);
       const send = this.#send.bind(this);
       // Of a node that is removed nothing waits for its containers.
@@ -456,6 +463,6 @@ export class NodeSession {
 function costOf(message: AgentMessage['message']): number {
   if (message.case === 'heartbeat') return 1 + (message.value.accesses?.counts.length ?? 0) / 10;
   if (message.case !== 'applied') return 1;
-  const { receipts, tasks, ending } = message.value;
-  return 1 + receipts.length + (tasks.length + ending.length) / 10;
+  const { receipts, tasks, ending, absent } = message.value;
+  return 1 + receipts.length + (tasks.length + ending.length + absent.length) / 10;
 }

@@ -277,6 +277,28 @@ test('an incremental assignment changes what was said before, a complete one rep
   t.deepEqual(s.driver.shown('t3'), { a: 'value of a' });
 });
 
+test('what it lacks when it is taken from it, it says so, once: no receipt will', async (t) => {
+  const s = streamOf(t);
+  await s.begin();
+  const applied = [
+    await s.assign({
+      complete: true,
+      revision: 1,
+      tasks: [task('t1', 'web', 'fits'), task('t2', 'api', 'wiped'), task('t3', 'big', 'too large')],
+      versions: [s.sealed('fits'), s.sealed('wiped'), s.sealed('too large', 'x'.repeat(1 << 20))],
+    }),
+  ];
+  s.tasks.report('t2', 'FAILED', 'exit code 1');
+  const { receipts, tasks, absent } = await s.expect('applied');
+  t.deepEqual([receipts.length, tasks.length, absent.length], [1, 1, 0]);
+  applied.push(await s.assign({ revision: 2, removed: ['t2', 't3'] }));
+  applied.push(await s.assign({ revision: 3, removed: ['t1'] }));
+  t.deepEqual(
+    applied.map(({ absent }) => absent.map(({ secretId, version }) => `${secretId}@${version}`)),
+    [[], ['wiped@1', 'too large@1'], []],
+  );
+});
+
 test('after a lost stream it says what it holds, and needs it not again', async (t) => {
   const h = host();
   const first = streamOf(t, h);

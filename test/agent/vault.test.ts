@@ -150,19 +150,3 @@ test('wiping all leaves nothing, not what is in its grace either', (t) => {
   );
   t.deepEqual([vault.size, arena.facts().pieces, clock.pending], [0, 0, 0]);
 });
-
-test('what could not be taken in is said not to be here, once, when it is not wanted any more', (t) => {
-  const { vault, wiped, put } = newVault();
-  vault.miss('a', 1);
-  vault.miss('b', 2);
-  vault.settleMissed(new Set(['a@1', 'b@2']));
-  t.deepEqual(wiped, [], 'it may be tried again');
-  put('b', 'fits now', 2);
-  vault.settleMissed(new Set());
-  vault.settleMissed(new Set());
-  t.deepEqual(
-    wiped.map(({ secretId, version, reason }) => [secretId, version, reason]),
-    [['a', 1, 'removed']],
-  );
-  t.deepEqual(vault.keys(), ['b@2']);
-});

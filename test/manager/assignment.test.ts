@@ -146,6 +146,27 @@ test('the difference names what is new, changed and gone, and nothing else', asy
   t.deepEqual([ended.putTasks, ended.putVersions], [[], []]);
 });
 
+test('a version whose tasks all go is told again to those that come with it', async (t) => {
+  const c = await cluster();
+  for (const id of ['s1', 's2']) await c.secret(id);
+  await c.service('web', ['s1']);
+  await c.service('api', ['s2']);
+  await c.task('t1', 'web', 'a');
+  await c.task('t2', 'api', 'a');
+  const first = assignmentOf(c.view, 'a');
+  for (const [service, one] of [
+    ['web', 't1'],
+    ['api', 't2'],
+  ] as const) {
+    await c.task(`${one}-more`, service, 'a');
+    if (service === 'web') await c.task(one, service, 'a', 'FAILED');
+  }
+  const { removeTasks, putVersions, putTasks } = differenceOf(first, assignmentOf(c.view, 'a'));
+  t.deepEqual(removeTasks, ['t1']);
+  t.deepEqual(putTasks.map(({ id }) => id).sort(), ['t1-more', 't2-more']);
+  t.deepEqual(putVersions, [{ secretId: 's1', version: 1 }]);
+});
+
 test('that a task came further is no reason to tell its node', async (t) => {
   const c = await cluster();
   await c.service('web', []);

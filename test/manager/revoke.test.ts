@@ -278,20 +278,45 @@ test('a version that came after the hello, and was replaced before the node has 
   t.deepEqual((await revoke(m, 1)).nodeIds, [node.nodeId]);
 });
 
+const change = (m: FakeManager, verb: 'referencesAdd' | 'referencesRemove') =>
+  m.operate('updateService', {
+    name: 'web',
+    [verb]:
+      verb === 'referencesRemove'
+        ? ['db']
+        : [{ secretName: 'db', target: 'db', uid: '0', gid: '0', mode: 0o444 }],
+  });
+
+test('what a node lacked when it was taken from it is noted there no more; it may have been sent to it again', async (t) => {
+  const { m, secretId, node } = await scene(t);
+  const absent = [{ secretId, version: 1 }];
+  const noted = (): string[] => m.view.holders.of(secretId, 1);
+  // It was wiped while the node was to have it: that says nothing of the next copy.
+  await node.node.report([node.node.receipt({ secretId })]);
+  await node.node.taken();
+  t.deepEqual(noted(), [node.nodeId]);
+
+  await change(m, 'referencesRemove');
+  const removed = await node.told();
+  await change(m, 'referencesAdd');
+  await change(m, 'referencesRemove');
+  await node.node.applied(removed, 'RUNNING', '', absent);
+  await settle();
+  t.deepEqual(noted(), [node.nodeId], 'the next copy is on its way');
+  for (const last of [false, true]) {
+    const told = await node.told();
+    await node.node.applied(told, 'RUNNING', '', last ? absent : []);
+    await settle();
+  }
+  t.deepEqual(noted(), []);
+});
+
 test('receipts from before are told from what the revocation needs', async (t) => {
   const { m, secretId, node } = await scene(t);
-  const change = (verb: 'referencesAdd' | 'referencesRemove') =>
-    m.operate('updateService', {
-      name: 'web',
-      [verb]:
-        verb === 'referencesRemove'
-          ? ['db']
-          : [{ secretName: 'db', target: 'db', uid: '0', gid: '0', mode: 0o444 }],
-    });
-  await change('referencesRemove');
+  await change(m, 'referencesRemove');
   await node.apply([{ secretId, reason: 'removed', number: 1, durationUs: 1 }]);
   t.deepEqual(m.view.holders.of(secretId, 1), []);
-  await change('referencesAdd');
+  await change(m, 'referencesAdd');
   await node.apply();
   await m.clock.advance(1);
   const revoked = await revoke(m);

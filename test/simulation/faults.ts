@@ -67,6 +67,7 @@ export class Faults {
       killAgent: 4,
       loseAgent: 2,
       powerLoss: 2,
+      taskEnds: 3,
       endAgent: 2,
       stopAgent: 3,
       killManager: 4,
@@ -108,6 +109,14 @@ export class Faults {
     loseAgent: (host: NodeHost) => {
       host.kill({ keeps: false });
       this.#later(3 * secondMs, () => host.start());
+    },
+    /** As its container does. */
+    taskEnds: ({ core }: NodeHost) => {
+      const { chance } = this.#parts;
+      const running = core?.tasks.list().filter(({ state }) => state === 'RUNNING') ?? [];
+      if (running.length === 0) return;
+      const state = chance.pick(['COMPLETE', 'FAILED'] as const);
+      core?.tasks.report(chance.pick(running).assigned.id, state, state === 'FAILED' ? 'exit code 1' : '');
     },
     powerLoss: (host: NodeHost) => {
       host.losePower();

@@ -57,6 +57,12 @@ const sabotages: Record<string, { breaks: (parts: Sabotaged) => void; noticed: R
     },
     noticed: /no receipt is kept|which the manager has noted/,
   },
+  'an agent that does not say what was gone before it was taken from it': {
+    breaks: ({ hosts }) => {
+      for (const host of hosts) host.onStart = ({ tasks }) => (tasks.holds = () => true);
+    },
+    noticed: /which the manager has noted/,
+  },
   'a manager that notes nobody who is about to hold a value': {
     breaks: ({ manager }) => {
       manager.onOpen = ({ ledger }) => (ledger.hand = async () => undefined);

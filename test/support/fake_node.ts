@@ -169,11 +169,11 @@ export class FakeNode {
     { revision, tasks }: Pick<Assignment, 'revision'> & { tasks: readonly { id: string }[] },
     state: TaskState = 'RUNNING',
     error = '',
+    absent: { secretId: string; version: number }[] = [],
   ): Promise<void> {
     const statuses = tasks.map(({ id }) => ({ taskId: id, state: wireState(state), error, atMs: 0n }));
-    await this.channel.send({
-      message: { case: 'applied', value: { revision: BigInt(revision), tasks: statuses, receipts: [] } },
-    });
+    const value = { revision: BigInt(revision), tasks: statuses, receipts: [], absent };
+    await this.channel.send({ message: { case: 'applied', value } });
   }
 
   /** Signed by this node, or by another key. */
