@@ -4,7 +4,8 @@
  *
  *   npm test -- [--keep] [arguments of ava]
  *
- * INRO_TEST_LAB=1 adds the tests that need more than a plain host. INRO_TEST_LIMIT_S sets another overall limit.
+ * INRO_TEST_LAB=1 adds the tests that need more than a plain host. INRO_TEST_LIMIT_S sets another overall limit,
+ * INRO_TEST_FILE_LIMIT_S another one for a file.
  * --keep leaves in place what the tests left, to look at.
  */
 import { spawn } from 'node:child_process';
@@ -14,10 +15,13 @@ import { descendants, end, onNpmGone } from './processes.mjs';
 import { longest } from './test/durations.mjs';
 import { installLabPackages } from './test/lab.mjs';
 import { begin, reap, reapDeadRuns } from './test/run.mjs';
+import { endStuckFiles, sayRunning } from './test/stuck.mjs';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const lab = process.env.INRO_TEST_LAB === '1';
-const limitMs = Number(process.env.INRO_TEST_LIMIT_S ?? (lab ? 50 * 60 : 8 * 60)) * 1000;
+const limitMs = Number(process.env.INRO_TEST_LIMIT_S ?? (lab ? 75 * 60 : 8 * 60)) * 1000;
+/** The longest file takes half of it on a slow machine. */
+const fileLimitMs = Number(process.env.INRO_TEST_FILE_LIMIT_S ?? 20 * 60) * 1000;
 const endGraceMs = 3_000;
 const shownFiles = 12;
 const exitCodes = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 };
@@ -36,9 +40,11 @@ async function main() {
     stdio: 'inherit',
     env: { ...process.env, INRO_TEST_RUN: run.id, TMPDIR: run.directory },
   });
+  endStuckFiles(run.directory, say, fileLimitMs);
   const { code, reason } = await outcome(ava);
   if (reason !== undefined) {
     say(reason);
+    sayRunning(run.directory, say);
     await end(descendants(process.pid), endGraceMs);
   }
   sayLongest(run.directory);

@@ -1,6 +1,6 @@
 /**
- * How long each test file took, and how much of a processor: ava loads this into each file's process (ava.config.js),
- * which notes it when it ends; scripts/test.mjs says the longest ones.
+ * When each test file began, how long it took, and how much of a processor: ava loads this into each file's process
+ * (ava.config.js), which notes it; scripts/test.mjs says the longest ones, and ends those that do not end.
  */
 import { appendFileSync, readFileSync } from 'node:fs';
 import { join, relative } from 'node:path';
@@ -17,21 +17,29 @@ export default async function noteAtEnd() {
   // Only there can it be loaded.
   const { default: test } = await import('ava');
   const file = relative(process.cwd(), fileURLToPath(test.meta.file));
-  process.on('exit', () => {
-    const [seconds, cpuSeconds] = [performance.now() / 1000, cpu()];
-    appendFileSync(join(directory, name), `${JSON.stringify({ file, seconds, cpuSeconds })}\n`);
-  });
+  const { pid } = process;
+  const note = (facts) => appendFileSync(join(directory, name), `${JSON.stringify({ file, pid, ...facts })}\n`);
+  note({ beganMs: Date.now() });
+  process.on('exit', () => note({ seconds: performance.now() / 1000, cpuSeconds: cpu() }));
 }
 
 /** @returns a line for each of the `count` longest, the longest first. */
 export function longest(directory, count) {
   return notes(directory)
+    .filter(({ seconds }) => seconds !== undefined)
     .sort((a, b) => b.seconds - a.seconds)
     .slice(0, count)
     .map(
       ({ file, seconds, cpuSeconds }) =>
         `${seconds.toFixed(0).padStart(5)} s, ${cpuSeconds.toFixed(0).padStart(4)} s of a processor: ${file}`,
     );
+}
+
+/** @returns {file, pid, beganMs} of each that has begun and not ended. */
+export function running(directory) {
+  const all = notes(directory);
+  const ended = new Set(all.filter(({ seconds }) => seconds !== undefined).map(({ pid }) => pid));
+  return all.filter(({ pid, beganMs }) => beganMs !== undefined && !ended.has(pid));
 }
 
 function notes(directory) {

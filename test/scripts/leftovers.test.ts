@@ -74,6 +74,26 @@ test('a run that takes too long is ended', async (t) => {
   t.is(ended.code, 1);
 });
 
+test('a file that does not end is ended, with words on what it waits for, and the run goes on', async (t) => {
+  const begun = `echo '{"file":"a.test.ts","pid":'$!',"beganMs":1}' >> $TMPDIR/.durations`;
+  const command = ['sh -c "sleep 600; true" &', begun, 'wait $!', 'echo went on'].join('\n');
+  const ended = await small(t).run('node', ['scripts/test.mjs', command], { INRO_TEST_FILE_LIMIT_S: '0.5' });
+  t.regex(
+    ended.stderr,
+    /^inro test: a\.test\.ts is not done after 0\.5 s: ended\n( {2}\d+ \(of \d+\) S .*sleep 600.*\n){2}/,
+  );
+  t.regex(ended.stdout, /went on/);
+  t.is(ended.code, 0);
+});
+
+test('a run that is ended says which files were under way', async (t) => {
+  const begun = `echo '{"file":"a.test.ts","pid":'$!',"beganMs":1}' >> $TMPDIR/.durations`;
+  const ended = await small(t).run('node', ['scripts/test.mjs', `sleep 600 & ${begun}; wait $!`], {
+    INRO_TEST_LIMIT_S: '3',
+  });
+  t.regex(ended.stderr, /ended\ninro test: under way: a\.test\.ts\n {2}\d+ \(of \d+\) S .*sleep 600\n/);
+});
+
 test('a signal ends the run and clears up', async (t) => {
   const running = small(t).start('node', ['scripts/test.mjs', 'setsid sleep 600 &', 'sleep 600']);
   await running.said('run ');
