@@ -18,7 +18,8 @@ export default async function noteAtEnd() {
   const { default: test } = await import('ava');
   const file = relative(process.cwd(), fileURLToPath(test.meta.file));
   const { pid } = process;
-  const note = (facts) => appendFileSync(join(directory, name), `${JSON.stringify({ file, pid, ...facts })}\n`);
+  const note = (facts) =>
+    appendFileSync(join(directory, name), `${JSON.stringify({ file, pid, ...facts })}\n`);
   note({ beganMs: Date.now() });
   process.on('exit', () => note({ seconds: performance.now() / 1000, cpuSeconds: cpu() }));
 }

@@ -23,7 +23,8 @@ export function endStuckFiles(directory, say, limitMs) {
         if (worker === undefined) continue;
         say(`${file} is not done after ${limitMs / 1000} s: ended\n${waitingOf(pid).join('\n')}`);
         void end([...descendants(pid), worker], endGraceMs).then((left) => {
-          for (const one of left) say(`process ${one.pid} cannot be ended:\n${waitingOf(one.pid).join('\n')}`);
+          for (const one of left)
+            say(`process ${one.pid} cannot be ended:\n${waitingOf(one.pid).join('\n')}`);
         });
       }
     },

@@ -92,7 +92,7 @@ class End {
   readonly #over = new AbortController();
   readonly #items: unknown[] = [];
   #wake = (): void => undefined;
-  #onRoom: (() => void)[] = [];
+  readonly #onRoom: (() => void)[] = [];
   #failure: Error | undefined;
   #isClosed = false;
   #hasEnded = false;
@@ -104,6 +104,7 @@ class End {
     this.process = process;
     this.#out = out;
     this.#pipe = pipe;
+    this.closed.addEventListener('abort', () => this.other.#letGo());
   }
 
   get closed(): AbortSignal {
@@ -123,11 +124,13 @@ class End {
     other.untaken += 1;
     this.#pipe.put(() => other.process.deliver(() => other.#arrive(fromBinary(schema, bytes))));
     while (other.untaken > window && !this.isOver)
-      await new Promise<void>((resolve) => {
-        other.#onRoom.push(resolve);
-        this.#over.signal.addEventListener('abort', () => resolve(), { once: true });
-      });
+      await new Promise<void>((resolve) => other.#onRoom.push(resolve));
     if (this.isOver) throw this.#failure ?? new InroError('unreachable', 'the stream is over');
+  }
+
+  /** Who waits for room looks again. */
+  #letGo(): void {
+    for (const resolve of this.#onRoom.splice(0)) resolve();
   }
 
   #arrive(message: unknown): void {
@@ -182,7 +185,7 @@ class End {
       const message = this.#items.shift();
       if (message !== undefined) {
         this.untaken -= 1;
-        for (const resolve of this.#onRoom.splice(0)) resolve();
+        this.#letGo();
         this.onMessage(message);
         yield message;
       } else if (this.isOver) break;
