@@ -8,7 +8,7 @@ export default {
   // Processes: tests load the addon, change the umask, and take signals.
   workerThreads: false,
   // Many tests wait for processes, most of the time.
-  concurrency: Math.min(availableParallelism() + 2, 4),
+  concurrency: Math.min(availableParallelism() + 1, 4),
   sortTestFiles: byLength,
   timeout: '2m',
   require: ['./scripts/test/durations.mjs'],
