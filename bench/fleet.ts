@@ -22,12 +22,14 @@ const steadyMs = 15_000;
 const callMs = 300_000;
 const patienceMs = 300_000;
 const smallest = 250;
+/** What the targets are for; in a smaller fleet, for the largest. */
+const targetAgents = 2_000;
 
 export const benchmark: Benchmark = {
   summary:
     'agents over real streams against one manager: all at once, a rotation for all, many tasks, at rest',
   options: {
-    agents: { standard: 2_000, means: 'in the largest fleet; from 250 on it is doubled' },
+    agents: { standard: 4_000, means: 'in the largest fleet; from 250 on it is doubled' },
     services: { standard: 1_000, means: 'that are placed beside the one that all nodes have' },
     tasks: { standard: 10_000, means: 'that they have together' },
     rotations: { standard: 5, means: 'of the secret that all nodes have, for each size' },
@@ -154,6 +156,7 @@ interface Placed {
 function report(sizes: readonly Sized[], { placedSeconds, tasks, services }: Placed): Report {
   const last = sizes.at(-1) as Sized;
   const first = sizes[0] as Sized;
+  const aimed = Math.min(targetAgents, last.agents);
   const atMost = (value: number) => [{ atMost: value, of: 'value' as const }];
   const all = (agents: number): string => `${agents} agents`;
   return {
@@ -164,20 +167,20 @@ function report(sizes: readonly Sized[], { placedSeconds, tasks, services }: Pla
           claim: `${all(agents)} attach at once: until the last has its assignment`,
           unit: 's',
           values: [stormSeconds],
-          ...(agents === last.agents ? { targets: atMost(20) } : {}),
+          ...(agents === aimed ? { targets: atMost(20) } : {}),
         }),
         line({
           claim: `${all(agents)}: a 1 KiB secret rotated, from the acknowledgement to the last agent`,
           unit: 'ms',
           values: rotationMs,
-          ...(agents === last.agents ? { targets: atMost(1_000) } : {}),
+          ...(agents === aimed ? { targets: atMost(1_000) } : {}),
         }),
         line({ claim: `${all(agents)} at rest: manager's CPU, of one`, unit: '%', values: [cpuPercent] }),
         line({
           claim: `${all(agents)}: manager's memory, for one`,
           unit: 'KiB',
           values: [kibPerAgent],
-          ...(agents === last.agents ? { targets: atMost(120) } : {}),
+          ...(agents === aimed ? { targets: atMost(120) } : {}),
         }),
       ]),
       line({

@@ -44,7 +44,7 @@ async function main() {
   const { code, reason } = await outcome(ava);
   if (reason !== undefined) {
     say(reason);
-    sayRunning(run.directory, say);
+    await sayRunning(run.directory, say);
     await end(descendants(process.pid), endGraceMs);
   }
   sayLongest(run.directory);

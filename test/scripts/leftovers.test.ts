@@ -80,7 +80,7 @@ test('a file that does not end is ended, with words on what it waits for, and th
   const ended = await small(t).run('node', ['scripts/test.mjs', command], { INRO_TEST_FILE_LIMIT_S: '0.5' });
   t.regex(
     ended.stderr,
-    /^inro test: a\.test\.ts is not done after 0\.5 s: ended\n( {2}\d+ \(of \d+\) S .*sleep 600.*\n){2}/,
+    /^inro test: a\.test\.ts is not done after 0\.5 s: ended\n( {2}\d+ \(of \d+\) S .*\n.*sleep 600.*\n){2}/,
   );
   t.regex(ended.stdout, /went on/);
   t.is(ended.code, 0);
@@ -91,7 +91,10 @@ test('a run that is ended says which files were under way', async (t) => {
   const ended = await small(t).run('node', ['scripts/test.mjs', `sleep 600 & ${begun}; wait $!`], {
     INRO_TEST_LIMIT_S: '3',
   });
-  t.regex(ended.stderr, /ended\ninro test: under way: a\.test\.ts\n {2}\d+ \(of \d+\) S .*sleep 600\n/);
+  t.regex(
+    ended.stderr,
+    /ended\ninro test: under way: a\.test\.ts\n {2}\d+ \(of \d+\) S .*sleep\n {4}sleep 600\n/,
+  );
 });
 
 test('a signal ends the run and clears up', async (t) => {

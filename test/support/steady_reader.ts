@@ -3,9 +3,11 @@ import { copyFileSync, mkdtempSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { ExecutionContext } from 'ava';
-import type { Daemon, RunOptions } from './inro.js';
+import { pause, type Daemon, type RunOptions } from './inro.js';
+import { stuckInFuse } from './stuck.js';
 
 const program = fileURLToPath(new URL('../../../test/support/steady_reader.mjs', import.meta.url));
+const endMs = 60_000;
 const ways = ['open', 'open', 'descriptor', 'list'] as const;
 
 /** A Host or a Machine. */
@@ -44,13 +46,21 @@ export async function readSteadily(
   await Promise.all(readers.map((reader) => reader.printed(/^reading$/m)));
   return async () => {
     writeFileSync(join(own, 'until'), '');
-    await Promise.all(readers.map((reader) => reader.exited));
+    for (const reader of readers) await ended(reader);
     return readers.map(({ stdout, stderr }) => {
       const last = stdout.trimEnd().split('\n').at(-1) ?? '';
       if (!last.startsWith('{')) throw new Error(`a reader did not end well: ${stdout}${stderr}`);
       return JSON.parse(last) as ReaderResult;
     });
   };
+}
+
+/** A read that nobody answers is not waited for for ever. */
+async function ended({ exited }: Daemon): Promise<void> {
+  const late = pause(endMs).then(() => {
+    throw new Error(`a reader has not ended ${endMs} ms after it was told to\n${stuckInFuse()}`);
+  });
+  await Promise.race([exited, late]);
 }
 
 /** Every read was answered with what it should be; how long the longest waited is shown. */
