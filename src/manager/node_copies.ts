@@ -94,7 +94,10 @@ export class NodeCopies {
     const { runId = '', number = 0n } = receipts.at(-1) ?? {};
     const lastTaken = ledger.lastTaken(nodeId, runId);
     await checkReceipts(receipts, { clusterId, nodeId, publicKey }, lastTaken);
-    for (const one of await ledger.take(nodeId, receipts, needs)) {
+    // What is on its way is another copy, also if it is not needed any more.
+    const mayCome = (one: NeededVersion): boolean =>
+      needs(one) || this.#onTheirWay.has(versionKey(one.secretId, one.version));
+    for (const one of await ledger.take(nodeId, receipts, mayCome)) {
       const { secretId, version, reason, durationUs } = one;
       const facts = { node: nodeId, secret: secretId, version, reason, durationUs: Number(durationUs) };
       log.info(facts, 'wiped, by receipt');

@@ -553,6 +553,24 @@ test('a lease’s receipt that comes when the node has the value again leaves it
   t.deepEqual(revoked.nodeIds, [node.nodeId]);
 });
 
+test('so does one that comes while the value is on its way again, and is replaced meanwhile', async (t) => {
+  const { m, secretId, node } = await scene(t);
+  await node.goAway();
+  const back = await attached(m, node.identity);
+  const anew = await back.told();
+  await m.updateSecret(secretId, 'newer');
+  await settle();
+  await back.node.report([back.node.receipt({ secretId, reason: 'lease' })]);
+  await back.node.taken();
+  t.deepEqual(m.view.holders.of(secretId, 1), [node.nodeId]);
+  t.deepEqual((await revoke(m, 1)).nodeIds, [node.nodeId]);
+  // Its next copy is wiped with a receipt of its own.
+  await back.node.applied(anew);
+  await back.node.report([back.node.receipt({ secretId, number: 2, reason: 'superseded' })]);
+  await back.node.taken();
+  t.deepEqual(m.view.holders.of(secretId, 1), []);
+});
+
 test('an agent that has stopped holds nothing any more, by its last receipts', async (t) => {
   const { m, secretId, node } = await scene(t);
   await node.node.report([node.node.receipt({ secretId, reason: 'stopped' })]);

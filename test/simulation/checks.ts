@@ -58,10 +58,15 @@ export class Checks {
     this.#heardMs.set(nodeId, this.#parts.world.nowMs);
   }
 
+  /** A manager takes it for down. */
+  down(nodeId: string): void {
+    this.#downMs.set(nodeId, this.#parts.world.nowMs);
+  }
+
   /** Of everything. */
   all(): void {
-    const { hosts, mirror, world } = this.#parts;
-    for (const id of mirror.view.nodes.keys()) if (this.#isDownNow(id)) this.#downMs.set(id, world.nowMs);
+    const { hosts, mirror } = this.#parts;
+    for (const id of mirror.view.nodes.keys()) if (this.#isDownNow(id)) this.down(id);
     for (const host of hosts) this.host(host);
   }
 

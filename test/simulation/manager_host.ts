@@ -57,6 +57,8 @@ export class ManagerHost {
   running: Running | undefined;
   /** Told of each manager that begins, before it does anything. */
   onOpen: (core: ManagerCore) => void = () => undefined;
+  /** Told whenever a manager finds that a node is down. */
+  onDown: (nodeId: string) => void = () => undefined;
   /** Mean of what the disk takes, ms. */
   diskMs = 1;
 
@@ -132,6 +134,12 @@ export class ManagerHost {
       sealingKey: () => sealingKey,
       managerAddresses: () => ['manager'],
     });
+    const isDown = core.nodeStates.isDown.bind(core.nodeStates);
+    core.nodeStates.isDown = (nodeId) => {
+      const found = isDown(nodeId);
+      if (found) this.onDown(nodeId);
+      return found;
+    };
     this.onOpen(core);
     core.watchNodes();
     const { dispatcher, nodeStates, removal, clones } = core;

@@ -594,7 +594,8 @@ export class Operator {
     const { view } = this.#parts.mirror;
     const service = view.services.get(view.tasks.get(taskId)?.serviceId ?? '');
     const reference: Reference | undefined = service?.references.find((one) => one.target === target);
-    return (reference?.version ?? 0) > 0;
+    // One that is gone may have been.
+    return reference === undefined || reference.version > 0;
   }
 
   #that(isSo: boolean, what: string): void {

@@ -140,6 +140,7 @@ export async function simulate(options: SimulationOptions): Promise<Simulated> {
 
   const values = new Map<string, string>();
   const checks: Checks = new Checks({ world, mirror, manager, hosts, values, slowest: 1 / (1 - drift) });
+  manager.onDown = (nodeId) => checks.down(nodeId);
   /** What was found in the middle of somebody else's step, who must not hear of it. */
   const found: unknown[] = [];
   const noting = (check: () => void): void => {
