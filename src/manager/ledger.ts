@@ -138,13 +138,13 @@ export class Ledger {
 
   /**
    * Takes receipts of one run, whose signatures were checked, in the order of their numbers; each counts once.
-   * @param mayCome what the node should hold now, or is being sent: a receipt for an earlier copy of it says nothing about this one.
+   * @param isOfAnother copy than the one that the node holds, or is being sent: then nothing ends.
    * @returns those that were new, once they are durable.
    */
   async take(
     nodeId: string,
     receipts: readonly Receipt[],
-    mayCome: (version: NeededVersion) => boolean,
+    isOfAnother: (receipt: Receipt) => boolean,
   ): Promise<Receipt[]> {
     const takenMs = BigInt(this.#parts.clock.now());
     let taken: Receipt[] = [];
@@ -159,7 +159,7 @@ export class Ledger {
         const key = receiptKey(nodeId, runId, Number(receipt.number));
         tx.put(tables.receipts, key, this.#record(nodeId, receipt, takenMs));
         added.push({ nodeId, key });
-        if (receipt.reason === 'stopped' || !mayCome(receipt)) await this.#end(tx, nodeId, receipt);
+        if (!isOfAnother(receipt)) await this.#end(tx, nodeId, receipt);
       }
       marks.set(nodeId, withMark(known, runId, number));
     });

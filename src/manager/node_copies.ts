@@ -94,10 +94,10 @@ export class NodeCopies {
     const { runId = '', number = 0n } = receipts.at(-1) ?? {};
     const lastTaken = ledger.lastTaken(nodeId, runId);
     await checkReceipts(receipts, { clusterId, nodeId, publicKey }, lastTaken);
-    // What is on its way is another copy, also if it is not needed any more.
-    const mayCome = (one: NeededVersion): boolean =>
-      needs(one) || this.#onTheirWay.has(versionKey(one.secretId, one.version));
-    for (const one of await ledger.take(nodeId, receipts, mayCome)) {
+    // What is on its way is another copy, also if it is not needed any more. An agent that stops holds none of what it should.
+    const isOfAnother = (one: Receipt): boolean =>
+      (one.reason !== 'stopped' && needs(one)) || this.#onTheirWay.has(versionKey(one.secretId, one.version));
+    for (const one of await ledger.take(nodeId, receipts, isOfAnother)) {
       const { secretId, version, reason, durationUs } = one;
       const facts = { node: nodeId, secret: secretId, version, reason, durationUs: Number(durationUs) };
       log.info(facts, 'wiped, by receipt');

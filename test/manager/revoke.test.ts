@@ -571,6 +571,18 @@ test('so does one that comes while the value is on its way again, and is replace
   t.deepEqual(m.view.holders.of(secretId, 1), []);
 });
 
+test('what an agent wiped at its stop, and could not tell, says nothing of what its successor is sent', async (t) => {
+  const { m, secretId, node } = await scene(t);
+  await node.goAway();
+  const back = await attached(m, node.identity);
+  const anew = await back.told();
+  await back.node.report([back.node.receipt({ secretId, reason: 'stopped' })]);
+  await back.node.taken();
+  await back.node.applied(anew);
+  await settle();
+  t.deepEqual(m.view.holders.of(secretId, 1), [node.nodeId]);
+});
+
 test('an agent that has stopped holds nothing any more, by its last receipts', async (t) => {
   const { m, secretId, node } = await scene(t);
   await node.node.report([node.node.receipt({ secretId, reason: 'stopped' })]);
