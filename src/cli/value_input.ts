@@ -29,18 +29,19 @@ export function readValue(file: string, arena: Arena, larger: () => Arena): Plai
   const most = limits.maxSecretBytes + 1;
   // Twice: as it is read, and as it is kept.
   const room = Math.floor((arena.facts().largestBytes - keysBytes) / 2) - aroundBytes;
-  const descriptor = file === '-' ? 0 : open(file);
+  const failed: Failed = (error) => unreadable(`the value cannot be read from ${nameOf(file, file)}`, error);
+  const descriptor = file === '-' ? 0 : open(file, failed);
   let home = arena;
   let whole = home.take(Math.min(most, room));
   try {
-    let length = fill(whole.expose(), descriptor, file);
+    let length = fill(whole.expose(), descriptor, failed);
     if (length === whole.size && length < most) {
       home = larger();
       const small = whole;
       whole = home.take(most);
       whole.expose().set(small.expose());
       small.wipe();
-      length += fill(whole.expose().subarray(length), descriptor, file);
+      length += fill(whole.expose().subarray(length), descriptor, failed);
     }
     const value = home.take(checkValueSize(length));
     value.expose().set(whole.expose().subarray(0, length));
@@ -62,13 +63,14 @@ export function readInput(
   larger: () => Arena,
   most: number,
 ): { value: Plaintext; home: Arena } {
-  const descriptor = path === '-' ? 0 : open(path);
+  const failed: Failed = (error) => unreadable(`${nameOf(path, quoted(path))}: cannot be read`, error);
+  const descriptor = path === '-' ? 0 : open(path, failed);
   let home = arena;
   let whole = take(firstBytes);
   let length = 0;
   try {
     for (;;) {
-      length += fill(whole.expose().subarray(length), descriptor, path);
+      length += fill(whole.expose().subarray(length), descriptor, failed);
       if (length < whole.size) break;
       if (whole.size > most)
         throw new InroError('bad_input', `${quoted(path)}: is larger than ${sizeText(most)}`);
@@ -96,42 +98,45 @@ export function readInput(
   }
 }
 
+type Failed = (error: unknown) => InroError;
+
 /** Bytes that were read: fewer than there is room for only at the end of the input. */
-function fill(target: Uint8Array, descriptor: number, file: string): number {
+function fill(target: Uint8Array, descriptor: number, failed: Failed): number {
   let length = 0;
   while (length < target.length) {
-    const read = readSome(descriptor, target.subarray(length), file);
+    const read = readSome(descriptor, target.subarray(length), failed);
     if (read === 0) break;
     length += read;
   }
   return length;
 }
 
-function open(file: string): number {
+function open(file: string, failed: Failed): number {
   try {
     return openSync(file, 'r');
   } catch (error) {
-    throw unreadable(file, error);
+    throw failed(error);
   }
 }
 
-function readSome(descriptor: number, target: Uint8Array, file: string): number {
+function readSome(descriptor: number, target: Uint8Array, failed: Failed): number {
   for (;;) {
     try {
       return readSync(descriptor, target);
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException;
       if (code === 'EOF') return 0;
-      if (code !== 'EAGAIN') throw unreadable(file, error);
+      if (code !== 'EAGAIN') throw failed(error);
       // Standard input was made non-blocking by whoever shares it.
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, retryMs);
     }
   }
 }
 
-function unreadable(file: string, error: unknown): InroError {
-  const from = file === '-' ? 'standard input' : file;
-  return new InroError('bad_input', `the value cannot be read from ${from}: ${(error as Error).message}`, {
-    cause: error,
-  });
+function nameOf(file: string, shown: string): string {
+  return file === '-' ? 'standard input' : shown;
+}
+
+function unreadable(what: string, error: unknown): InroError {
+  return new InroError('bad_input', `${what}: ${(error as Error).message}`, { cause: error });
 }

@@ -88,6 +88,10 @@ labScenario(
       [0],
       'what is complete is not done again',
     );
+    await eventually('no node is said to hold what was wiped', async () => {
+      const [current] = await host.json<{ nodes: number }[]>(['secret', 'history', 'key']);
+      return current?.nodes === 0;
+    });
 
     const missing = await host.inro(create('bad', ...once, 'no-such-image:1'));
     refusedWith(t, missing, /REJECTED: the container engine says: /);
