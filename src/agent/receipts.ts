@@ -66,6 +66,11 @@ export class Receipts {
     this.#wake();
   }
 
+  /** 0 before the first. */
+  get lastNumber(): number {
+    return this.#lastNumber;
+  }
+
   /** Not acknowledged yet. */
   get pending(): number {
     return this.#waiting.length;

@@ -99,7 +99,7 @@ async function expect<C extends 'challenge' | 'welcome'>(
 async function hello(
   { nonce, clusterId }: Challenge,
   sessionKey: Uint8Array,
-  { identity, vault, describe }: StreamParts,
+  { identity, vault, receipts, describe }: StreamParts,
 ) {
   if (clusterId !== identity.clusterId) {
     throw new InroError(
@@ -109,6 +109,7 @@ async function hello(
   }
   const { nodeId } = identity;
   const holdings = vault.holdings();
+  const lastReceipt = BigInt(receipts.lastNumber);
   const boot = bootId();
   const statement = sessionKeyStatement({ nonce, clusterId, nodeId, bootId: boot, sessionKey });
   return {
@@ -125,6 +126,7 @@ async function hello(
         retiring,
       })),
     hasMoreHoldings: holdings.length > agentLimits.maxHoldings,
+    lastReceipt,
   };
 }
 

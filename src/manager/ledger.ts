@@ -75,15 +75,18 @@ export class Ledger {
   /**
    * The node may hold these from now on. Durable when it resolves: only then they may be sent.
    * @param by the node's own word, or the manager's, who is about to send them.
+   * @param isOver of the stream that this is about: then it says nothing any more, and nothing is noted.
    */
   hand(
     nodeId: string,
     versions: readonly NeededVersion[],
     by: 'node' | 'manager' = 'manager',
+    isOver: () => boolean = () => false,
   ): Promise<void> {
     const sentMs = BigInt(this.#parts.clock.now());
     const claimed = by === 'node';
     return this.#queue.do(async ({ tx }) => {
+      if (isOver()) return;
       // Its stream has been ended: nothing is sent to it any more.
       if ((await tx.get(tables.refused, nodeId)) !== undefined) return;
       for (const { secretId, version } of versions) {

@@ -22,6 +22,8 @@ export interface OfNode {
   publicKey: KeyObject;
   /** What it should hold, by what it was told or is being told. */
   needs: (version: NeededVersion) => boolean;
+  /** Of the stream: another one may have begun. */
+  isOver: () => boolean;
 }
 
 export class NodeCopies {
@@ -31,6 +33,10 @@ export class NodeCopies {
   #held = new Map<string, string>();
   /** What is not among these is not there: until that is noted. Undefined, too, when the Hello could not name all. */
   #named: Set<string> | undefined;
+  /** By `versionKey`: what it held when it said Hello; undefined: maybe anything. */
+  #atHello: ReadonlySet<string> | undefined;
+  /** Made before that. */
+  #lastReceipt = 0n;
   /** By `versionKey`: with which revision a version was sent that is not known to have come. */
   readonly #onTheirWay = new Map<string, number>();
   /** By `versionKey`: what it said to be neither assigned any more nor held, until it names the revision. */
@@ -42,8 +48,9 @@ export class NodeCopies {
   }
 
   /** What it holds without our notes saying so, as after a restored backup, is noted: it must hear of a revocation. */
-  async greet({ holdings, hasMoreHoldings }: Hello): Promise<void> {
+  async greet({ holdings, hasMoreHoldings, lastReceipt }: Hello): Promise<void> {
     const { view, ledger } = this.#parts;
+    this.#lastReceipt = lastReceipt;
     for (const { secretId, version, ciphertextDigest, retiring } of holdings) {
       if (!retiring) this.#held.set(versionKey(secretId, version), hex(ciphertextDigest));
     }
@@ -53,7 +60,8 @@ export class NodeCopies {
         .filter(({ secretId, version }) => view.version(secretId, version) !== undefined)
         .map(({ secretId, version }) => [versionKey(secretId, version), { secretId, version }]),
     );
-    await ledger.hand(this.#node.nodeId, [...known.values()], 'node');
+    await ledger.hand(this.#node.nodeId, [...known.values()], 'node', this.#node.isOver);
+    this.#atHello = hasMoreHoldings ? undefined : new Set(known.keys());
     if (!hasMoreHoldings) this.#named = new Set(known.keys());
   }
 
@@ -62,13 +70,14 @@ export class NodeCopies {
     return this.#held.get(versionKey(secretId, version)) === hex(ciphertextDigest);
   }
 
-  /** These are sent to it: it may hold them from now on, also when they are not needed any more. */
-  sends(versions: readonly NeededVersion[], revision: number): void {
+  /** These are about to be sent to it: it may hold them once this resolves, also when they are not needed any more. */
+  async sends(versions: readonly NeededVersion[], revision: number): Promise<void> {
     for (const { secretId, version } of versions) {
       const key = versionKey(secretId, version);
       this.#named?.add(key);
       this.#onTheirWay.set(key, revision);
     }
+    await this.#parts.ledger.hand(this.#node.nodeId, versions, 'manager', this.#node.isOver);
   }
 
   /** Of those that are noted: so it cannot name too many. */
@@ -96,7 +105,10 @@ export class NodeCopies {
     await checkReceipts(receipts, { clusterId, nodeId, publicKey }, lastTaken);
     // What is on its way is another copy, also if it is not needed any more. An agent that stops holds none of what it should.
     const isOfAnother = (one: Receipt): boolean =>
-      (one.reason !== 'stopped' && needs(one)) || this.#onTheirWay.has(versionKey(one.secretId, one.version));
+      (one.reason !== 'stopped' && needs(one)) ||
+      this.#onTheirWay.has(versionKey(one.secretId, one.version)) ||
+      (one.number <= this.#lastReceipt &&
+        this.#atHello?.has(versionKey(one.secretId, one.version)) !== false);
     for (const one of await ledger.take(nodeId, receipts, isOfAnother)) {
       const { secretId, version, reason, durationUs } = one;
       const facts = { node: nodeId, secret: secretId, version, reason, durationUs: Number(durationUs) };

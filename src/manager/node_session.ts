@@ -108,7 +108,8 @@ export class NodeSession {
     this.heardAtMs = parts.clock.boottimeMs();
     const { publicKey } = peer.certificate;
     const needs = (version: NeededVersion): boolean => this.#needs(version);
-    this.#copies = new NodeCopies(parts, { nodeId: this.nodeId, publicKey, needs });
+    const isOver = (): boolean => this.#channel.closed.aborted;
+    this.#copies = new NodeCopies(parts, { nodeId: this.nodeId, publicKey, needs, isOver });
   }
 
   /** Runs until the stream ends. @throws protocol, unauthenticated, and what the stream throws. */
@@ -382,7 +383,7 @@ export class NodeSession {
   async #push(complete: boolean): Promise<void> {
     for (let first = complete; this.#dirty; first = false) {
       this.#dirty = false;
-      const { view, ledger } = this.#parts;
+      const { view } = this.#parts;
       const revision = view.revision;
       const wanted = assignmentOf(view, this.nodeId);
       this.#wanted = wanted;
@@ -392,8 +393,7 @@ export class NodeSession {
         continue;
       }
       const { revoke, removeTasks, putVersions, putTasks } = difference;
-      this.#copies.sends(putVersions, revision);
-      if (putVersions.length > 0) await ledger.hand(this.nodeId, putVersions);
+      if (putVersions.length > 0) await this.#copies.sends(putVersions, revision);
       const send = this.#send.bind(this);
       // Of a node that is removed nothing waits for its containers.
       const atOnce = (view.nodes.get(this.nodeId)?.removingMs ?? 0n) > 0n;

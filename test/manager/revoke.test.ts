@@ -571,6 +571,20 @@ test('so does one that comes while the value is on its way again, and is replace
   t.deepEqual(m.view.holders.of(secretId, 1), []);
 });
 
+test('a receipt from before the hello says nothing of what that names', async (t) => {
+  const { m, secretId, node } = await scene(t);
+  const ciphertextDigest = m.view.version(secretId, 1)?.ciphertextDigest ?? new Uint8Array();
+  await node.goAway();
+  await m.updateSecret(secretId, 'newer');
+  const holdings = [{ secretId, version: 1, ciphertextDigest }];
+  const back = await attached(m, node.identity, { holdings, lastReceipt: 1n });
+  await back.apply([{ secretId, number: 1, reason: 'removed' }]);
+  t.deepEqual(m.view.holders.of(secretId, 1), [node.nodeId], 'it holds a later copy');
+  await back.node.report([back.node.receipt({ secretId, number: 2, reason: 'superseded' })]);
+  await back.node.taken();
+  t.deepEqual(m.view.holders.of(secretId, 1), []);
+});
+
 test('what an agent wiped at its stop, and could not tell, says nothing of what its successor is sent', async (t) => {
   const { m, secretId, node } = await scene(t);
   await node.goAway();

@@ -47,6 +47,7 @@ export interface HelloChanges {
   proof?: Uint8Array;
   holdings?: (Pick<Holding, 'secretId' | 'version' | 'ciphertextDigest'> & { retiring?: boolean })[];
   hasMoreHoldings?: boolean;
+  lastReceipt?: bigint;
   hostname?: string;
 }
 
@@ -129,8 +130,8 @@ export class FakeNode {
     });
     const proof = changes.proof ?? signBytes(readPrivateKey(changes.signWith ?? keyPem), statement);
     const description = { hostname: changes.hostname ?? `host-${nodeId.slice(0, 4)}` };
-    const { holdings = [], hasMoreHoldings = false } = changes;
-    const value = { description, bootId, sessionKey, proof, holdings, hasMoreHoldings };
+    const { holdings = [], hasMoreHoldings = false, lastReceipt = 0n } = changes;
+    const value = { description, bootId, sessionKey, proof, holdings, hasMoreHoldings, lastReceipt };
     await this.channel.send({ message: { case: 'hello', value } });
   }
 
