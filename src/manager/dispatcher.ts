@@ -131,12 +131,10 @@ export class Dispatcher {
 
   /** Boot-time ms after which a holder of this version serves it no more unless it is heard again; a removed one never is. */
   holdsUntilMs(nodeId: string, secretId: string, version: number): number {
-    const { view, clock } = this.#parts;
+    const { view, ledger } = this.#parts;
     const holder = view.holders.get(nodeId, secretId, version);
-    const lease = servesForMs(view.version(secretId, version) ?? holder);
-    const removedUntilMs = holder?.removedUntilMs ?? 0n;
-    if (removedUntilMs === 0n) return this.#lastHeardMs(nodeId) + lease;
-    return clock.boottimeMs() + Number(removedUntilMs) - clock.now();
+    if (holder !== undefined && holder.removedUntilMs > 0n) return ledger.removedEndsMs(holder);
+    return this.#lastHeardMs(nodeId) + servesForMs(view.version(secretId, version) ?? holder);
   }
 
   /** The same in ms since 1970. */

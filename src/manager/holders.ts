@@ -22,6 +22,12 @@ export class Holders {
     forget(this.#byVersion, key.slice(cut + 1), key.slice(0, cut));
   }
 
+  /** @param key as `holderKey` makes it. */
+  hasKey(key: string): boolean {
+    const cut = key.indexOf('/');
+    return this.#byNode.get(key.slice(0, cut))?.has(key.slice(cut + 1)) === true;
+  }
+
   /** What nodes that were removed may hold, by their lease. */
   ofRemoved(): HolderRecord[] {
     return [...this.#byNode.values()].flatMap((held) =>

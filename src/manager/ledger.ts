@@ -44,6 +44,8 @@ export class Ledger {
   readonly #kept = new KeptReceipts(managerLimits.maxReceipts);
   /** By node: up to which number its runs' receipts are taken. */
   readonly #marks = new Map<string, readonly RunMark[]>();
+  /** By `holderKey`: CLOCK_BOOTTIME ms. The wall clock may be set. */
+  readonly #removedEndsMs = new Map<string, number>();
   readonly #queue: CommitQueue<Attempt>;
 
   private constructor(parts: LedgerParts) {
@@ -69,6 +71,7 @@ export class Ledger {
       const { nodeId, marks } = decodeRecord(receiptMarks, key, value);
       ledger.#marks.set(nodeId, marks);
     }
+    for (const holder of parts.view.holders.ofRemoved()) ledger.removedEndsMs(holder);
     return ledger;
   }
 
@@ -132,6 +135,20 @@ export class Ledger {
       await more(tx);
     }, managerLimits.maxStepsPerCommit);
     this.#marks.delete(nodeId);
+    const { holders } = this.#parts.view;
+    for (const key of this.#removedEndsMs.keys()) if (!holders.hasKey(key)) this.#removedEndsMs.delete(key);
+    for (const holder of holders.ofNode(nodeId)) this.removedEndsMs(holder);
+  }
+
+  /** Until when a node that was removed may serve it: CLOCK_BOOTTIME ms, by what its record said when this manager saw it first. */
+  removedEndsMs({ nodeId, secretId, version, removedUntilMs }: HolderRecord): number {
+    const { clock } = this.#parts;
+    const key = holderKey(nodeId, secretId, version);
+    const known = this.#removedEndsMs.get(key);
+    if (known !== undefined) return known;
+    const endsMs = clock.boottimeMs() + Number(removedUntilMs) - clock.now();
+    this.#removedEndsMs.set(key, endsMs);
+    return endsMs;
   }
 
   /** The number of the run's last receipt that was taken; 0 before the first. */

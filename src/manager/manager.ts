@@ -171,7 +171,7 @@ export async function startManager({
     });
     undo.push(() => core.stop());
     core.watchNodes();
-    const { clones, dispatcher, nodeStates, scheduler, removal } = core;
+    const { clones, dispatcher, ledger, nodeStates, scheduler, removal } = core;
     const events = await EventBook.open({
       store,
       clock,
@@ -192,7 +192,7 @@ export async function startManager({
     const admission = new Admission({ ...shared, guard });
     undo.push(() => admission.stop());
     await removal.finishAll();
-    const sweeper = new Sweeper(shared);
+    const sweeper = new Sweeper({ ...shared, ledger });
     undo.push(() => sweeper.stop());
     let onCasChanged = async (): Promise<void> => undefined;
     const rotation = new CaRotation({

@@ -5,6 +5,7 @@ import type { Store } from '../store/store.js';
 import { holderKey, tables } from '../store/tables.js';
 import { transact } from '../store/transaction.js';
 import { endedMs } from './control_tokens.js';
+import type { Ledger } from './ledger.js';
 import { managerLimits } from './limits.js';
 import type { ClusterView } from './view.js';
 
@@ -13,6 +14,7 @@ interface SweeperParts {
   view: ClusterView;
   clock: Clock;
   log: Logger;
+  ledger: Pick<Ledger, 'removedEndsMs'>;
 }
 
 export class Sweeper {
@@ -43,7 +45,7 @@ export class Sweeper {
   }
 
   async #sweep(): Promise<void> {
-    const { store, view, clock } = this.#parts;
+    const { store, view, clock, ledger } = this.#parts;
     const now = clock.now();
     const isOver = (ms: bigint | undefined): boolean => ms !== undefined && ms > 0n && ms <= BigInt(now);
     const tokens = [...view.joinTokens.values()].filter((token) => {
@@ -52,7 +54,9 @@ export class Sweeper {
     });
     const nodes = [...view.nodes.values()].filter(({ pendingUntilMs }) => isOver(pendingUntilMs));
     const refusals = view.refusals.all().filter(([, { untilMs }]) => isOver(untilMs));
-    const copies = view.holders.ofRemoved().filter(({ removedUntilMs }) => isOver(removedUntilMs));
+    const copies = view.holders
+      .ofRemoved()
+      .filter((holder) => ledger.removedEndsMs(holder) <= clock.boottimeMs());
     if (tokens.length + nodes.length + refusals.length + copies.length === 0) return;
     await transact(store, async (tx) => {
       for (const { id } of tokens) tx.delete(tables.joinTokens, id);
